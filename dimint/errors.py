@@ -1,0 +1,276 @@
+"""The one error tree. [S]
+
+::
+
+    DimintError
+    ├── SettingsError            a setting, flag or file is wrong; the hint says what to do
+    ├── LogError                 the log port
+    │   ├── RecordTooLarge       refused before anything was sent (final)
+    │   ├── AppendFailed         certainly not in the log (retriable)
+    │   ├── AppendUnknown        may or may not be in the log; only the writer's numbering can tell
+    │   ├── OffsetOutOfRange     trimmed away, or past the end: carries the valid bounds
+    │   ├── LogBroken            the disk or the broker failed for good; the process must end
+    │   └── LogMismatch          another log, another genesis, a re-created topic
+    ├── FormatError              bytes that are not what they should be
+    │   ├── ForeignRecord        not one of our records: a counted dead letter
+    │   ├── CorruptRecord        ours, but damaged here: quarantine
+    │   └── UnknownVersion       ours, from a newer program: halt
+    ├── RegistryError            the registry port
+    │   ├── VersionConflict      somebody else wrote first
+    │   ├── Fenced               this process no longer leads
+    │   └── RegistryLost         the session ended; everything must be joined again
+    └── RequestError             what a client gets; `code` is the wire name
+        ├── ParseError, UnknownCommand, KeyRefused … (final)
+        └── NodeNotAvailable, NotApplied, Busy, TimedOut … (retriable)
+
+Each class says whether trying again can help (`retriable`), its name on the wire (`code`, requests only) and what an
+operator can do (`hint`).
+"""
+
+from typing import ClassVar
+
+__all__ = [
+    "AppendFailed",
+    "AppendUnknown",
+    "Busy",
+    "CorruptRecord",
+    "DimintError",
+    "Fenced",
+    "ForeignRecord",
+    "FormatError",
+    "InternalError",
+    "LogBroken",
+    "LogError",
+    "LogMismatch",
+    "NodeNotAvailable",
+    "NotApplied",
+    "NotInteger",
+    "NotJson",
+    "NotMsgpack",
+    "OffsetOutOfRange",
+    "OutcomeForgotten",
+    "OutcomeUnknown",
+    "ParseError",
+    "Partial",
+    "RecordTooLarge",
+    "RegistryError",
+    "RegistryLost",
+    "RequestError",
+    "SettingsError",
+    "Superseded",
+    "TimedOut",
+    "TooLarge",
+    "UnknownCommand",
+    "UnknownVersion",
+    "VersionConflict",
+    "WrongLog",
+    "error_for_code",
+]
+
+
+class DimintError(Exception):
+    """Base of everything this package raises on purpose."""
+
+    retriable: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}; {self.hint}" if self.hint else self.message
+
+
+class SettingsError(DimintError):
+    """A setting is unknown, of the wrong type or out of range."""
+
+
+class LogError(DimintError):
+    """Anything the log port reports."""
+
+
+class RecordTooLarge(LogError):
+    """The record is over RECORD_MAX_BYTES; nothing was sent."""
+
+
+class AppendFailed(LogError):
+    """The record is certainly not in the log and never will be."""
+
+    retriable = True
+
+
+class AppendUnknown(LogError):
+    """The record may be in the log, now or later. `BatchWriter` finds out."""
+
+    retriable = True
+
+
+class OffsetOutOfRange(LogError):
+    """The offset asked for is not in [start, end]."""
+
+    def __init__(self, topic: str, partition: int, offset: int, start: int, end: int) -> None:
+        super().__init__(f"offset {offset} of {topic}/{partition} is outside {start}…{end}")
+        self.topic, self.partition, self.offset, self.start, self.end = topic, partition, offset, start, end
+
+
+class LogBroken(LogError):
+    """The log can take nothing any more (an fsync failed, the directory is gone). The process ends; never retried."""
+
+
+class LogMismatch(LogError):
+    """This is not the log that was expected: other cluster, other generation, other genesis."""
+
+
+class FormatError(DimintError):
+    """Bytes that cannot be decoded."""
+
+
+class ForeignRecord(FormatError):
+    """The record was not written by this system, or its framing is wrong. Counted as a dead letter."""
+
+
+class CorruptRecord(FormatError):
+    """The record is ours but its checksum or codec fails here. The local store is quarantined."""
+
+
+class UnknownVersion(FormatError):
+    """The record was written by a newer program. The partition halts until this program is upgraded."""
+
+
+class RegistryError(DimintError):
+    """Anything the registry port reports."""
+
+    retriable = True
+
+
+class VersionConflict(RegistryError):
+    """A conditional put found another version than expected."""
+
+
+class Fenced(RegistryError):
+    """The fence of a put is not the current leader's: this process no longer leads."""
+
+    retriable = False
+
+
+class RegistryLost(RegistryError):
+    """The session with the registry is gone."""
+
+
+class RequestError(DimintError):
+    """A request's named error. `code` is what stands in `{"error": …}` on the wire."""
+
+    code: ClassVar[str] = "DIMINT_ERROR"
+
+
+class ParseError(RequestError):
+    """Not JSON or msgpack, not a map, or a field is missing or unusable."""
+
+    code = "DIMINT_PARSE_ERROR"
+
+
+class UnknownCommand(RequestError):
+    """The command does not exist. Never used for a missing key."""
+
+    code = "DIMINT_NOT_FOUND"
+
+
+class NodeNotAvailable(RequestError):
+    """No node can serve the key now."""
+
+    code = "DIMINT_NODE_NOT_AVAILABLE"
+    retriable = True
+
+
+class NotApplied(RequestError):
+    """The write did not happen and cannot happen any more; sending it again is safe."""
+
+    code = "DIMINT_NOT_APPLIED"
+    retriable = True
+
+
+class OutcomeUnknown(RequestError):
+    """The write may or may not happen. With client and seq, send it again or ask `result`."""
+
+    code = "DIMINT_OUTCOME_UNKNOWN"
+    retriable = True
+
+
+class Superseded(RequestError):
+    """A later request of the same client was applied first; this one was not and never will be."""
+
+    code = "DIMINT_SUPERSEDED"
+
+
+class OutcomeForgotten(RequestError):
+    """The request is older than the outcome window: whether it was applied is no longer known."""
+
+    code = "DIMINT_OUTCOME_FORGOTTEN"
+
+
+class Busy(RequestError):
+    """The overlord holds as many requests as it may."""
+
+    code = "DIMINT_BUSY"
+    retriable = True
+
+
+class TimedOut(RequestError):
+    """A read did not reach the position it asked for by its deadline."""
+
+    code = "DIMINT_TIMEOUT"
+    retriable = True
+
+
+class TooLarge(RequestError):
+    """Key, value or request is over its limit (dimint/limits.py)."""
+
+    code = "DIMINT_TOO_LARGE"
+
+
+class NotJson(RequestError):
+    """The stored value is binary msgpack, which JSON cannot carry."""
+
+    code = "DIMINT_NOT_JSON"
+
+
+class NotMsgpack(RequestError):
+    """The stored value has an integer that msgpack cannot carry."""
+
+    code = "DIMINT_NOT_MSGPACK"
+
+
+class NotInteger(RequestError):
+    """`incr` on a value that is not an integer (or is longer than INTEGER_MAX_DIGITS)."""
+
+    code = "DIMINT_NOT_INTEGER"
+
+
+class WrongLog(RequestError):
+    """A token or position is of another log generation than this one."""
+
+    code = "DIMINT_WRONG_LOG"
+
+
+class Partial(RequestError):
+    """Some keys of an `mset` failed; `failed` in the reply names them."""
+
+    code = "DIMINT_PARTIAL"
+
+
+class InternalError(RequestError):
+    """A fault of the server. It is logged there under the request's id."""
+
+    code = "DIMINT_INTERNAL"
+
+
+_BY_CODE = {cls.code: cls for cls in RequestError.__subclasses__()}
+
+
+def error_for_code(code: str, message: str = "") -> RequestError:
+    """The exception a client raises for a wire code; unknown codes become a plain RequestError that names the code."""
+    cls = _BY_CODE.get(code)
+    if cls is None:
+        return RequestError(f"{code}: {message}" if message else code)
+    return cls(message or (cls.__doc__ or code).splitlines()[0])

@@ -1,0 +1,71 @@
+"""Every bound of the system, in one place, with the unit in its name. [S]
+
+A limit here is a promise: what is larger is refused at the door with a named error, before anything is stored.
+"""
+
+# --- keys and values -----------------------------------------------------------------------------------------------
+KEY_MAX_BYTES = 511
+"""Longest key in UTF-8 bytes: LMDB's own limit with its default page size."""
+VALUE_MAX_BYTES = 1 << 20
+"""Largest encoded value (JSON text or msgpack bytes)."""
+VALUE_MAX_DEPTH = 128
+"""Deepest nesting of arrays and maps in a value."""
+INTEGER_MAX_DIGITS = 1000
+"""Longest integer that `incr` adds to: arithmetic on hostile integers must stay cheap."""
+TTL_MAX_MS = 10 * 365 * 24 * 3600 * 1000
+CLIENT_ID_MAX_BYTES = 64
+SEQ_MAX = (1 << 53) - 1
+"""Largest request number: what every JSON implementation can carry exactly."""
+
+# --- requests ------------------------------------------------------------------------------------------------------
+REQUEST_MAX_BYTES = 8 << 20
+"""Largest client frame; ZMQ drops the connection of whoever sends more."""
+REQUEST_MAX_KEYS = 10_000
+"""Most keys in one mget or mset."""
+SCAN_MAX_ITEMS = 1_000
+"""Most items in one page of a scan."""
+SCAN_MAX_BYTES = 4 << 20
+PUBLISH_MAX_EVENTS = 1_000
+REQUESTS_IN_FLIGHT_MAX = 100_000
+"""Requests an overlord holds at once; more get DIMINT_BUSY."""
+REQUEST_BYTES_IN_FLIGHT_MAX = 256 << 20
+REPLIES_QUEUED_MAX = 10_000
+"""Replies queued to one connection that does not read; more are dropped with the connection's queue."""
+READ_WAIT_MAX_MS = 30_000
+"""Longest a read waits for a position."""
+WEAK_WAIT_MS = 100
+"""Longest a weak read waits for what this overlord acknowledged last."""
+
+# --- log -----------------------------------------------------------------------------------------------------------
+BATCH_TARGET_BYTES = 512 << 10
+"""A batch is closed when its events pass this size."""
+BATCH_MAX_EVENTS = 20_000
+RECORD_MAX_BYTES = 4 << 20
+"""Largest log record (one batch, framed). Brokers must accept a little more."""
+EVENTS_MAX_BYTES = 16 << 20
+"""Most bytes of events after decompression: a bomb is refused before it is inflated."""
+WRITER_KEEP_S = 24 * 3600
+"""Log time after which a writer's or client's dedupe row is forgotten."""
+OUTCOME_WINDOW = 256
+"""Stored outcomes per (partition, client)."""
+OUTCOME_KEEP_BATCHES = 10_000
+"""Batches per partition whose outcomes can be looked up by event id."""
+PARTITIONS_MAX = 1024
+HASH_RANGE_MAX = 1 << 20
+
+# --- status --------------------------------------------------------------------------------------------------------
+SAMPLE_MAX_BYTES = 512 << 10
+HOST_NAME_MAX_CHARS = 255
+PROCESS_NAME_MAX_CHARS = 256
+GPUS_MAX = 256
+"""GPUs (with MIG instances) of one host."""
+PROCESSES_MAX = 4096
+"""GPU processes of one sample; a driver bug reports millions (see docs of the agent)."""
+FETCH_MAX_SAMPLES = 10_000
+HTTP_BODY_MAX_BYTES = 1 << 20
+
+# --- the bounds fit each other -------------------------------------------------------------------------------------
+assert BATCH_TARGET_BYTES + VALUE_MAX_BYTES + (64 << 10) < RECORD_MAX_BYTES
+assert RECORD_MAX_BYTES < REQUEST_MAX_BYTES < EVENTS_MAX_BYTES
+assert OUTCOME_WINDOW == 256, "the outcome ring is indexed by one byte"
+assert SAMPLE_MAX_BYTES < RECORD_MAX_BYTES
