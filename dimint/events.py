@@ -54,7 +54,9 @@ _NONE = type(None)
 _SEQ = Field("seq", (int, _NONE), "the client's request number; nil where it gave none")
 _TTL = Field("ttl_ms", (int, _NONE), "time to live from the batch's log time; nil for ever")
 _VALUE = Field("value", (bytes,), "stored value: a tag byte, then JSON text (J) or msgpack (M)")
-_PSUTIL = Field("state", (dict,), "cwd, name, cmdline, create_time, cpu_percent, memory_percent, memory_info, is_running; more may follow")
+_PSUTIL = Field(
+    "state", (dict,), "cwd, name, cmdline, create_time, cpu_percent, memory_percent, memory_info, is_running; more may follow"
+)
 
 _TABLE = (
     Kind("kv.set", KV_TOPIC, "the key", "Store a value. Consecutive kv.set events of one batch with one by and one seq are one mset.", (

@@ -1,0 +1,190 @@
+"""Messages between overlords and nodes (the overlord's node door), and their bytes. [S]
+
+A node opens one DEALER to the node door of every live overlord and says Hello; the overlord says Welcome. After that the
+overlord sends Reads and AskOutcomes, the node sends Answers, Outcomes and Progress. One frame is one message: a msgpack
+array whose first item is the type's tag. Everything may be lost with the connection; whoever waits asks again.
+
+`next_offset` of a partition is the position after the last applied record: a replica with next_offset ≥ n has applied
+every record below n.
+"""
+
+from typing import TypeAlias
+
+import msgspec
+
+from dimint.errors import ParseError
+
+__all__ = [
+    "Answer",
+    "Answers",
+    "AskOutcomes",
+    "Found",
+    "FromNode",
+    "FromOverlord",
+    "Hello",
+    "Outcome",
+    "Outcomes",
+    "Progress",
+    "Read",
+    "Reads",
+    "Replica",
+    "Welcome",
+    "decode_from_node",
+    "decode_from_overlord",
+    "encode",
+]
+
+PROTOCOL = 1
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
+    """What a conditional event did when it was applied; the same on every replica and for ever.
+
+    name      applied      done
+              condition    a cas or a conditional set found something else; `version` is what is there, 0 for nothing
+              not_integer  incr found something else than an integer
+              superseded   a later seq of this client was applied first; this one never will be
+              forgotten    older than the outcome window: what became of it is not known any more
+              unused       answer to kv.resolve: the request was not applied and never will be
+    value     the new integer of an incr, as decimal text
+    version   version of the key afterwards, None where nothing is known
+    """
+
+    name: str
+    value: str | None = None
+    version: int | None = None
+
+
+class Found(msgspec.Struct, frozen=True, array_like=True):
+    """A key that is there. `value` is the stored value with its tag byte; `expires_us` is log time, 0 = never."""
+
+    key: str
+    value: bytes
+    version: int
+    expires_us: int = 0
+
+
+class Hello(msgspec.Struct, frozen=True, tag="hello", array_like=True):
+    """First message of a node. `client_address` is where it serves clients directly."""
+
+    node: str
+    generation: str
+    client_address: str
+    protocol: int = PROTOCOL
+
+
+class Welcome(msgspec.Struct, frozen=True, tag="welcome", array_like=True):
+    """First answer of an overlord: its id and its writer's incarnation. The node sends it outcomes of that writer's batches."""
+
+    overlord: str
+    writer: bytes
+    refused: str | None = None
+
+
+class Replica(msgspec.Struct, frozen=True, array_like=True):
+    """State of one partition on a node. `digest` is 32 hex digits at `digest_at`, the last multiple of 4096 passed."""
+
+    partition: int
+    next_offset: int
+    key_count: int
+    log_time_us: int
+    caught_up: bool
+    digest: str = ""
+    digest_at: int = -1
+    problem: str | None = None
+
+
+class Progress(msgspec.Struct, frozen=True, tag="progress", array_like=True):
+    """Sent by a node every PROGRESS interval (200 ms) when anything changed, and after each Welcome."""
+
+    node: str
+    epoch: int
+    replicas: list[Replica]
+
+
+class Read(msgspec.Struct, frozen=True, array_like=True):
+    """One read of one partition.
+
+    kind      "get": the keys; "scan": keys ≥ `after` (exclusive) that start with keys[0], at most `limit`
+    min_offset  serve when next_offset ≥ it; wait at most `wait_ms`, then fail with DIMINT_TIMEOUT if `strict`,
+                else serve what is there
+    """
+
+    id: int
+    partition: int
+    kind: str
+    keys: list[str]
+    min_offset: int = 0
+    wait_ms: int = 0
+    strict: bool = False
+    after: str | None = None
+    limit: int = 0
+
+
+class Reads(msgspec.Struct, frozen=True, tag="reads", array_like=True):
+    reads: list[Read]
+
+
+class Answer(msgspec.Struct, frozen=True, array_like=True):
+    """Answer to a Read: `error` is a wire code, or "moved" when the node does not serve the partition.
+
+    `found` has the keys that are there, in order; a get leaves missing ones out.
+    """
+
+    id: int
+    next_offset: int
+    found: list[Found]
+    error: str | None = None
+
+
+class Answers(msgspec.Struct, frozen=True, tag="answers", array_like=True):
+    answers: list[Answer]
+
+
+class AskOutcomes(msgspec.Struct, frozen=True, tag="ask_outcomes", array_like=True):
+    """Ask for the outcomes of one batch; answered with Outcomes as soon as the node has applied it (or knows it)."""
+
+    partition: int
+    writer: bytes
+    number: int
+
+
+class Outcomes(msgspec.Struct, frozen=True, tag="outcomes", array_like=True):
+    """Outcomes of one applied batch, by index of the event; an index that is left out was plainly applied.
+
+    The master sends it unasked to the writer's overlord for every batch with at least one outcome in it.
+    `offset` is the record's offset; `known` is False if the batch is older than what is kept.
+    """
+
+    partition: int
+    writer: bytes
+    number: int
+    offset: int
+    outcomes: dict[int, Outcome]
+    known: bool = True
+
+
+FromNode: TypeAlias = Hello | Progress | Answers | Outcomes
+FromOverlord: TypeAlias = Welcome | Reads | AskOutcomes
+
+encode = msgspec.msgpack.Encoder().encode
+_from_node = msgspec.msgpack.Decoder(FromNode)
+_from_overlord = msgspec.msgpack.Decoder(FromOverlord)
+
+
+def decode_from_node(frame: bytes) -> FromNode:
+    """Raises ParseError for anything that no node sends."""
+    try:
+        message: FromNode = _from_node.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ParseError(f"not a message of a node: {error}") from error
+    return message
+
+
+def decode_from_overlord(frame: bytes) -> FromOverlord:
+    """Raises ParseError for anything that no overlord sends."""
+    try:
+        message: FromOverlord = _from_overlord.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ParseError(f"not a message of an overlord: {error}") from error
+    return message
