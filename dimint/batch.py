@@ -10,10 +10,10 @@
     14     …     header: one msgpack array
     …      …     events: one msgpack array of event arrays, plain or as lz4 block, to the end of the record
 
-    header = [writer, number, count, time_ns, logged_at_ns, by, events_bytes]
+    header = [writer, number, event_count, time_ns, logged_at_ns, by, events_bytes]
       writer        16 bytes, the writer's random incarnation
       number        batch number of this writer in this partition, from 1, each used once
-      count         number of events, 0 for a batch that only takes a number (a fence)
+      event_count   number of events, 0 for a batch that only takes a number (a fence)
       time_ns       the producer's clock when the batch was made, ns since the epoch, UTC
       logged_at_ns  nil, or the log time to use instead of the record's own timestamp (import, replay)
       by            [[client | nil, host, process], …], the table that events index
@@ -65,7 +65,7 @@ class Header(NamedTuple):
 
     writer: bytes
     number: int
-    count: int
+    event_count: int
     time_ns: int
     logged_at_ns: int | None
     by: tuple[By, ...]
@@ -136,8 +136,8 @@ def decode(record: bytes) -> Batch:
         events = msgpack.unpackb(body)
     except (ValueError, msgpack.UnpackException) as error:
         raise ForeignRecord(f"events are not msgpack: {error}") from error
-    if type(events) is not list or len(events) != header.count:
-        raise ForeignRecord(f"the header counts {header.count} events, the record holds something else")
+    if type(events) is not list or len(events) != header.event_count:
+        raise ForeignRecord(f"the header counts {header.event_count} events, the record holds something else")
     people = len(header.by)
     for event in events:
         if (
