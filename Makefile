@@ -1,0 +1,50 @@
+# `make up` runs the whole system on this machine, `make test` checks everything; each sets itself up.
+# ARGS="…" is handed to `dimint up` or to pytest.
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: up test lint types pytest bench clean
+.DEFAULT_GOAL := up
+
+up: .venv/installed
+	@exec $(BIN)/dimint up $(ARGS)
+
+test: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/mypy tests benchmarks
+	$(BIN)/pytest $(ARGS)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: .venv/installed-dev
+	$(BIN)/mypy
+	$(BIN)/mypy tests benchmarks
+
+pytest: .venv/installed-dev
+	$(BIN)/pytest $(ARGS)
+
+bench: .venv/installed-dev
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; name one with PYTHON=…" >&2; exit 1; }
+	@$(PYTHON) -m venv .venv || { rm -rf .venv; echo "the venv module is missing; on Debian: apt install python3-venv" >&2; exit 1; }
+
+.venv/installed: .venv/bin/python pyproject.toml setup.py
+	@echo "installing into .venv …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml setup.py
+	@echo "installing into .venv, with the tools for tests …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ .venv/installed

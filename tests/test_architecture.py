@@ -1,0 +1,154 @@
+"""The architecture as tables: who may import whom, which library has which adapter, what a pure module may touch."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("producers", "consumers", "overlord", "node", "webapp")
+
+
+def _find_sources() -> list[Path]:
+    found = []
+    for folder in ("dimint", *PACKAGES):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            inside = path.relative_to(ROOT).parts
+            if not (inside[0] == "dimint" and inside[1] in PACKAGES):  # the symlinks lead to the real folders
+                found.append(path)
+    return found
+
+
+SOURCES = _find_sources()
+
+ADAPTERS = {
+    "apsw": ("dimint/log/embedded", "consumers/tables", "consumers/reading", "producers/spool"),
+    "click": ("dimint/cli",),
+    "kafka": ("dimint/log/kafka",),
+    "kazoo": ("dimint/registry/zookeeper",),
+    "lmdb": ("node/store",),
+    "pynvml": ("producers/gpu",),
+    "sanic": ("webapp/",),
+    "tomllib": ("dimint/load",),
+    "zmq": ("dimint/transport",),
+}
+"""Each outside library is imported by exactly one adapter: library → where its importers stand."""
+
+MAY_IMPORT = {
+    "dimint": (),
+    "producers": (),
+    "consumers": (),
+    "overlord": (),
+    "node": (),
+    "webapp": ("consumers",),
+}
+"""Package → sibling packages that it may import; everybody imports dimint."""
+
+COMPOSITION = ("dimint/cli", "dimint/up", "dimint/replay/")
+"""Modules of the core that may reach the siblings, and only inside functions."""
+
+PURE_LIBRARIES = frozenset(
+    """
+    array binascii bisect collections concurrent contextlib copy dataclasses datetime enum fnmatch functools hashlib heapq html
+    ipaddress itertools json math operator re statistics string struct textwrap types typing unicodedata urllib zoneinfo
+    html5tagger lz4 msgpack msgspec xxhash
+    """.split()
+)
+"""What a module marked [S] may import beside other modules marked [S]."""
+
+MAX_LINES = 400
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def _imports(path: Path) -> list[tuple[str, bool]]:
+    """(dotted module, whether at the top level of the file) of every import; `from a import b` counts as a and a.b."""
+    found = []
+    tree = ast.parse(path.read_text())
+    top = set(map(id, tree.body))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, id(node) in top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{_name(path)} has a relative import"
+            assert node.module is not None
+            found.append((node.module, id(node) in top))
+            found += [(f"{node.module}.{alias.name}", id(node) in top) for alias in node.names]
+    return found
+
+
+def _module_path(module: str) -> Path | None:
+    """The file of one of our modules, by its dotted name."""
+    parts = module.split(".")
+    if parts[0] != "dimint":
+        return None
+    inside = parts[1:] if parts[1:2] and parts[1] in PACKAGES else parts
+    for candidate in (ROOT.joinpath(*inside).with_suffix(".py"), ROOT.joinpath(*inside) / "__init__.py"):
+        if inside and candidate.exists():
+            return candidate
+    return None
+
+
+def _is_pure(path: Path) -> bool:
+    return "[S]" in (ast.get_docstring(ast.parse(path.read_text())) or "")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_module_says_what_it_is_and_holds_one_idea(path: Path) -> None:
+    """Every module has a docstring, and none is so long that it must hold two ideas."""
+    text = path.read_text()
+    assert ast.get_docstring(ast.parse(text)), "a module says in its docstring what it is for"
+    assert len(text.splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_outside_libraries_have_one_adapter(path: Path) -> None:
+    """A library is imported only where its adapter stands."""
+    for module, _ in _imports(path):
+        places = ADAPTERS.get(module.split(".")[0])
+        assert places is None or _name(path).startswith(places), f"{module} belongs into {places}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=_name)
+def test_packages_keep_to_the_import_directions(path: Path) -> None:
+    """Siblings meet through the core, never by importing each other, and never as top-level packages."""
+    here = path.relative_to(ROOT).parts[0]
+    for module, at_top in _imports(path):
+        parts = module.split(".")
+        assert parts[0] not in PACKAGES, f"import dimint.{module}"
+        if parts[0] != "dimint" or parts[1:2] == [here] or parts[1:2] == [] or parts[1] not in PACKAGES:
+            continue
+        if here == "dimint" and _name(path).startswith(COMPOSITION):
+            assert not at_top, f"{module} is imported inside the function that needs it"
+        else:
+            assert parts[1] in MAY_IMPORT[here], f"{here} may not import {parts[1]}"
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if _is_pure(path)], ids=_name)
+def test_pure_modules_touch_nothing(path: Path) -> None:
+    """A module marked [S] imports pure libraries and other modules marked [S] only."""
+    for module, _ in _imports(path):
+        ours = _module_path(module)
+        if ours is not None:
+            if ours.name != "__init__.py":
+                assert _is_pure(ours), f"{module} is not marked [S]"
+        elif not module.startswith("dimint"):
+            seeded = module in ("random", "random.Random")  # a generator of one's own, never the shared one
+            assert seeded or module.split(".")[0] in PURE_LIBRARIES, f"{module} is not pure"
+
+
+def test_package_fronts_only_re_export() -> None:
+    """An `__init__` holds a docstring, imports, `__all__` and constants, no code."""
+    for path in SOURCES:
+        if path.name == "__init__.py":
+            for node in ast.parse(path.read_text()).body:
+                assert isinstance(node, (ast.Expr, ast.Import, ast.ImportFrom, ast.Assign)), _name(path)
+
+
+def test_the_project_speaks_of_itself_alone() -> None:
+    """No leftovers of unfinished work in sources."""
+    for path in SOURCES:
+        assert not re.search(r"\b(TODO|FIXME|XXX)\b", path.read_text()), _name(path)
