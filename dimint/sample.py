@@ -4,42 +4,76 @@ A sample is a map with short keys; whoever reads one ignores keys it does not kn
 unit named in the key. None always means "not available here"; a number is never made up, and a missing key reads as None.
 Integers carry what a rival would round: CPU in ‰, temperature in m°C, power in mW. Sample time is the event's time.
 
+Every sample is complete: what is read less often than samples are taken (process lists, disks, fans) is carried along
+from its last reading, and `proc_age_ms` and `slow_age_ms` say how old that is. A part that could not be read at all is
+left out (`gpu` while the driver has not answered in time), so an empty list always means that there is nothing.
+
 ::
 
     sample   mono_ns   int    monotonic clock of the host when the sample was taken
              boot      str    boot id of the kernel, None where there is none
              int_ms    int    interval the agent aims at
              dur_us    int    how long taking the sample took
-             gpu_state str    see GpuSupport
-             cpu, mem, net, disk, temp, gpu, proc, procs_err: below; a tier that was not due is left out
+             gpu_state str    see GPU_SUPPORT
+             skipped   [str]  tiers that were due and left out because taking them costs too much; absent = none
+             cpu, mem, net, disk, temp_mC, gpu, proc, procs_err: below
+             proc_age_ms, slow_age_ms   int    age of the process list, and of disk, temp_mC, fan_pct, e_mJ, pst …
     cpu      n int logical CPUs · tot_pm int ‰ busy · util_pct [int | None] per core · load [float ×3] · iowait_pm int
+             ‰ and % are of the time since the previous sample: None in the first one
     mem      tot, used, avail, swap_tot, swap_used   bytes
-    net      [{if str, rx int, tx int}]              byte counters since boot
-    disk     [{mnt str, tot int, used int}]          bytes
+    net      [{if str, rx int, tx int}]              byte counters since boot; loopback and container ends left out
+    disk     [{mnt str, tot int, used int}]          bytes; local file systems only
     temp_mC  {label: int}
-    gpu      one map a GPU or MIG instance, in index order:
-             i int index · u str UUID · name str · st str see GpuState · err {call: code}
-             util_pct, mutil_pct int · mem_tot, mem_used, mem_rsv int bytes · t_mC, tmem_mC int · p_mW int · p_lim_mW int
-             e_mJ int counter · sm_MHz, mem_MHz int · ev int bit mask of clock event reasons · fan_pct [int] · pst int
-             enc_pct, dec_pct int · parent str UUID of the GPU that a MIG instance is on
-    proc     [{g int GPU index, pid int, t0_ms int create time, name str, uid int, user str, mem int bytes, sm_pct int,
-               cpu_pm int, rss int bytes, type "C" | "G" | "CG", cmd str, orphan bool}]
+    gpu      one map a GPU or MIG instance: GPUs in the driver's order, then MIG instances, then missing GPUs
+             i int place in this list · u str UUID · name str · st str see GPU_STATES
+             err {call: code} NVML calls that failed and their codes, without "not supported" · absent = none
+             util_pct, mutil_pct int % of time busy, memory controller busy (None on MIG)
+             mem_tot, mem_used, mem_rsv int bytes; rsv is what the driver keeps for itself, not part of used
+             unified bool the GPU has no memory of its own (the host's memory is shared); absent = False
+             t_mC, tmem_mC int · p_mW, p_lim_mW int drawn, enforced limit · e_mJ int counter, restarts with the driver
+             sm_MHz, mem_MHz int · ev int bit mask of clock event reasons · fan_pct [int] intended speed, may exceed 100
+             pst int performance state, 0 = fastest · enc_pct, dec_pct int · pci str bus id
+             parent str UUID of the GPU that a MIG instance is on · gi, ci int GPU and compute instance
+    proc     [{g int `i` of the GPU or MIG instance, pid int, t0_ms int create time (UTC), name str path of the program or
+               its short name, uid int, user str, mem int bytes on that GPU, sm_pct int, cpu_pm int ‰ of one core,
+               rss int bytes, type "C" compute | "G" graphics | "CG" both, cmd str,
+               orphan bool the GPU names a pid that does not exist, foreign bool it is in another pid namespace}]
+             one row per (GPU, pid). cmd is the program's base name and its first plain argument, because the rest holds
+             passwords; the whole line only where the agent's settings ask for it
     procs_err  {uuid: code} GPUs whose process list could not be read: an empty list there means "unknown"
 
     facts    agent str version · os, kernel, cpu_model str · cores, ram int (bytes) · driver, cuda, nvml str ·
-             driver_module str · simulated bool · interval_ms int · gpus [{i, u, name, serial, pci, mem_tot, p_lim_mW,
-             t_slow_mC, t_shut_mC, mig}] · tags {str: str}
+             driver_module str version of the loaded kernel module · simulated bool · interval_ms int ·
+             gpus [{i, u, name, serial, pci, mem_tot, p_lim_mW, t_slow_mC, t_shut_mC, sm_max_MHz, mem_max_MHz, mig bool,
+             unsupported [str] calls that this GPU or driver does not have}] · tags {str: str}
 """
 
 from typing import Any, Final, TypeAlias, TypedDict
 
-__all__ = ["GPU_STATES", "GPU_SUPPORT", "Cpu", "Facts", "Gpu", "Memory", "Process", "Sample"]
+__all__ = ["GPU_STATES", "GPU_SUPPORT", "Cpu", "Disk", "Facts", "Gpu", "Memory", "Net", "Process", "Sample"]
 
 GPU_SUPPORT: Final = ("ok", "no_library", "no_driver", "driver_mismatch", "no_gpu", "no_permission", "hung", "unknown")
-"""`gpu_state` of a sample: whether GPUs can be read on the host at all. no_gpu = the driver answers and has no GPU."""
+"""`gpu_state` of a sample: whether GPUs can be read on the host at all.
+
+no_library       NVML is not installed (no driver, or a container without it)
+no_driver        the library is there, the kernel module is not loaded
+driver_mismatch  library and kernel module have different versions: the driver was upgraded without a reboot
+no_gpu           the driver answers and has no GPU
+no_permission    this user may not ask the driver
+hung             a call into the driver does not return
+unknown          anything else, and the first seconds after the agent's start
+"""
 
 GPU_STATES: Final = ("ok", "lost", "hung", "missing", "suspended", "unknown")
-"""`st` of one GPU."""
+"""`st` of one GPU.
+
+ok         it answers
+lost       the driver says that it is off the bus or must be reset
+hung       a call about it did not return; it is left alone for a while and then tried again
+missing    it was there before (also before a reboot) and the driver does not list it any more
+suspended  it sleeps and is not woken up by being watched
+unknown    the driver gives no reason, or the driver itself cannot be asked (`gpu_state` says why)
+"""
 
 
 class Cpu(TypedDict, total=False):
@@ -54,14 +88,23 @@ class Memory(TypedDict, total=False):
     tot: int
     used: int
     avail: int
-    swap_tot: int
-    swap_used: int
+    swap_tot: int | None
+    swap_used: int | None
+
+
+Net = TypedDict("Net", {"if": str, "rx": int, "tx": int})
+
+
+class Disk(TypedDict):
+    mnt: str
+    tot: int
+    used: int
 
 
 class Gpu(TypedDict, total=False):
     i: int
     u: str
-    name: str
+    name: str | None
     st: str
     err: dict[str, int]
     util_pct: int | None
@@ -69,6 +112,7 @@ class Gpu(TypedDict, total=False):
     mem_tot: int | None
     mem_used: int | None
     mem_rsv: int | None
+    unified: bool
     t_mC: int | None
     tmem_mC: int | None
     p_mW: int | None
@@ -81,7 +125,10 @@ class Gpu(TypedDict, total=False):
     pst: int | None
     enc_pct: int | None
     dec_pct: int | None
+    pci: str | None
     parent: str | None
+    gi: int | None
+    ci: int | None
 
 
 class Process(TypedDict, total=False):
@@ -98,6 +145,7 @@ class Process(TypedDict, total=False):
     type: str
     cmd: str | None
     orphan: bool
+    foreign: bool
 
 
 class Sample(TypedDict, total=False):
@@ -106,14 +154,17 @@ class Sample(TypedDict, total=False):
     int_ms: int
     dur_us: int
     gpu_state: str
+    skipped: list[str]
     cpu: Cpu
     mem: Memory
-    net: list[dict[str, Any]]
-    disk: list[dict[str, Any]]
+    net: list[Net]
+    disk: list[Disk]
     temp_mC: dict[str, int]
     gpu: list[Gpu]
     proc: list[Process]
     procs_err: dict[str, int]
+    proc_age_ms: int
+    slow_age_ms: int
 
 
 Facts: TypeAlias = dict[str, Any]
