@@ -1,0 +1,264 @@
+"""The only owner of threads and signals: one Service a process.
+
+A process object has `run()`, which blocks until it is done or stopped, and `stop()`, which may be called from any thread
+and more than once. `Service.run(process)` runs it on a thread of its own while the main thread waits for what may end
+the process:
+
+    SIGINT or SIGTERM      stop everything, exit code 0; a second one ends at once, code 130
+    the parent is gone     the pipe that it left to us is at its end: stop everything within PARENT_GONE_S
+    an exception anywhere  one line, the traceback in the log, stop everything, exit code 1
+    `run` returned         stop everything, exit code 0
+
+Whoever does not stop in time is named, with every thread's stack in the log, and the process ends anyway.
+"""
+
+import contextlib
+import faulthandler
+import logging
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import Final, Protocol
+
+from dimint.errors import DimintError, SettingsError
+
+__all__ = ["EXIT_FAILURE", "EXIT_OK", "EXIT_SETTINGS", "PARENT_FD", "READY_FD", "Process", "Service", "spawn_thread"]
+
+EXIT_OK: Final = 0
+EXIT_FAILURE: Final = 1
+EXIT_SETTINGS: Final = 2
+"""What was asked for cannot be done as it was asked: starting the same again cannot help."""
+EXIT_HARD: Final = 130
+
+PARENT_FD: Final = "_DIMINT_PARENT_FD"
+"""Environment: file descriptor of a pipe whose other end only the parent has; at its end the parent is gone."""
+READY_FD: Final = "_DIMINT_READY_FD"
+"""Environment: file descriptor that gets one line, `ready` or `error: …`, when it is known which."""
+
+STOP_S: Final = 10.0
+PARENT_GONE_S: Final = 1.5
+
+log = logging.getLogger("dimint")
+
+
+class Process(Protocol):
+    """What a Service runs."""
+
+    def run(self) -> None:
+        """Work until `stop` was called or the work is done."""
+
+    def stop(self) -> None:
+        """Make `run` return soon. From any thread, at any time, also before `run`; idempotent."""
+
+
+def spawn_thread(name: str, target: Callable[[], None]) -> threading.Thread:
+    """Start a named thread. What it raises ends the process if a Service runs here (see `Service`)."""
+    thread = threading.Thread(target=target, name=name)
+    thread.start()
+    return thread
+
+
+class Service:
+    """Threads, signals and the end of one process. One a process, made and run on the main thread.
+
+    >>> import dimint.service
+    >>> with Service("example") as service:          # doctest: +SKIP
+    ...     service.run(process)
+    >>> raise SystemExit(service.exit_code)          # doctest: +SKIP
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.stopping = threading.Event()
+        """Set as soon as the process is to end: waits use it instead of sleeping."""
+        self.exit_code = EXIT_OK
+        self._processes: list[Process] = []
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._signals = 0
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._parent_fd = _inherited_fd(PARENT_FD)
+        self._ready_fd = _inherited_fd(READY_FD)
+        self._previous: dict[int, object] = {}
+        self._previous_hook = threading.excepthook
+        self._deadline: float | None = None
+
+    # --- the main thread's side -------------------------------------------------------------------------------------
+    def __enter__(self) -> "Service":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._on_signal)
+        threading.excepthook = self._on_thread_exception
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
+        if error is not None and not isinstance(error, (SystemExit, GeneratorExit)):
+            self.fail(error)
+            error = None
+        self._end()
+        threading.excepthook = self._previous_hook
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+        for fd in (self._wake_read, self._wake_write, self._parent_fd, self._ready_fd):
+            if fd is not None:
+                os.close(fd)
+        self._parent_fd = self._ready_fd = None
+        return error is None
+
+    def run(self, *processes: Process) -> None:
+        """Run process objects, each on its own thread, until one is done or the whole is stopped; then stop all.
+
+        Later ones are stopped first. Returns when all have returned; what they raised is reported, not raised again.
+        """
+        for process in processes:
+            with self._lock:
+                self._processes.append(process)
+            self.spawn(type(process).__name__, self._runner(process))
+        self._wait()
+        self._end()
+
+    def wait(self) -> None:
+        """Block the main thread until the process is to end, for those who only have spawned threads."""
+        self._wait()
+        self._end()
+
+    # --- any thread's side ------------------------------------------------------------------------------------------
+    def spawn(self, name: str, target: Callable[[], None]) -> threading.Thread:
+        """Start a thread that is joined at the end. It must return soon after `stopping` is set."""
+        thread = threading.Thread(target=target, name=f"{self.name}-{name}")
+        with self._lock:
+            self._threads = [known for known in self._threads if known.is_alive()] + [thread]
+        thread.start()
+        return thread
+
+    def ready(self) -> None:
+        """Tell whoever started this process that it listens now. Once is enough; more is harmless."""
+        self._tell("ready")
+
+    def stop(self) -> None:
+        """End the process cleanly."""
+        self.stopping.set()
+        self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """End the process loudly: one line for people, the traceback for the log; exit code 2 for settings, else 1."""
+        line = _one_line(error)
+        if isinstance(error, SettingsError):
+            for part in str(error).splitlines():
+                log.error("%s", part)
+        elif isinstance(error, DimintError):
+            log.error("%s", line, exc_info=error if not self._told_only(error) else None)
+        else:
+            log.critical("%s", line, exc_info=error)
+        with self._lock:
+            if self.exit_code == EXIT_OK:
+                self.exit_code = EXIT_SETTINGS if isinstance(error, SettingsError) else EXIT_FAILURE
+        self._tell(f"error: {line}")
+        self.stop()
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+    @staticmethod
+    def _told_only(error: DimintError) -> bool:
+        return bool(error.hint)
+
+    def _runner(self, process: Process) -> Callable[[], None]:
+        def run_process() -> None:
+            try:
+                process.run()
+            finally:
+                self.stop()
+
+        return run_process
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._signals += 1
+        if self._signals > 1 and number == signal.SIGINT:
+            os.write(2, b"ended at once\n")
+            os._exit(EXIT_HARD)
+        self._wake()
+
+    def _on_thread_exception(self, args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+            self.fail(args.exc_value)
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_write, b"\0")
+
+    def _tell(self, line: str) -> None:
+        with self._lock:
+            fd, self._ready_fd = self._ready_fd, None
+        if fd is not None:
+            with contextlib.suppress(OSError):
+                os.write(fd, line.encode("utf-8", "replace")[:2000] + b"\n")
+            os.close(fd)
+
+    def _wait(self) -> None:
+        """Until a signal, the parent's end or `stop`."""
+        watched = [fd for fd in (self._wake_read, self._parent_fd) if fd is not None]
+        while not self.stopping.is_set() and not self._signals:
+            readable, _, _ = select.select(watched, [], [])
+            if self._parent_fd in readable and not os.read(self._parent_fd or 0, 64):
+                log.error("the program that started this one is gone: ending")
+                self._deadline = time.monotonic() + PARENT_GONE_S
+                break
+            if self._wake_read in readable:
+                os.read(self._wake_read, 4096)
+        self.stopping.set()
+
+    def _end(self) -> None:
+        """Stop what runs, join it, and end the process by force if that takes too long. Idempotent."""
+        self.stopping.set()
+        deadline = self._deadline or time.monotonic() + STOP_S
+        with self._lock:
+            processes, self._processes = self._processes[::-1], []
+        stopper = threading.Thread(target=self._stop_all, args=(processes,), name=f"{self.name}-stop", daemon=True)
+        stopper.start()
+        for thread in self._to_join(stopper):
+            thread.join(max(0.0, deadline - time.monotonic()))
+            if thread.is_alive():
+                self._force(thread)
+
+    def _stop_all(self, processes: list[Process]) -> None:
+        for process in processes:
+            try:
+                process.stop()
+            except Exception as error:  # noqa: BLE001 - the others must be stopped too; it is reported and ends with code 1
+                self.fail(error)
+
+    def _to_join(self, first: threading.Thread) -> Iterator[threading.Thread]:
+        yield first
+        with self._lock:
+            threads, self._threads = self._threads[::-1], []
+        yield from threads
+
+    def _force(self, thread: threading.Thread) -> None:
+        log.critical("%s did not stop in time: ending by force", thread.name)
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+        logging.shutdown()
+        os._exit(self.exit_code or EXIT_FAILURE)
+
+
+def _inherited_fd(variable: str) -> int | None:
+    """The descriptor that a parent named in the environment, kept from our own children; None without one."""
+    text = os.environ.pop(variable, "")
+    if not text.isascii() or not text.isdigit():
+        return None
+    fd = int(text)
+    try:
+        os.set_inheritable(fd, False)
+    except OSError:
+        return None
+    return fd
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    if isinstance(error, DimintError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

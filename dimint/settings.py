@@ -1,0 +1,310 @@
+"""Every setting of every process in one table, and the frozen objects that processes get. [S]
+
+The table is the only place where a setting's name, type, default, range and help stand: flags, environment names, the
+config file and docs/operations.md follow it. Raw values (text from flags and environment, JSON or TOML values from a
+file) go through `parse`, then `build` makes one typed object per process. Errors are collected: one line each.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar
+
+from dimint.errors import SettingsError
+from dimint.limits import HASH_RANGE_MAX, HOST_NAME_MAX_CHARS, PARTITIONS_MAX
+from dimint.setting_kinds import PARSERS, Setting, shown
+
+__all__ = [
+    "IGNORED_NAMES",
+    "ROLES",
+    "SETTINGS",
+    "AgentSettings",
+    "AnySettings",
+    "CommonSettings",
+    "ConsumerSettings",
+    "NodeSettings",
+    "OverlordSettings",
+    "Setting",
+    "ToolSettings",
+    "UpSettings",
+    "WebSettings",
+    "build",
+    "canonical_name",
+    "is_loopback",
+    "nearest_name",
+    "parse",
+    "settings_of",
+]
+
+ROLES: Final = ("overlord", "node", "consumer", "web", "agent", "up", "tool")
+"""Processes that have settings. `tool` is every command that only looks (list, registry, rebuild)."""
+
+_ALL: Final = frozenset(ROLES)
+_DOORS: Final = frozenset({"overlord", "node", "up"})
+_LOG: Final = frozenset({"overlord", "up"})
+
+
+def _row(name: str, kind: str, default: Any, roles: Iterable[str], help_: str, **more: Any) -> Setting:
+    return Setting(name, kind, default, help_, frozenset(roles), **more)
+
+
+SETTINGS: Final[tuple[Setting, ...]] = (
+    # where things are
+    _row("data_dir", "path", None, _ALL, "Directory of this machine's files (docs/operations.md names them)."),
+    _row("log", "log", None, _ALL, "The event log if it is not in the data directory: another directory, or kafka://host:port[,…]."),
+    _row("zookeeper_hosts", "hosts", (), _ALL, "ZooKeeper servers, host:port[,…]; empty = registry in the log's directory."),
+    # the key-value store
+    _row("port_for_client", "port", 5556, _LOG, "Port of the overlord's door for clients; 0 = any free one."),
+    _row("port_for_node", "port", 5557, _LOG, "Port of the overlord's door for nodes; 0 = any free one."),
+    _row("hash_range", "int", 10000, _LOG, "Number of hash slots; fixed once the log exists.", low=1, high=HASH_RANGE_MAX),
+    _row("partitions", "int", 8, _LOG, "Partitions of the key-value log; fixed once the log exists.", low=1, high=PARTITIONS_MAX),
+    _row("max_slave_count", "int", 2, _LOG, "Most slaves of one master node.", low=0, high=100),
+    _row("heartbeat", "float", 2.0, _DOORS, "Time between two heartbeat events.", unit="s", low=0.1, high=3600),
+    _row("bind", "host", "127.0.0.1", _DOORS, "Address that the ZeroMQ doors listen on."),
+    _row("advertise", "host", None, _DOORS, "Host that others reach this machine under; default: the bind address."),
+    _row("allow_plain", "bool", False, _DOORS, "Allow doors off loopback without encryption, for old clients."),
+    _row("node_name", "text", "", {"node"}, "Name of the node's store; empty = the first free one.", high=64),
+    _row("port_for_reads", "port", 0, {"node"}, "Port of the node's own door for clients; 0 = any free one."),
+    _row("overlord_host", "host", None, {"node"}, "Host of the overlord's node door, in old node configs.", old_names=("host",)),
+    _row("overlord_port", "port", 5557, {"node"}, "Port of the overlord's node door, in old node configs.", old_names=("port",)),
+    # the agent
+    _row("interval", "float", 5.0, {"agent", "up"}, "Time between two samples of a host.", unit="s", low=0.1, high=3600),
+    _row("to", "text", "", {"agent"}, "Publish to an overlord, tcp://host:port, instead of straight to the log.", high=300),
+    _row("host_name", "text", "", {"agent", "up"}, "Name of this host; empty = what the system says.", high=HOST_NAME_MAX_CHARS),
+    _row("hosts", "int", 0, {"agent", "up"}, "Number of simulated GPU hosts; needs simulate.", low=0, high=100_000),
+    _row("simulate", "bool", False, {"agent", "up"}, "Publish simulated hosts, shown everywhere as simulated."),
+    # the pages
+    _row("http_port", "port", 8080, {"web", "up"}, "Port of the status pages.", old_names=("port_num",)),
+    _row("http_bind", "host", "127.0.0.1", {"web", "up"}, "Address that the status pages listen on.", old_names=("bind_host",)),
+    _row("token", "text", "", {"web", "up"}, "Token that senders must give; empty = off.", high=1000, secret=True),
+    _row("network_filter", "regex", "", {"web", "up"}, "Regular expression that a reader's address must match; empty = all.",
+         high=1000, old_names=("valid_network",)),
+    _row("page_size", "int", 8, {"web", "up"}, "Hosts on one page.", low=1, high=1000, old_names=("page_per_host_num",)),
+    _row("order", "choice", "name", {"web", "up"}, "Order of the hosts.", choices=("name", "address"), old_names=("sort_by",)),
+    _row("term_width", "int", 80, {"web", "up"}, "Width of the terminal views.", unit="columns", low=80, high=1000),
+    _row("date_order", "choice", "YMD", {"web", "up"}, "Order of day, month and year on the pages.",
+         choices=("YMD", "MDY", "DMY"), old_names=("timestamp_format",)),
+    _row("down_threshold", "float", 60.0, {"web", "consumer", "up"}, "Silence after which a host counts as down.",
+         unit="s", low=0.1, high=30 * 86400, old_names=("down_th",)),
+    _row("save_interval", "float", 0.0, {"web", "up"}, "Shortest time between two entries that /states/ shows; 0 = all.",
+         unit="s", low=0, high=86400),
+    _row("page_title", "text", "DiMint", {"web", "up"}, "Title of the pages.", high=200),
+    _row("page_description", "text", "", {"web", "up"}, "A line under the title.", high=2000),
+    _row("ip2name", "path", None, {"web", "up"}, "JSON file that maps addresses to names."),
+    # up
+    _row("nodes", "int", 1, {"up"}, "Number of nodes to run.", low=1, high=64),
+)  # fmt: skip
+
+IGNORED_NAMES: Final = frozenset(
+    # node configs of the original; what they set no longer exists
+    "pull_port push_to_slave_port receive_slave_port transfer_port "
+    # vesta's server and sender
+    "db_name db_dir server_name ssl_cert ssl_key server_sleep_time ws_receive_timeout slack_bot_sleep_time slack_webhook "
+    "slack_bot_token slack_bot_post_channel schedule_function register_uplink_msg re_uplink_msg host_down_msg keyword_cmd_prefix "
+    "keyword_print_hosts keyword_print_all_hosts keyword_print_all_hosts_cmd keyword_print_all_hosts_detail keyword_print_help "
+    "quiet yaml_dir yaml_name nvidia_smi use_https ip local_settings_yaml_path".split()
+)
+"""Names that old config files have and that nothing here needs: ignored, with one notice."""
+
+_BY_NAME: Final = {row.name: row for row in SETTINGS}
+_BY_OLD_NAME: Final = {old: row.name for row in SETTINGS for old in row.old_names}
+_OLD_VALUES: Final = {("order", "ip"): "address"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommonSettings:
+    """What every process gets. Paths are absolute. `given` names the settings that somebody set (not the defaults)."""
+
+    data_dir: Path
+    log: str
+    """Directory of the embedded log, or kafka://…"""
+    zookeeper_hosts: tuple[str, ...]
+    given: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolSettings(CommonSettings):
+    """A command that only looks at log and registry."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverlordSettings(CommonSettings):
+    port_for_client: int
+    port_for_node: int
+    hash_range: int
+    partitions: int
+    max_slave_count: int
+    heartbeat: float
+    """Seconds."""
+    bind: str
+    advertise: str | None
+    allow_plain: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings(CommonSettings):
+    node_name: str
+    port_for_reads: int
+    heartbeat: float
+    bind: str
+    advertise: str | None
+    allow_plain: bool
+    overlord_host: str | None
+    overlord_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsumerSettings(CommonSettings):
+    down_threshold: float
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSettings(CommonSettings):
+    http_port: int
+    http_bind: str
+    token: str
+    network_filter: str
+    page_size: int
+    order: str
+    term_width: int
+    date_order: str
+    down_threshold: float
+    save_interval: float
+    page_title: str
+    page_description: str
+    ip2name: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings(CommonSettings):
+    interval: float
+    """Seconds."""
+    to: str
+    host_name: str
+    hosts: int
+    simulate: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpSettings(CommonSettings):
+    """Of the whole program: what `up` itself decides by. What its children get goes to them as flags."""
+
+    port_for_client: int
+    port_for_node: int
+    http_port: int
+    bind: str
+    advertise: str | None
+    allow_plain: bool
+    http_bind: str
+    interval: float
+    host_name: str
+    nodes: int
+    hosts: int
+    simulate: bool
+
+
+AnySettings: TypeAlias = (
+    ToolSettings | OverlordSettings | NodeSettings | ConsumerSettings | WebSettings | AgentSettings | UpSettings
+)
+Settings = TypeVar("Settings", bound=CommonSettings)
+
+_CLASSES: Final[Mapping[type[CommonSettings], str]] = {
+    ToolSettings: "tool",
+    OverlordSettings: "overlord",
+    NodeSettings: "node",
+    ConsumerSettings: "consumer",
+    WebSettings: "web",
+    AgentSettings: "agent",
+    UpSettings: "up",
+}
+
+
+def settings_of(role: str) -> tuple[Setting, ...]:
+    """The rows that a role has, in table order."""
+    return tuple(row for row in SETTINGS if role in row.roles)
+
+
+def canonical_name(name: str) -> str | None:
+    """The table's name for a name as somebody wrote it (dashes, capitals and old names allowed); None if there is none."""
+    plain = name.replace("-", "_").lower()
+    return plain if plain in _BY_NAME else _BY_OLD_NAME.get(plain)
+
+
+def nearest_name(name: str, among: Iterable[str] | None = None) -> str | None:
+    """The known name that is most like `name`, if any is."""
+    known = list(_BY_NAME) if among is None else list(among)
+    found = get_close_matches(name.replace("-", "_").lower(), known, n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a bind address is reached from this machine only."""
+    return host in {"localhost", "::1"} or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
+
+
+def parse(name: str, raw: object) -> Any:
+    """The typed value of one raw value of the setting `name`. Raises SettingsError, one line, without the origin."""
+    row = _BY_NAME[name]
+    value: object = _OLD_VALUES.get((name, raw), raw) if isinstance(raw, str) else raw
+    try:
+        return PARSERS[row.kind](row, value)
+    except ValueError as error:
+        what = "the value" if row.secret else shown(raw)
+        raise SettingsError(f"{name}: {what} {error}") from None
+
+
+def build(cls: type[Settings], values: Mapping[str, Any], given: Iterable[str]) -> Settings:
+    """The settings object of one process from parsed values (all of its names, defaults filled in) and what was set.
+
+    Raises SettingsError where values do not fit each other.
+    """
+    names = {field.name for field in fields(cls)} - {"given"}
+    settings = cls(**{name: values[name] for name in names}, given=frozenset(given))
+    errors = [line for rule in _RULES if (line := rule(settings)) is not None]
+    if errors:
+        raise SettingsError("\n".join(errors))
+    return settings
+
+
+# --- rules over several settings: an error line, or None ------------------------------------------------------------
+def _plain_doors(settings: CommonSettings) -> str | None:
+    if not isinstance(settings, (OverlordSettings, NodeSettings, UpSettings)):
+        return None
+    if settings.allow_plain or is_loopback(settings.bind):
+        return None
+    return f"bind: {settings.bind} is reached from other machines; add --allow_plain to serve them without encryption"
+
+
+def _different_ports(settings: CommonSettings) -> str | None:
+    ports: list[tuple[str, int]] = []
+    if isinstance(settings, (OverlordSettings, UpSettings)):
+        ports = [("port_for_client", settings.port_for_client), ("port_for_node", settings.port_for_node)]
+    if isinstance(settings, UpSettings):
+        ports.append(("http_port", settings.http_port))
+    for at, (name, port) in enumerate(ports):
+        for other, same in ports[:at]:
+            if port and port == same:
+                return f"{name}: {port} is already {other}"
+    return None
+
+
+def _simulation(settings: CommonSettings) -> str | None:
+    if not isinstance(settings, (AgentSettings, UpSettings)):
+        return None
+    if settings.hosts and not settings.simulate:
+        return f"hosts: {settings.hosts} simulated hosts need --simulate"
+    return None
+
+
+def _publish_address(settings: CommonSettings) -> str | None:
+    if not isinstance(settings, AgentSettings) or not settings.to:
+        return None
+    if re.fullmatch(r"tcp://(\[[0-9A-Fa-f:]+\]|[A-Za-z0-9._-]+):\d{1,5}", settings.to):
+        return None
+    return f"to: {shown(settings.to)} is not tcp://host:port"
+
+
+_RULES: Final = (_plain_doors, _different_ports, _simulation, _publish_address)
