@@ -81,7 +81,8 @@ class Service:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._signals = 0
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_write, False)
         self._parent_fd = _inherited_fd(PARENT_FD)
         self._ready_fd = _inherited_fd(READY_FD)
         self._previous: dict[int, object] = {}
@@ -150,8 +151,6 @@ class Service:
         if isinstance(error, SettingsError):
             for part in str(error).splitlines():
                 log.error("%s", part)
-        elif isinstance(error, DimintError):
-            log.error("%s", line, exc_info=error if not self._told_only(error) else None)
         else:
             log.critical("%s", line, exc_info=error)
         with self._lock:
@@ -161,10 +160,6 @@ class Service:
         self.stop()
 
     # --- inside -----------------------------------------------------------------------------------------------------
-    @staticmethod
-    def _told_only(error: DimintError) -> bool:
-        return bool(error.hint)
-
     def _runner(self, process: Process) -> Callable[[], None]:
         def run_process() -> None:
             try:
