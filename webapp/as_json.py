@@ -1,0 +1,95 @@
+"""The JSON that scripts read: hosts by name, samples in ascending order of time, GPU maps in MiB, °C and %. [S]
+
+Errors are JSON with HTTP status 200; what went wrong stands in `status_code`, where senders look for it. Keys may be
+added at the end of a map, none of the old ones ever changes.
+"""
+
+import json
+from collections.abc import Iterable
+from datetime import tzinfo
+from typing import Any
+
+from dimint.limits import FETCH_MAX_SAMPLES
+from dimint.webapp.models import Gpu, Host, Sampled, Status
+from dimint.webapp.times import NO_ENTRY, compact, gpu_stamp
+
+__all__ = ["dump", "error_body", "fetch_num", "gpu_data", "host_state", "states"]
+
+
+def fetch_num(text: str | None) -> int:
+    """How many samples are asked for: 1 … FETCH_MAX_SAMPLES; what cannot be read is 1."""
+    if text is None or not (text.isascii() and text.isdigit()):
+        return 1
+    return min(max(1, int(text[:9])), FETCH_MAX_SAMPLES)
+
+
+def error_body(status_code: int, message: str) -> dict[str, Any]:
+    """The body of an error: `{"status": "ERROR", "status_code": 403 | 404 | …, "message": …}`."""
+    return {"status": "ERROR", "status_code": status_code, "message": message}
+
+
+def gpu_data(sample: Sampled, zone: tzinfo) -> dict[str, dict[str, Any]]:
+    """The map of a sample's GPUs; empty for a host without any."""
+    when = gpu_stamp(sample.time_ns, zone)
+    return {gpu.key: _gpu(gpu, when) for gpu in sample.gpus}
+
+
+def host_state(host: Host, zone: tzinfo, *, with_data: bool) -> dict[str, Any]:
+    """One host. Without `with_data`, a host that is not running has one entry with no GPU data and its last time."""
+    if host.newest is None:
+        data: list[dict[str, Any]] = [{"gpu_data": {}, "timestamp": NO_ENTRY}]
+    elif with_data or host.status is Status.RUNNING:
+        data = [_entry(sample, zone) for sample in host.samples]
+    else:
+        data = [{"gpu_data": {}, "timestamp": compact(host.newest.time_ns, zone)}]
+    state = {"data": data, "ip_address": host.ip, "status": str(host.status)}
+    if host.simulated:
+        state["simulated"] = True
+    return state
+
+
+def states(hosts: Iterable[Host], zone: tzinfo) -> dict[str, Any]:
+    """`/states/`: host name → host."""
+    return {host.name: host_state(host, zone, with_data=False) for host in hosts}
+
+
+def dump(value: object) -> bytes:
+    """JSON text; lone surrogates in names, which UTF-8 cannot carry, stay `\\udXXX` escapes."""
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _entry(sample: Sampled, zone: tzinfo) -> dict[str, Any]:
+    entry: dict[str, Any] = {"gpu_data": gpu_data(sample, zone), "timestamp": compact(sample.time_ns, zone)}
+    if sample.has_cpu:
+        entry["cpu_data"] = {
+            "cores": sample.cores,
+            "cpu_percent": None if sample.cpu_pm is None else sample.cpu_pm / 10,
+            "load": None if sample.load is None else list(sample.load),
+            "memory_total": None if sample.memory_total is None else sample.memory_total >> 20,
+            "memory_used": None if sample.memory_used is None else sample.memory_used >> 20,
+        }
+    return entry
+
+
+def _gpu(gpu: Gpu, when: str) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "device_num": gpu.index,
+        "uuid": gpu.uuid,
+        "gpu_name": gpu.name,
+        "temperature": gpu.temperature_c,
+        "total_memory": gpu.total_mib,
+        "available_memory": gpu.available_mib,
+        "used_memory": gpu.used_mib,
+        "timestamp": when,
+        "gpu_volatile": gpu.util_pct,
+        "processes": [
+            {"pid": process.pid, "name": process.name, "user": process.user, "used_memory": process.used_mib}
+            for process in gpu.processes
+        ],
+    }
+    if gpu.state != "ok":
+        shown["state"] = gpu.state
+    return shown

@@ -1,0 +1,111 @@
+"""What a page, a terminal view or JSON shows: frozen view models, made by view.py and read by every as_*.py. [S]
+
+Names in here are raw (hostile) text: whoever prints one passes it through text.py or escapes it. Memory is in MiB or bytes
+as the field says; None always means "not available".
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["Fleet", "Gpu", "Host", "Process", "Sampled", "Status"]
+
+
+class Status(StrEnum):
+    """The three states of a host, as scripts know them."""
+
+    RUNNING = "running"
+    WAITING = "waiting for re-uplink"
+    DOWN = "down"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process on one GPU."""
+
+    pid: str
+    name: str | None
+    user: str | None
+    used_mib: int | None
+    orphan: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU or MIG instance. `key` is its name in JSON (`gpu:0`), unique within the sample."""
+
+    key: str
+    index: int
+    uuid: str
+    name: str | None
+    state: str
+    temperature_c: int | None
+    total_mib: int | None
+    used_mib: int | None
+    util_pct: int | None
+    power_w: int | None
+    power_limit_w: int | None
+    processes: tuple[Process, ...]
+    processes_known: bool
+
+    @property
+    def available_mib(self) -> int | None:
+        """What is left of the memory; None unless both sides are known."""
+        return None if self.total_mib is None or self.used_mib is None else max(0, self.total_mib - self.used_mib)
+
+    @property
+    def memory_pct(self) -> int | None:
+        """Used memory in whole percent, rounded down as the bars of the terminal views are."""
+        if not self.total_mib or self.used_mib is None:
+            return None
+        return self.used_mib * 100 // self.total_mib
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One sample of a host. `time_ns` is when it was taken, UTC."""
+
+    time_ns: int
+    gpus: tuple[Gpu, ...]
+    gpu_support: str
+    cpu_pm: int | None
+    cores: int | None
+    load: tuple[float, ...] | None
+    memory_used: int | None
+    memory_total: int | None
+
+    @property
+    def has_cpu(self) -> bool:
+        """Whether the sender reports anything about its CPU at all; senders of GPU maps do not."""
+        return self.cpu_pm is not None or self.load is not None or self.memory_total is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """One host with its newest samples, oldest first. `name` is unique among the hosts of a Fleet."""
+
+    id: str
+    name: str
+    ip: str
+    status: Status
+    simulated: bool
+    samples: tuple[Sampled, ...]
+    silent_s: float | None
+    facts: str
+
+    @property
+    def newest(self) -> Sampled | None:
+        """The last sample, whatever the status; None if the host never reported one."""
+        return self.samples[-1] if self.samples else None
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """One page of hosts. `pages` ≥ 1; `page` 0 = all of them; `total` counts the hosts of all pages."""
+
+    hosts: tuple[Host, ...]
+    page: int
+    pages: int
+    total: int
+    counts: tuple[int, int, int]
+    version: int
+    now_ns: int

@@ -1,0 +1,53 @@
+"""Times as users of the status server know them: in the server's zone, in the order of fields they chose. [S]"""
+
+from datetime import UTC, datetime, timedelta, tzinfo
+from enum import StrEnum
+
+__all__ = ["NO_ENTRY", "DateOrder", "compact", "gpu_stamp", "stamp"]
+
+NO_ENTRY = "no entry received."
+"""What stands for the time of a host that never reported."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_NS = 253_402_214_400 * 1_000_000_000  # 9999-12-31: one day is left for the zone's offset
+
+
+class DateOrder(StrEnum):
+    """Order of year, month and day in shown dates."""
+
+    YMD = "YMD"
+    MDY = "MDY"
+    DMY = "DMY"
+
+
+_FORMATS = {
+    DateOrder.YMD: "{0:04d}/{1:02d}/{2:02d}",
+    DateOrder.MDY: "{1:02d}/{2:02d}/{0:04d}",
+    DateOrder.DMY: "{2:02d}/{1:02d}/{0:04d}",
+}
+
+
+def _local(time_ns: int, zone: tzinfo) -> datetime:
+    """The time in `zone`; what lies before 1970 or after 9999 (a sender's broken clock) becomes the nearest bound."""
+    bounded = min(max(time_ns, 86_400 * 1_000_000_000), _LAST_NS)
+    return (_EPOCH + timedelta(microseconds=bounded // 1000)).astimezone(zone)
+
+
+def compact(time_ns: int, zone: tzinfo) -> int:
+    """YYYYMMDDhhmmss as an integer, as in `/states/`."""
+    at = _local(time_ns, zone)
+    return ((((at.year * 100 + at.month) * 100 + at.day) * 100 + at.hour) * 100 + at.minute) * 100 + at.second
+
+
+def stamp(time_ns: int | None, zone: tzinfo, order: DateOrder = DateOrder.YMD) -> str:
+    """`2018/12/03 23:16:59` in the chosen order; None is a host that never reported."""
+    if time_ns is None:
+        return NO_ENTRY
+    at = _local(time_ns, zone)
+    return f"{_FORMATS[order].format(at.year, at.month, at.day)} {at:%H:%M:%S}"
+
+
+def gpu_stamp(time_ns: int, zone: tzinfo) -> str:
+    """`2018/11/30 23:29:47.115`, the time inside a GPU's map."""
+    at = _local(time_ns, zone)
+    return f"{at:%Y/%m/%d %H:%M:%S}.{at.microsecond // 1000:03d}"

@@ -1,0 +1,186 @@
+"""What is stored, and the time, become view models. [S]
+
+Samples come from other machines: a value of a wrong type, or out of all range, reads as "not available" and never as an
+error; a GPU list in which two entries claim one index still gets distinct keys.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dimint.limits import GPUS_MAX, PROCESSES_MAX
+from dimint.webapp.models import Gpu, Host, Process, Sampled, Status
+
+__all__ = ["host_view", "ordered", "paged", "sampled", "status_of", "unique_names"]
+
+_MIB = 1 << 20
+_LARGEST = 1 << 63
+
+
+def status_of(heard_ns: int | None, *, started_ns: int, now_ns: int, down_after_s: float) -> Status:
+    """A host's state: not heard since this server started, silent longer than the threshold, or running.
+
+    `heard_ns` is when the host was last heard by our clocks (not by its own); None if it never reported.
+    """
+    if heard_ns is None or heard_ns < started_ns:
+        return Status.WAITING
+    return Status.DOWN if now_ns - heard_ns > down_after_s * 1e9 else Status.RUNNING
+
+
+def sampled(time_ns: int, sample: Mapping[str, Any]) -> Sampled:
+    """One stored sample (dimint/sample.py), as shown."""
+    cpu, memory = _map(sample.get("cpu")), _map(sample.get("mem"))
+    return Sampled(
+        time_ns=time_ns,
+        gpus=_gpus(sample),
+        gpu_support=_str(sample.get("gpu_state")) or "ok",
+        cpu_pm=_int(cpu.get("tot_pm")),
+        cores=_int(cpu.get("n")),
+        load=_load(cpu.get("load")),
+        memory_used=_int(memory.get("used")),
+        memory_total=_int(memory.get("tot")),
+    )
+
+
+def host_view(
+    host_id: str, name: str, ip: str, facts: Mapping[str, Any], status: Status, silent_s: float | None, samples: Iterable[Sampled]
+) -> Host:
+    """One host with its newest samples, oldest first."""
+    return Host(
+        id=host_id,
+        name=name,
+        ip=ip,
+        status=status,
+        simulated=facts.get("simulated") is True,
+        samples=tuple(samples),
+        silent_s=silent_s,
+        facts=_facts_line(facts),
+    )
+
+
+def unique_names(named: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Host id → name with which it is shown and asked for; `named` is (id, given name) in the order of arrival.
+
+    Of two hosts with one name the later gets `_` and the beginning of its id, so that a map by name loses none.
+    """
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for host_id, given in named:
+        name = given or host_id
+        if name in taken:
+            name = f"{name}_{host_id[:8]}"
+            if name in taken:
+                name = f"{given}_{host_id}"
+        taken.add(name)
+        names[host_id] = name
+    return names
+
+
+def ordered(hosts: Iterable[Host], by: str) -> list[Host]:
+    """Hosts by name or, with `address`, by address (numbers compared as numbers), then by name."""
+    if by == "address":
+        return sorted(hosts, key=lambda host: (_address_key(host.ip), host.name, host.id))
+    return sorted(hosts, key=lambda host: (host.name, host.id))
+
+
+def paged(hosts: Sequence[Host], page: int, per_page: int) -> Sequence[Host]:
+    """The hosts of page 1, 2, …; 0 is all of them, a page past the end is empty."""
+    return hosts if page == 0 else hosts[(page - 1) * per_page : page * per_page]
+
+
+def _address_key(ip: str) -> tuple[int, tuple[int, ...], str]:
+    parts = ip.split(".")
+    if len(parts) == 4 and all(part.isascii() and part.isdigit() and len(part) <= 3 for part in parts):
+        return 0, tuple(map(int, parts)), ""
+    return 1, (), ip
+
+
+def _gpus(sample: Mapping[str, Any]) -> tuple[Gpu, ...]:
+    unread = _map(sample.get("procs_err"))
+    processes: dict[int, list[Process]] = {}
+    for entry in _maps(sample.get("proc"), PROCESSES_MAX):
+        index = _int(entry.get("g"))
+        if index is not None:
+            processes.setdefault(index, []).append(_process(entry))
+    gpus: list[Gpu] = []
+    keys: set[str] = set()
+    for place, entry in enumerate(_maps(sample.get("gpu"), GPUS_MAX)):
+        index = _int(entry.get("i"))
+        index = place if index is None else index
+        key = f"gpu:{index}"
+        if key in keys:
+            key = f"gpu:{index}.{place}"
+        keys.add(key)
+        uuid = _str(entry.get("u")) or ""
+        gpus.append(
+            Gpu(
+                key=key,
+                index=index,
+                uuid=uuid,
+                name=_str(entry.get("name")),
+                state=_str(entry.get("st")) or "ok",
+                temperature_c=_milli(entry.get("t_mC")),
+                total_mib=_mib(entry.get("mem_tot")),
+                used_mib=_mib(entry.get("mem_used")),
+                util_pct=_int(entry.get("util_pct")),
+                power_w=_milli(entry.get("p_mW")),
+                power_limit_w=_milli(entry.get("p_lim_mW")),
+                processes=tuple(processes.pop(index, ())),
+                processes_known=uuid not in unread,
+            )
+        )
+    return tuple(gpus)
+
+
+def _process(entry: Mapping[str, Any]) -> Process:
+    pid = _int(entry.get("pid"))
+    return Process(
+        pid="" if pid is None else str(pid),
+        name=_str(entry.get("name")) or _str(entry.get("cmd")),
+        user=_str(entry.get("user")),
+        used_mib=_mib(entry.get("mem")),
+        orphan=entry.get("orphan") is True,
+    )
+
+
+def _facts_line(facts: Mapping[str, Any]) -> str:
+    """Operating system, driver and CUDA in one line, as far as they are known."""
+    parts = [_str(facts.get("os")) or ""]
+    for name, key in (("driver", "driver"), ("CUDA", "cuda")):
+        value = _str(facts.get(key))
+        parts.append(f"{name} {value}" if value else "")
+    return " · ".join(part for part in parts if part)
+
+
+def _map(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _maps(value: object, most: int) -> list[Mapping[str, Any]]:
+    return [entry for entry in value[:most] if isinstance(entry, Mapping)] if isinstance(value, list) else []
+
+
+def _str(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _int(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
+        return None
+    return int(value)
+
+
+def _mib(value: object) -> int | None:
+    number = _int(value)
+    return None if number is None else number // _MIB
+
+
+def _milli(value: object) -> int | None:
+    """A value in thousandths, rounded to whole units."""
+    number = _int(value)
+    return None if number is None else (number + 500) // 1000
+
+
+def _load(value: object) -> tuple[float, ...] | None:
+    if not isinstance(value, list) or not value or not all(_int(entry) is not None for entry in value):
+        return None
+    return tuple(float(entry) for entry in value[:3])
