@@ -277,6 +277,14 @@ class Dealer:
         """Whether a frame is there within `timeout_s` (None = however long it takes)."""
         return bool(self._socket.poll(None if timeout_s is None else _milliseconds(timeout_s), zmq.POLLIN))
 
+    def fileno(self) -> int:
+        """For an event loop: readable whenever something changed. After that, and after every `send`, ask `has_frames`."""
+        return int(self._socket.getsockopt(zmq.FD))
+
+    def has_frames(self) -> bool:
+        """Whether `receive` would give something."""
+        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+
     def close(self) -> None:
         """Idempotent."""
         self._socket.close(linger=0)
