@@ -10,7 +10,6 @@ Speed: `recv_multipart` and `send_multipart` of pyzmq take 3.5 and 2.5 µs a mes
 calls and a `getsockopt`. Two plain `recv`/`send` calls, the latter of pyzmq's inner class, take 1.3 and 0.6 µs.
 """
 
-import asyncio
 import contextlib
 import errno
 import ipaddress
@@ -20,12 +19,11 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 import zmq
-import zmq.asyncio
 
 from dimint.errors import SettingsError
 from dimint.limits import REPLIES_QUEUED_MAX, REQUEST_MAX_BYTES
 
-__all__ = ["AsyncDealer", "Context", "Dealer", "Door", "Message", "Peer", "Poller", "is_loopback"]
+__all__ = ["Context", "Dealer", "Door", "Message", "Peer", "Poller", "is_loopback"]
 
 NODE_FRAME_MAX_BYTES: Final = 64 << 20
 """Largest frame between overlord and node, and largest reply a client takes."""
@@ -283,7 +281,7 @@ class Dealer:
 
     def has_frames(self) -> bool:
         """Whether `receive` would give something."""
-        return bool(self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN)
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
 
     def close(self) -> None:
         """Idempotent."""
@@ -293,38 +291,6 @@ class Dealer:
     def zmq_socket(self) -> "zmq.Socket[bytes]":
         """For the poller."""
         return self._socket
-
-
-class AsyncDealer:
-    """A DEALER for asyncio, of the loop that runs when it is made."""
-
-    def __init__(self, address: str, *, queue_max: int = 100_000, context: zmq.asyncio.Context | None = None) -> None:
-        self._own = zmq.asyncio.Context() if context is None else None
-        self._socket = (context or self._own or zmq.asyncio.Context.instance()).socket(zmq.DEALER)
-        self.address = address
-        _set(self._socket, _dealer_options(queue_max))
-        try:
-            self._socket.connect(address)
-        except zmq.ZMQError as error:
-            self.close()
-            raise SettingsError(f"{address!r} is not an address: {error}", hint="write tcp://host:port") from error
-
-    async def send(self, frame: bytes) -> None:
-        """Queue one frame; waits while the queue is full."""
-        await self._socket.send(frame)
-
-    async def receive(self) -> bytes:
-        """The next frame."""
-        frame: bytes = await self._socket.recv()
-        return frame
-
-    def close(self) -> None:
-        """Idempotent. Whoever waits in `receive` is cancelled."""
-        with contextlib.suppress(asyncio.CancelledError):
-            self._socket.close(linger=0)
-        if self._own is not None:
-            self._own.term()
-            self._own = None
 
 
 class Poller:
