@@ -1,0 +1,179 @@
+"""Group commit: one thread takes everything that was handed over since the last commit, of all topics and partitions."""
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
+from typing import NamedTuple
+
+from dimint.clock import Clock
+from dimint.errors import LogBroken, LogError
+from dimint.log.embedded.directory import LogDirectory
+from dimint.log.embedded.topic import WAL_MAX_PAGES, TopicFile
+from dimint.log.port import Entry
+
+__all__ = ["Committer"]
+
+_COMMIT_MAX_BYTES = 8 << 20
+"""A commit is closed when its records pass this: others wait for its lock."""
+_CHECKPOINT_RETRY_PAGES = 1024
+_EXPIRE_EVERY_S = 60.0
+_EXPIRE_MORE_S = 0.25
+"""Pause between two slices while there is more to expire."""
+
+
+class _Handed(NamedTuple):
+    entry: Entry
+    future: Future[int]
+
+
+class _Open:
+    """An open topic of the commit thread: its file, its readers, and the log's length that calls for a checkpoint."""
+
+    def __init__(self, directory: LogDirectory, topic: str) -> None:
+        self.file = TopicFile(directory, topic)
+        self.waker = directory.waker(topic)
+        self.checkpoint_at = WAL_MAX_PAGES
+
+    def close(self) -> None:
+        self.file.close()
+        self.waker.close()
+
+
+class Committer:
+    """Owns the commit thread, which starts with the first append.
+
+    `append` may be called from any thread. Retention is done here too, for the topics of the directory, at most once a
+    minute while this process appends.
+    """
+
+    def __init__(self, directory: LogDirectory, clock: Clock) -> None:
+        self._directory, self._clock = directory, clock
+        self._queue: SimpleQueue[list[_Handed] | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._broken: LogBroken | None = None
+        self._topics: dict[str, _Open] = {}
+        self._expire_at = 0.0
+
+    def append(self, entries: Sequence[Entry]) -> list[Future[int]]:
+        """Hand over; see the port."""
+        handed = []
+        futures = []
+        for entry in entries:
+            future: Future[int] = Future()
+            future.set_running_or_notify_cancel()  # nobody can take back what may be in a commit already
+            handed.append(_Handed(entry, future))
+            futures.append(future)
+        if handed:
+            with self._lock:
+                if self._closed:
+                    raise LogError("the log is closed")
+                if self._thread is None:
+                    self._thread = threading.Thread(target=self._run, name="log-commit", daemon=True)
+                    self._thread.start()
+                self._queue.put(handed)
+        return futures
+
+    def close(self) -> None:
+        """Commit what was handed over, then end. Idempotent."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+            self._queue.put(None)
+        if thread is not None:
+            thread.join()
+
+    def _run(self) -> None:
+        try:
+            while self._take_turn():
+                pass
+        finally:
+            for opened in self._topics.values():
+                opened.close()
+
+    def _take_turn(self) -> bool:
+        """One group commit; False when the log is closed and everything is done."""
+        handed: list[_Handed] = []
+        going_on = True
+        try:
+            got = self._queue.get(timeout=max(0.0, self._expire_at - time.monotonic()))
+            while True:
+                if got is None:
+                    going_on = False
+                else:
+                    handed += got
+                got = self._queue.get_nowait()
+        except Empty:
+            pass
+        for topic, group in _split(handed):
+            self._commit(topic, group)
+        if time.monotonic() >= self._expire_at and self._broken is None:
+            self._expire()
+        return going_on
+
+    def _commit(self, topic: str, group: list[_Handed]) -> None:
+        try:
+            if self._broken is not None:
+                raise self._broken
+            opened = self._open(topic)
+            rows = [(entry.partition, entry.value) for entry, _ in group]
+            offsets, pages = opened.file.append(rows, self._clock.time_ns())
+        except LogError as error:
+            if isinstance(error, LogBroken):
+                self._broken = error
+            for _, future in group:
+                future.set_exception(error)
+            return
+        except BaseException as error:
+            self._broken = LogBroken(f"the commit thread failed: {error!r}")
+            for _, future in group:
+                future.set_exception(self._broken)
+            raise
+        opened.waker.wake(time.time_ns())
+        for (_, future), offset in zip(group, offsets, strict=True):
+            future.set_result(offset)
+        if pages > opened.checkpoint_at:
+            self._checkpoint(opened, pages)
+
+    def _checkpoint(self, opened: _Open, pages: int) -> None:
+        try:
+            done = opened.file.checkpoint()
+        except LogBroken as error:
+            self._broken = error
+            return
+        opened.checkpoint_at = WAL_MAX_PAGES if done else pages + _CHECKPOINT_RETRY_PAGES
+
+    def _expire(self) -> None:
+        pause = _EXPIRE_EVERY_S
+        try:
+            for topic in self._directory.topics():
+                if self._open(topic).file.expire(self._clock.time_ns()):
+                    pause = _EXPIRE_MORE_S
+        except LogBroken as error:
+            self._broken = error
+        except LogError:
+            pass  # busy, no room, or a topic in the making: the next round finds it
+        self._expire_at = time.monotonic() + pause
+
+    def _open(self, topic: str) -> _Open:
+        if topic not in self._topics:
+            self._topics[topic] = _Open(self._directory, topic)
+        return self._topics[topic]
+
+
+def _split(handed: list[_Handed]) -> list[tuple[str, list[_Handed]]]:
+    """Groups of one topic in the order handed over, each small enough for one commit."""
+    groups: list[tuple[str, list[_Handed]]] = []
+    latest: dict[str, tuple[list[_Handed], int]] = {}
+    for item in handed:
+        topic, size = item.entry.topic, len(item.entry.value)
+        group, total = latest.get(topic, ([], 0))
+        if not group or total + size > _COMMIT_MAX_BYTES:
+            group, total = [], 0
+            groups.append((topic, group))
+        group.append(item)
+        latest[topic] = (group, total + size)
+    return groups
