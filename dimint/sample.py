@@ -40,6 +40,7 @@ left out (`gpu` while the driver has not answered in time), so an empty list alw
                orphan bool the GPU names a pid that does not exist, foreign bool it is in another pid namespace}]
              one row per (GPU, pid). cmd is the program's base name and its first plain argument, because the rest holds
              passwords; the whole line only where the agent's settings ask for it
+    proc_more  int rows that were left out, the smallest ones, because there are too many; absent = none
     procs_err  {uuid: code} GPUs whose process list could not be read: an empty list there means "unknown"
 
     facts    agent str version · os, kernel, cpu_model str · cores, ram int (bytes) · driver, cuda, nvml str ·
@@ -162,6 +163,7 @@ class Sample(TypedDict, total=False):
     temp_mC: dict[str, int]
     gpu: list[Gpu]
     proc: list[Process]
+    proc_more: int
     procs_err: dict[str, int]
     proc_age_ms: int
     slow_age_ms: int

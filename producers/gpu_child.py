@@ -1,0 +1,54 @@
+"""The process that talks to NVML: `python -m dimint.producers.gpu_child [sysfs]`, started by gpu_watch.py alone.
+
+Messages are msgpack values one after the other. In: one map a reading, `{"processes": bool, "slow": bool, "skip": [index]}`.
+Out: `["at", index]` before a GPU is touched (-1 = the driver), `["opened", {state, driver, nvml, cuda}]` once, and
+`["reading", {…}]` for each request. It ends when its input ends, or right after "opened" if there is nothing to read.
+
+It imports pynvml and msgpack and nothing more, so that it stays small.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgpack
+
+from dimint.producers.gpu import Nvml
+
+__all__ = ["main"]
+
+
+def main() -> int:
+    out = os.dup(1)
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)  # a library that prints must not break the messages
+
+    def send(*message: Any) -> None:
+        data = msgpack.packb(message)
+        while data:
+            data = data[os.write(out, data) :]
+
+    nvml = Nvml(lambda index: send("at", index), sysfs=Path(sys.argv[1] if len(sys.argv) > 1 else "/sys"))
+    try:
+        state = nvml.open()
+        send("opened", {"state": state, **nvml.versions})
+        if state == "ok":
+            for request in _requests():
+                send("reading", nvml.read(processes=request["processes"], slow=request["slow"], skip=request["skip"]))
+        nvml.close()
+    except BrokenPipeError:
+        return 0  # the agent is gone
+    return 0
+
+
+def _requests() -> Iterator[dict[str, Any]]:
+    unpacker = msgpack.Unpacker(max_buffer_size=1 << 16)
+    while data := os.read(0, 1 << 14):
+        unpacker.feed(data)
+        yield from unpacker
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

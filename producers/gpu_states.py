@@ -1,0 +1,112 @@
+"""Which GPUs a host has and how each is, from readings that may lack some of them. [S]
+
+The driver forgets a GPU that is dead after a reboot, numbers the others anew, and cannot name one that is lost; a hung
+driver says nothing at all. So every GPU that was ever seen is kept by UUID, with its name and last place, and a GPU that
+is not in a reading stays listed with the reason. One that stays missing is forgotten after MISSING_KEEP_S.
+
+::
+
+    the reading says            the GPU is
+    ok, unknown, suspended      that
+    lost, hung                  that; under the UUID of the known GPU at that place if the driver cannot name it
+    nothing, driver ok          missing
+    nothing, driver hung        unknown (hung, if it was the one that hung)
+    nothing, other host state   unknown
+    nothing, all suspended      suspended
+
+`told` in a row is the bad state that was reported last and not taken back yet: "unknown" in between changes nothing.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dimint.sample import Gpu
+
+__all__ = ["MISSING_KEEP_S", "Change", "Fleet"]
+
+MISSING_KEEP_S = 7 * 24 * 3600
+_GONE = ("lost", "hung", "missing")
+
+
+class Change(NamedTuple):
+    """A GPU stopped answering (`state` lost, hung or missing) or answers again (`state` ok)."""
+
+    uuid: str
+    state: str
+
+
+class Fleet:
+    """The GPUs of one host. `known` is what `remember` gave, perhaps by an earlier process."""
+
+    def __init__(self, known: Mapping[str, Mapping[str, Any]] | None = None) -> None:
+        self._known: dict[str, dict[str, Any]] = {uuid: dict(row) for uuid, row in (known or {}).items()}
+
+    def remember(self) -> dict[str, dict[str, Any]]:
+        """What to keep for the next start: UUID → place, name, memory, state and when it was last seen."""
+        return {uuid: dict(row) for uuid, row in sorted(self._known.items())}
+
+    def apply(
+        self, state: str, entries: Sequence[Mapping[str, Any]], hung: Collection[int], now_s: int
+    ) -> tuple[list[Gpu], list[Change]]:
+        """The sample's list of GPUs, and what changed since the last call.
+
+        `entries` are the reading's; `state` is the host's, "ok" if the driver answered; `hung` are places whose call
+        never returned.
+        """
+        named = {entry["u"] for entry in entries if entry.get("u")}
+        free = {row["i"]: uuid for uuid, row in self._known.items() if uuid not in named and row["st"] != "missing"}
+        gpus: list[Gpu] = []
+        for entry in entries:
+            gpu = dict(entry)
+            if not gpu.get("u"):
+                gpu["u"] = free.pop(gpu["i"], None) or f"unknown-{gpu['i']}"
+            known = self._known.get(gpu["u"])
+            if known is not None and gpu.get("name") is None:
+                gpu |= {key: known[key] for key in ("name", "mem_tot", "pci") if gpu.get(key) is None}
+            gpus.append(Gpu(**gpu))  # type: ignore[typeddict-item]
+        changes = [change for gpu in gpus if (change := self._see(gpu, now_s))]
+        seen = {gpu["u"] for gpu in gpus}
+        for uuid, row in sorted(self._known.items(), key=lambda item: int(item[1]["i"])):
+            if uuid in seen:
+                continue
+            if state == "ok" and now_s - row["seen_s"] > MISSING_KEEP_S:
+                del self._known[uuid]
+                continue
+            gpu_state = _state_of_unseen(state, row["i"] in hung)
+            gpus.append(Gpu(i=len(gpus), u=uuid, name=row["name"], st=gpu_state, mem_tot=row["mem_tot"], pci=row["pci"]))
+            changes += self._move(uuid, row, gpu_state)
+        return gpus, changes
+
+    def _see(self, gpu: Gpu, now_s: int) -> Change | None:
+        uuid, state = gpu["u"], gpu["st"]
+        if gpu.get("parent") or uuid.startswith("unknown-"):
+            return None  # MIG instances come and go by the administrator's will
+        row = self._known.setdefault(uuid, {"st": state, "seen_s": now_s})
+        row |= {
+            "i": gpu["i"],
+            "name": gpu.get("name"),
+            "pci": gpu.get("pci"),
+            "mem_tot": gpu.get("mem_tot") or row.get("mem_tot"),
+        }
+        if state in ("ok", "suspended"):
+            row["seen_s"] = now_s
+        moved = self._move(uuid, row, state)
+        return moved[0] if moved else None
+
+    @staticmethod
+    def _move(uuid: str, row: dict[str, Any], state: str) -> list[Change]:
+        row["st"] = state
+        if state in _GONE and row.get("told") != state:
+            row["told"] = state
+            return [Change(uuid, state)]
+        if state in ("ok", "suspended") and row.pop("told", None):
+            return [Change(uuid, "ok")]
+        return []
+
+
+def _state_of_unseen(host_state: str, hung: bool) -> str:
+    if host_state == "ok":
+        return "hung" if hung else "missing"
+    if host_state == "hung":
+        return "hung" if hung else "unknown"
+    return "suspended" if host_state == "suspended" else "unknown"

@@ -1,0 +1,263 @@
+"""Watches the process that talks to NVML, so that a driver that hangs never hangs the agent.
+
+A call into a broken driver may never return, and a process that is stuck in the kernel cannot be killed. So the reading
+process gets a deadline for every GPU; past it, it is killed, and no second one is started until the first is really gone.
+The GPU that was being touched is then left alone for a while, and the others go on. Where there is no driver no process
+is kept; it is tried again from time to time.
+"""
+
+import os
+import select
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgpack
+
+from dimint.clock import Clock
+from dimint.producers.schedule import Backoff
+
+__all__ = ["DEADLINE_S", "GpuReading", "GpuWatch", "Want"]
+
+DEADLINE_S = 10.0
+RETRY_FIRST_S, RETRY_MOST_S = 30.0, 300.0
+_BUFFER_MAX_BYTES = 8 << 20
+_COMMAND = (sys.executable, "-m", "dimint.producers.gpu_child")
+
+
+class Want(NamedTuple):
+    """What to read besides the fast values."""
+
+    processes: bool = True
+    slow: bool = True
+
+
+class GpuReading(NamedTuple):
+    """What is known of the host's GPUs now. `gpus` are the child's entries (gpu.py); `procs` is None if not read."""
+
+    state: str
+    gpus: list[dict[str, Any]]
+    procs: list[list[Any]] | None = None
+    procs_err: Mapping[str, int] = {}
+    facts: Sequence[dict[str, Any]] = ()
+    versions: Mapping[str, str | None] = {}
+
+
+class GpuWatch:
+    """Asks the reading process and answers in time, whatever becomes of it. Belongs to one thread.
+
+    `ask` starts a reading, `collect` waits for it a little. Use it as a context manager or `close` it.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        deadline_s: float = DEADLINE_S,
+        command: Sequence[str] = _COMMAND,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._clock, self._deadline_s, self._command, self._env = clock, deadline_s, command, env
+        self._child: subprocess.Popen[bytes] | None = None
+        self._unpacker = msgpack.Unpacker(max_buffer_size=_BUFFER_MAX_BYTES)
+        self._waiting_since: float | None = None
+        self._leaving = False
+        self._want: Want | None = None
+        self._at = -1
+        self._retry_at = 0.0
+        self._retry = Backoff(RETRY_FIRST_S, RETRY_MOST_S)
+        self._again_at: float | None = None
+        self._again = Backoff(RETRY_FIRST_S, RETRY_MOST_S)
+        self._skip: dict[int, tuple[float, Backoff]] = {}
+        self._state = "unknown"
+        self._versions: dict[str, str | None] = {}
+        self._answer: GpuReading | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The reading process, if there is one."""
+        return self._child.pid if self._child else None
+
+    def ask(self, want: Want) -> None:
+        """Have a reading made as soon as the last one is done with."""
+        self._want = want
+        self._advance()
+
+    def collect(self, timeout_s: float) -> GpuReading | None:
+        """The reading asked for, waiting for it at most `timeout_s`; None if it has not come yet.
+
+        A host whose GPUs cannot be read gets its state at once, with no GPUs.
+        """
+        end = self._clock.monotonic() + timeout_s
+        while True:
+            self._advance()
+            if self._answer is not None:
+                answer, self._answer = self._answer, None
+                return answer
+            if self._waiting_since is None and not self._leaving:
+                return GpuReading(self._state, [], versions=self._versions)
+            if self._child is not None and self._leaving and self._state == "hung":
+                return GpuReading("hung", [], versions=self._versions)
+            left = end - self._clock.monotonic()
+            if left <= 0 or not self._wait(left):
+                return None
+
+    def hung(self) -> frozenset[int]:
+        """Indexes of GPUs that are left alone because a call about them did not return."""
+        return frozenset(self._skip)
+
+    def close(self) -> None:
+        """End the reading process; one that is stuck in the kernel is left behind. Idempotent."""
+        child, self._child = self._child, None
+        if child is None:
+            return
+        _close_pipes(child)
+        try:
+            child.wait(1.0)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            try:
+                child.wait(1.0)
+            except subprocess.TimeoutExpired:
+                return
+
+    def __enter__(self) -> "GpuWatch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _advance(self) -> None:
+        """Do whatever can be done now without waiting."""
+        now = self._clock.monotonic()
+        if self._child is not None and not self._leaving:
+            self._receive(now)
+        if self._child is not None:
+            self._look_after(self._child, now)
+        if self._child is None and now >= self._retry_at and self._want is not None:
+            self._start(now)
+        if self._child is not None and not self._leaving and self._waiting_since is None and self._want is not None:
+            self._request(self._child, self._want, now)
+
+    def _start(self, now: float) -> None:
+        self._unpacker = msgpack.Unpacker(max_buffer_size=_BUFFER_MAX_BYTES)
+        self._child = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=self._env, bufsize=0
+        )
+        assert self._child.stdout is not None
+        os.set_blocking(self._child.stdout.fileno(), False)
+        self._leaving, self._again_at, self._at, self._waiting_since = False, None, -1, now
+
+    def _request(self, child: subprocess.Popen[bytes], want: Want, now: float) -> None:
+        if self._again_at is not None and now >= self._again_at:
+            self._let_go(child, now)  # some GPU is lost: initialise again, in a new process
+            return
+        for index in [index for index, (until, _) in self._skip.items() if now >= until]:
+            self._skip[index] = (float("inf"), self._skip[index][1])  # on trial, see _read
+        skip = [index for index, (until, _) in self._skip.items() if until != float("inf")]
+        message = msgpack.packb({"processes": want.processes, "slow": want.slow, "skip": skip})
+        assert child.stdin is not None
+        try:
+            child.stdin.write(message)
+        except OSError:
+            self._let_go(child, now)
+            return
+        self._want, self._waiting_since = None, now
+
+    def _receive(self, now: float) -> None:
+        assert self._child is not None
+        assert self._child.stdout is not None
+        while data := _read_available(self._child.stdout.fileno()):
+            self._unpacker.feed(data)
+            for kind, body in self._unpacker:
+                self._waiting_since = now
+                if kind == "at":
+                    self._at = body
+                elif kind == "opened":
+                    self._opened(body)
+                elif kind == "reading":
+                    self._read(body, now)
+
+    def _opened(self, body: dict[str, Any]) -> None:
+        self._state = body.pop("state")
+        self._versions = body
+        self._waiting_since = None
+        if self._state == "ok":
+            self._retry.reset()
+
+    def _read(self, body: dict[str, Any], now: float) -> None:
+        self._waiting_since = None
+        for index in [index for index, (until, _) in self._skip.items() if until == float("inf")]:
+            del self._skip[index]  # it answered
+        if not any(gpu["st"] in ("lost", "unknown") for gpu in body["gpus"]):
+            self._again.reset()
+            self._again_at = None
+        elif self._again_at is None:
+            self._again_at = now + self._again.next_s()
+        self._answer = GpuReading(
+            "ok", body["gpus"], body.get("procs"), body.get("procs_err", {}), body["facts"], versions=self._versions
+        )
+
+    def _look_after(self, child: subprocess.Popen[bytes], now: float) -> None:
+        if child.poll() is not None:
+            self._gone(child, now)
+        elif self._waiting_since is not None and now - self._waiting_since >= self._deadline_s:
+            if not self._leaving and self._at >= 0:
+                backoff = self._skip.get(self._at, (0.0, Backoff(RETRY_FIRST_S, RETRY_MOST_S)))[1]
+                self._skip[self._at] = (now + backoff.next_s(), backoff)
+            self._state = "hung"
+            self._leaving = True
+            child.kill()
+            self._waiting_since = now  # a process stuck in the kernel is told again, in case it comes to itself
+
+    def _gone(self, child: subprocess.Popen[bytes], now: float) -> None:
+        if not self._leaving:
+            self._receive(now)  # its last words
+        _close_pipes(child)
+        killed_for_gpu = self._leaving and self._state == "hung" and self._at >= 0
+        crashed = not self._leaving and (child.returncode != 0 or self._state == "ok")
+        if crashed:
+            self._state = "unknown"
+        renewed = self._leaving and self._state != "hung"
+        self._retry_at = now if killed_for_gpu or renewed else now + self._retry.next_s()
+        self._child, self._leaving, self._waiting_since = None, False, None
+        self._want = Want() if killed_for_gpu or renewed else None
+
+    def _let_go(self, child: subprocess.Popen[bytes], now: float) -> None:
+        """End the reading process in peace; the next one is started when it is gone."""
+        assert child.stdin is not None
+        child.stdin.close()
+        self._leaving, self._waiting_since = True, now
+
+    def _wait(self, timeout_s: float) -> bool:
+        """Whether the reading process said something, or ended, within the time."""
+        assert self._child is not None
+        assert self._child.stdout is not None
+        if self._child.stdout.closed:
+            return False
+        poll = select.poll()
+        poll.register(self._child.stdout.fileno(), select.POLLIN)
+        happened = poll.poll(max(1, round(timeout_s * 1000)))
+        if happened and not happened[0][1] & select.POLLIN:  # its end is closed and it is still on its way out
+            try:
+                self._child.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                return False
+        return bool(happened)
+
+
+def _read_available(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 1 << 16)
+    except BlockingIOError:
+        return b""
+
+
+def _close_pipes(child: subprocess.Popen[bytes]) -> None:
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            try:
+                pipe.close()
+            except OSError:
+                continue  # unsent bytes to a process that is gone
