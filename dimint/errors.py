@@ -19,6 +19,7 @@
     │   ├── VersionConflict      somebody else wrote first
     │   ├── Fenced               this process no longer leads
     │   └── RegistryLost         the session ended; everything must be joined again
+    ├── ClientClosed             the client library's own: used after `close`
     └── RequestError             what a client gets; `code` is the wire name
         ├── ParseError, UnknownCommand, KeyRefused … (final)
         └── NodeNotAvailable, NotApplied, Busy, TimedOut … (retriable)
@@ -27,12 +28,14 @@ Each class says whether trying again can help (`retriable`), its name on the wir
 operator can do (`hint`).
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 __all__ = [
     "AppendFailed",
     "AppendUnknown",
     "Busy",
+    "ClientClosed",
     "CorruptRecord",
     "DimintError",
     "Fenced",
@@ -158,6 +161,10 @@ class RegistryLost(RegistryError):
     """The session with the registry is gone."""
 
 
+class ClientClosed(DimintError):
+    """The client was closed: before the call, or while it waited."""
+
+
 class RequestError(DimintError):
     """A request's named error. `code` is what stands in `{"error": …}` on the wire."""
 
@@ -191,10 +198,16 @@ class NotApplied(RequestError):
 
 
 class OutcomeUnknown(RequestError):
-    """The write may or may not happen. With client and seq, send it again or ask `result`."""
+    """The write may or may not happen. With client and seq, send it again or ask `result`.
+
+    The client library fills in which request it was: its first `key`, `client` and `seq`.
+    """
 
     code = "DIMINT_OUTCOME_UNKNOWN"
     retriable = True
+    key: str | None = None
+    client: str | None = None
+    seq: int | None = None
 
 
 class Superseded(RequestError):
@@ -254,9 +267,14 @@ class WrongLog(RequestError):
 
 
 class Partial(RequestError):
-    """Some keys of an `mset` failed; `failed` in the reply names them."""
+    """Some keys of an `mset` failed; `failed` names them: key → wire code."""
 
     code = "DIMINT_PARTIAL"
+    retriable = True
+
+    def __init__(self, message: str, *, hint: str = "", failed: Mapping[str, str] | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.failed: dict[str, str] = dict(failed or {})
 
 
 class InternalError(RequestError):

@@ -29,6 +29,8 @@ PUBLISH_MAX_EVENTS = 1_000
 REQUESTS_IN_FLIGHT_MAX = 100_000
 """Requests an overlord holds at once; more get DIMINT_BUSY."""
 REQUEST_BYTES_IN_FLIGHT_MAX = 256 << 20
+CLIENT_CALLS_MAX = 50_000
+"""Calls that one client of the library has under way at once; more get Busy before anything is sent."""
 REPLIES_QUEUED_MAX = 10_000
 """Replies queued to one connection that does not read; more are dropped with the connection's queue."""
 READ_WAIT_MAX_MS = 30_000
@@ -68,4 +70,5 @@ HTTP_BODY_MAX_BYTES = 1 << 20
 assert BATCH_TARGET_BYTES + VALUE_MAX_BYTES + (64 << 10) < RECORD_MAX_BYTES
 assert RECORD_MAX_BYTES < REQUEST_MAX_BYTES < EVENTS_MAX_BYTES
 assert OUTCOME_WINDOW == 256, "the outcome ring is indexed by one byte"
+assert CLIENT_CALLS_MAX < REQUESTS_IN_FLIGHT_MAX
 assert SAMPLE_MAX_BYTES < RECORD_MAX_BYTES
