@@ -1,1 +1,1 @@
-"""DiMint: consumers."""
+"""Status consumers: projections of the status topic into tables that the pages read."""

@@ -1,0 +1,186 @@
+"""One column of a chunk: values of any kind in a row ↔ a few bytes, lossless. [S]
+
+A column is a msgpack-able list `[kind, …]`:
+
+    [0, value]                          every value is this one (of one type, equal to the bit)
+    [1, transform, width, first…, planes]   integers
+    [2, power, [1, …]]                  floats that are integers / 10**power: those integers as a column
+    [3, bytes]                          floats, 8 bytes each, little-endian
+    [4, uniques, [1, …]]                repeated values: indexes into the uniques as a column
+    [5, mask, column]                   None where the mask's bit is clear (bit i of byte i // 8), the rest as a column
+    [6, values]                         anything else, as it is
+
+Integers go through a transform that makes them small: 0 = as they are, 1 = differences, 2 = differences of differences;
+`first` are the 0, 1 or 2 values that differences leave over, then the centre that is subtracted. If what is left fits one
+byte from the smallest value on, the centre is that smallest value and `width` is 1; else it is zigzagged around the
+middle value and takes 2, 4 or 8 bytes. `planes` are the lowest bytes of all, then the second lowest …: rare outliers then
+leave long runs of zeros, which the chunk's lz4 takes away, instead of widening every value.
+"""
+
+import sys
+from array import array
+from collections.abc import Sequence
+from itertools import accumulate, repeat
+from operator import sub
+from typing import Any, Final, TypeAlias
+
+__all__ = ["Column", "decode_column", "encode_column"]
+
+Column: TypeAlias = list[Any]
+
+_SAME, _INTS, _SCALED, _FLOATS, _REPEATED, _NULLABLE, _PLAIN = range(7)
+_WIDTHS: Final = ((2, "H"), (4, "I"), (8, "Q"))
+_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_UNIQUES_MAX = 64
+_POWERS = (0, 1, 2, 3)
+_EXACT_MAX: Final = 1 << 53
+"""Up to here every integer is a float, so that scaled floats can come back exactly."""
+_LEAST: Final = -(1 << 63)
+_MOST: Final = (1 << 64) - 1
+_LITTLE: Final = sys.byteorder == "little"
+
+
+def encode_column(values: Sequence[Any]) -> Column:
+    """The column of these values, of which there is at least one."""
+    types = set(map(type, values))
+    if len(types) == 1:
+        (kind,) = types
+        if kind is int:
+            return _encode_ints(values)
+        if kind is float:
+            return _encode_floats(values)
+        if kind is bool or kind is str or kind is bytes:
+            return _encode_repeated(values)
+        if kind is type(None):
+            return [_SAME, None]
+    elif type(None) in types and len(types) == 2:
+        present = [value for value in values if value is not None]
+        return [_NULLABLE, _mask([value is not None for value in values]), encode_column(present)]
+    return [_PLAIN, list(values)]
+
+
+def decode_column(column: Column, count: int) -> list[Any]:
+    """The `count` values. Damaged columns raise ValueError, TypeError, IndexError or KeyError."""
+    kind = column[0]
+    if kind == _SAME:
+        return [column[1]] * count
+    if kind == _INTS:
+        return _decode_ints(column, count)
+    if kind == _SCALED:
+        scale = 10 ** column[1]
+        return [value / scale for value in decode_column(column[2], count)]
+    if kind == _FLOATS:
+        return list(_from_little("d", column[1]))
+    if kind == _REPEATED:
+        return [column[1][index] for index in decode_column(column[2], count)]
+    if kind == _NULLABLE:
+        bits = int.from_bytes(column[1], "little")
+        present = iter(decode_column(column[2], bits.bit_count()))
+        return [next(present) if bits >> at & 1 else None for at in range(count)]
+    if kind == _PLAIN:
+        return list(column[1])
+    raise ValueError(f"a column of the unknown kind {kind}")
+
+
+# --- integers -------------------------------------------------------------------------------------------------------
+def _encode_ints(values: Sequence[int]) -> Column:
+    head = values[0]
+    if values.count(head) == len(values):
+        return [_SAME, head]
+    low, high = min(values), max(values)
+    transform, rest, first = 0, list(values), []
+    if high - low > 15:
+        once = list(map(sub, values[1:], values))
+        spread = _spread(once)
+        if 2 * spread < _spread(values):
+            transform, rest, first = 1, once, [head]
+            if len(once) > 2:
+                twice = list(map(sub, once[1:], once))
+                if 2 * _spread(twice) < spread:
+                    transform, rest, first = 2, twice, [head, once[0]]
+            low, high = min(rest), max(rest)
+            if low < _LEAST or high > _MOST:  # differences of the largest integers do not fit msgpack
+                transform, rest, first, low, high = 0, list(values), [], min(values), max(values)
+    if high - low < 256:
+        return [_INTS, transform, 1, *first, low, bytes(map(sub, rest, repeat(low)))]
+    centre = sorted(rest)[len(rest) // 2]
+    folded = [2 * (value - centre) if value >= centre else 2 * (centre - value) - 1 for value in rest]
+    high = max(folded)
+    for width, code in _WIDTHS:
+        if high < 1 << 8 * width:
+            raw = _to_little(array(code, folded))
+            return [_INTS, transform, width, *first, centre, b"".join(raw[at::width] for at in range(width))]
+    return [_PLAIN, list(values)]
+
+
+def _decode_ints(column: Column, count: int) -> list[int]:
+    transform, width, planes = column[1], column[2], column[-1]
+    centre: int = column[-2]
+    if len(planes) != (count - transform) * width:
+        raise ValueError(f"{len(planes)} bytes for {count} integers of {width} bytes")
+    if width == 1:
+        rest = [value + centre for value in planes]
+    else:
+        size = count - transform
+        raw = bytearray(len(planes))
+        for at in range(width):
+            raw[at::width] = planes[at * size : (at + 1) * size]
+        rest = [centre - (value + 1 >> 1) if value & 1 else centre + (value >> 1) for value in _from_little(_CODES[width], raw)]
+    for first in column[2 + transform : 2 : -1]:
+        rest = list(accumulate(rest, initial=first))
+    return rest
+
+
+def _spread(values: Sequence[int]) -> int:
+    """How much there is to store, roughly: distance from the middle value, outliers cut off."""
+    ordered = sorted(values)
+    size = len(ordered)
+    return (ordered[-1 - size // 16] - ordered[size // 16]) + 1
+
+
+# --- the rest -------------------------------------------------------------------------------------------------------
+def _encode_floats(values: Sequence[float]) -> Column:
+    raw = _to_little(array("d", values))
+    if raw == raw[:8] * len(values):
+        return [_SAME, values[0]]
+    for power in _POWERS:
+        scale = 10**power
+        try:
+            scaled = [round(value * scale) for value in values]
+        except (ValueError, OverflowError):  # not a number, infinite
+            break
+        if max(map(abs, scaled)) > _EXACT_MAX:
+            break
+        if _to_little(array("d", [value / scale for value in scaled])) == raw:
+            return [_SCALED, power, _encode_ints(scaled)]
+    return [_FLOATS, raw]
+
+
+def _encode_repeated(values: Sequence[Any]) -> Column:
+    head = values[0]
+    if values.count(head) == len(values):
+        return [_SAME, head]
+    uniques = list(dict.fromkeys(values))
+    if len(uniques) <= _UNIQUES_MAX and 2 * len(uniques) <= len(values):
+        index = {value: at for at, value in enumerate(uniques)}
+        return [_REPEATED, uniques, _encode_ints([index[value] for value in values])]
+    return [_PLAIN, list(values)]
+
+
+def _mask(flags: Sequence[bool]) -> bytes:
+    bits = sum(1 << at for at, flag in enumerate(flags) if flag)
+    return bits.to_bytes((len(flags) + 7) // 8, "little")
+
+
+def _to_little(numbers: "array[Any]") -> bytes:
+    if not _LITTLE:
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _from_little(code: str, raw: bytes | bytearray) -> "array[Any]":
+    numbers = array(code)
+    numbers.frombytes(raw)
+    if not _LITTLE:
+        numbers.byteswap()
+    return numbers

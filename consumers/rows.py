@@ -1,0 +1,92 @@
+"""Rows of the status tables: what they mean and the bytes of their blobs. [S]
+
+A host's table has two sorts of rows. A *tail row* is one sample; its blob is an lz4 block (with its size in front) of
+msgpack `[received_ns − time_ns, run, seq, sample]`. A *sealed row* is a chunk of older samples (consumers/chunk.py), each
+of them `[time_ns, n, received_ns − time_ns, run, seq, sample]`, in the order of (time_ns, n). n counts the samples of a
+host in log order, so it is the same in every rebuild; it orders samples of the same nanosecond.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import lz4.block
+import msgpack
+
+from dimint.consumers import chunk
+from dimint.errors import CorruptRecord
+from dimint.limits import SAMPLE_MAX_BYTES
+
+__all__ = ["HostRow", "Placed", "StoredSample", "is_host_id", "pack_sample", "seal", "unpack_sample", "unseal"]
+
+_HEX = frozenset("0123456789abcdef")
+
+
+class HostRow(NamedTuple):
+    """One host. Times are ns since the epoch, UTC.
+
+    `name` is unique and has the form that the pages and `/states/` use; `given_name` is what the host calls itself.
+    `received_ns` is the log time of whatever sample came last, however old that sample is. The times are None for a host
+    that has not sent a sample.
+    """
+
+    id: str
+    name: str
+    ip: str
+    facts: dict[str, Any]
+    simulated: bool
+    registered_ns: int
+    first_sample_ns: int | None
+    last_sample_ns: int | None
+    received_ns: int | None
+    given_name: str
+
+
+class StoredSample(NamedTuple):
+    """One sample: taken at `time_ns` by the host's clock, in the log at `received_ns` by the log's clock."""
+
+    time_ns: int
+    received_ns: int
+    run: bytes
+    seq: int
+    sample: dict[str, Any]
+
+
+Placed: TypeAlias = tuple[int, StoredSample]
+"""(n, sample): a sample with its number in the host's log order."""
+
+
+def is_host_id(text: object) -> bool:
+    """Whether this is 32 hex digits, small letters: the only thing a host's table is ever named after."""
+    return type(text) is str and len(text) == 32 and _HEX.issuperset(text)
+
+
+def pack_sample(stored: StoredSample) -> tuple[bytes, int]:
+    """Blob of a tail row, and its size before compression. Raises ValueError for a sample too big or too deep."""
+    time_ns, received_ns, run, seq, sample = stored
+    plain = msgpack.packb([received_ns - time_ns, run, seq, sample])
+    if len(plain) > SAMPLE_MAX_BYTES:
+        raise ValueError(f"a sample of {len(plain)} bytes is over the limit of {SAMPLE_MAX_BYTES}")
+    return lz4.block.compress(plain), len(plain)
+
+
+def unpack_sample(time_ns: int, blob: bytes) -> StoredSample:
+    """A tail row's sample. Raises CorruptRecord."""
+    try:
+        size = int.from_bytes(blob[:4], "little")
+        if size > SAMPLE_MAX_BYTES:
+            raise ValueError(f"{size} bytes")
+        late_ns, run, seq, sample = msgpack.unpackb(lz4.block.decompress(blob), strict_map_key=False)
+    except (ValueError, TypeError, lz4.block.LZ4BlockError, msgpack.UnpackException) as error:
+        raise CorruptRecord(f"a stored sample is damaged: {error}", hint="rebuild the status tables") from error
+    return StoredSample(time_ns, time_ns + late_ns, run, seq, sample)
+
+
+def seal(placed: Sequence[Placed]) -> bytes:
+    """Blob of a sealed row. `placed` is in the order of (time_ns, n)."""
+    return chunk.encode([[s.time_ns, n, s.received_ns - s.time_ns, s.run, s.seq, s.sample] for n, s in placed])
+
+
+def unseal(blob: bytes) -> list[Placed]:
+    """The samples of a sealed row, in order. Raises CorruptRecord."""
+    rows: Iterable[Any] = chunk.decode(blob)
+    return [(n, StoredSample(time, time + late, run, seq, sample)) for time, n, late, run, seq, sample in rows]
