@@ -194,15 +194,18 @@ class Service:
 
     def _wait(self) -> None:
         """Until a signal, the parent's end or `stop`."""
-        watched = [fd for fd in (self._wake_read, self._parent_fd) if fd is not None]
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        if self._parent_fd is not None:
+            poll.register(self._parent_fd, select.POLLIN)
         while not self.stopping.is_set() and not self._signals:
-            readable, _, _ = select.select(watched, [], [])
-            if self._parent_fd in readable and not os.read(self._parent_fd or 0, 64):
+            readable = {fd for fd, _ in poll.poll()}
+            if self._wake_read in readable:
+                os.read(self._wake_read, 4096)
+            elif self._parent_fd in readable and not os.read(self._parent_fd, 64):
                 log.error("the program that started this one is gone: ending")
                 self._deadline = time.monotonic() + PARENT_GONE_S
                 break
-            if self._wake_read in readable:
-                os.read(self._wake_read, 4096)
         self.stopping.set()
 
     def _end(self) -> None:

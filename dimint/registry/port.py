@@ -66,7 +66,7 @@ class Registry(Protocol):
         """Stand in an election. At most one candidate of it leads at any time."""
 
     def get(self, path: str) -> Versioned | None:
-        """The value stored under `path` (segments of letters, digits, `_-.`, joined by `/`)."""
+        """The value stored under `path` (segments of letters, digits, `_-.`, none with a dot first, joined by `/`)."""
 
     def put(self, path: str, value: bytes, *, version: int, fence: Fence | None = None) -> int:
         """Store `value` if the stored version is `version` (0 = there is none yet); the new version.

@@ -1,0 +1,342 @@
+"""What every registry backend promises. A backend is one parameter of `make`."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from dimint.errors import Fenced, RegistryError, RegistryLost, VersionConflict
+from dimint.registry.embedded import EmbeddedRegistry
+from dimint.registry.memory import MemoryHub, MemoryRegistry
+from dimint.registry.port import Registry
+
+Make = Callable[[], Registry]
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(params=["memory", "embedded"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
+    """Opens sessions with one registry, each as if it were a process of its own."""
+    hub = MemoryHub()
+    opened: list[Registry] = []
+
+    def open_session() -> Registry:
+        registry: Registry = MemoryRegistry(hub) if request.param == "memory" else EmbeddedRegistry(tmp_path / "r")
+        opened.append(registry)
+        return registry
+
+    yield open_session
+    for registry in opened:
+        registry.close()
+
+
+def within(seconds: float, condition: Callable[[], bool]) -> bool:
+    """Whether the condition becomes true in time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def test_members_are_seen_by_everybody_with_their_info(make: Make) -> None:
+    """What one session joins, the other lists, until it leaves."""
+    one, two = make(), make()
+    member = one.join("node", "ab", {"pid": 1, "host": "gpu–01"})
+    other = two.join("overlord", "[::1]:5556", {})
+    assert two.members("node") == {"ab": {"pid": 1, "host": "gpu–01"}} == one.members("node")
+    assert one.members("overlord") == {"[::1]:5556": {}}
+    member.update({"pid": 2})
+    assert two.members("node") == {"ab": {"pid": 2}}
+    member.leave()
+    member.leave()
+    other.leave()
+    assert two.members("node") == {} == one.members("overlord")
+    with pytest.raises(RegistryError):
+        member.update({})
+
+
+def test_an_id_is_taken_once(make: Make) -> None:
+    """A second live member with the id is refused, in another role it is not, and after a leave it is free."""
+    one, two = make(), make()
+    member = one.join("node", "ab", {})
+    with pytest.raises(RegistryError):
+        two.join("node", "ab", {})
+    with pytest.raises(RegistryError):
+        one.join("node", "ab", {})
+    two.join("webapp", "ab", {})
+    member.leave()
+    two.join("node", "ab", {"n": 2})
+    assert one.members("node") == {"ab": {"n": 2}}
+
+
+def test_members_of_a_closed_session_are_gone(make: Make) -> None:
+    """Closing leaves everything, and a closed session says so."""
+    one, two = make(), make()
+    member = one.join("node", "ab", {})
+    candidacy = one.elect("overlord", "a")
+    assert within(2, lambda: candidacy.fence() is not None)
+    one.close()
+    one.close()
+    assert two.members("node") == {}
+    assert candidacy.fence() is None
+    member.leave()
+    candidacy.resign()
+    for act in (lambda: one.members("node"), lambda: one.get("x"), lambda: one.clear(), lambda: one.join("node", "x", {})):
+        with pytest.raises(RegistryLost):
+            act()
+
+
+def test_watchers_hear_of_every_kind_of_change(make: Make) -> None:
+    """Members, leadership and values: each change calls the watchers of other sessions soon."""
+    one, two = make(), make()
+    heard = threading.Event()
+    cancel = two.watch(heard.set)
+
+    def changes(act: Callable[[], object]) -> None:
+        assert within(2, lambda: not heard.is_set() or (heard.clear() is None and not heard.wait(0.25)))
+        act()
+        assert heard.wait(1)
+        heard.clear()
+
+    member = one.join("node", "ab", {})
+    assert heard.wait(1)
+    heard.clear()
+    changes(lambda: member.update({"n": 1}))
+    changes(member.leave)
+    changes(lambda: one.put("a/b", b"1", version=0))
+    candidacy = one.elect("overlord", "a")
+    assert heard.wait(1)
+    changes(candidacy.resign)
+    cancel()
+    time.sleep(0.05)
+    heard.clear()
+    one.join("node", "cd", {})
+    assert not heard.wait(0.3)
+
+
+def test_at_most_one_leads_and_the_next_takes_over(make: Make) -> None:
+    """Terms rise with every takeover; a resigned or closed leader leads no more."""
+    sessions = [make() for _ in range(3)]
+    candidacies = [session.elect("overlord", str(number)) for number, session in enumerate(sessions)]
+    terms = []
+    for _ in range(3):
+        assert within(2, lambda: any(candidacy.fence() for candidacy in candidacies))
+        leaders = [number for number, candidacy in enumerate(candidacies) if candidacy.fence() is not None]
+        assert len(leaders) == 1
+        fence = candidacies[leaders[0]].fence()
+        assert fence is not None
+        terms.append(fence.term)
+        if len(terms) == 2:
+            sessions[leaders[0]].close()
+        else:
+            candidacies[leaders[0]].resign()
+        assert candidacies[leaders[0]].fence() is None
+    assert terms == sorted(set(terms))
+
+
+def test_elections_are_independent(make: Make) -> None:
+    """Two elections have two leaders with different terms."""
+    one, two = make(), make()
+    a, b = one.elect("overlord", "1"), two.elect("trimmer", "2")
+    assert within(2, lambda: a.fence() is not None and b.fence() is not None)
+    assert a.fence() != b.fence()
+
+
+def test_put_is_conditional_on_the_version(make: Make) -> None:
+    """Version 0 creates, the stored version replaces, anything else is a conflict."""
+    one, two = make(), make()
+    assert one.get("assignment") is None
+    assert one.put("assignment", b"a\nb\0", version=0) == 1
+    assert two.get("assignment") == (b"a\nb\0", 1)
+    assert two.put("assignment", b"", version=1) == 2
+    for version in (0, 1, 3):
+        with pytest.raises(VersionConflict):
+            one.put("assignment", b"x", version=version)
+    assert one.get("assignment") == (b"", 2)
+
+
+def test_a_put_with_an_old_fence_is_refused(make: Make) -> None:
+    """After a takeover, after a resignation and with an invented fence nothing is written."""
+    one, two = make(), make()
+    first = one.elect("overlord", "1")
+    assert within(2, lambda: first.fence() is not None)
+    old = first.fence()
+    assert old is not None
+    assert one.put("assignment", b"1", version=0, fence=old) == 1
+    with pytest.raises(Fenced):
+        one.put("assignment", b"x", version=1, fence=old._replace(term=old.term + 1))
+    with pytest.raises(Fenced):
+        one.put("assignment", b"x", version=1, fence=old._replace(generation="other"))
+    first.resign()
+    with pytest.raises(Fenced):
+        one.put("assignment", b"x", version=1, fence=old)
+    second = two.elect("overlord", "2")
+    assert within(2, lambda: second.fence() is not None)
+    with pytest.raises(Fenced):
+        one.put("assignment", b"x", version=1, fence=old)
+    new = second.fence()
+    assert new is not None
+    assert new.term > old.term
+    assert two.put("assignment", b"2", version=1, fence=new) == 2
+
+
+def test_concurrent_puts_lose_no_update(make: Make) -> None:
+    """Four sessions add 25 each with read, put, retry: the sum is there and so is every version."""
+
+    def add(registry: Registry) -> None:
+        for _ in range(25):
+            while True:
+                stored = registry.get("n")
+                value, version = (int(stored.value), stored.version) if stored else (0, 0)
+                try:
+                    registry.put("n", b"%d" % (value + 1), version=version)
+                    break
+                except VersionConflict:
+                    continue
+
+    threads = [threading.Thread(target=add, args=(make(),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert make().get("n") == (b"100", 100)
+
+
+def test_clear_removes_what_nobody_uses(make: Make) -> None:
+    """Values stay while an overlord or node lives and go when none does; live members always stay."""
+    one, two = make(), make()
+    one.put("assignment", b"1", version=0)
+    one.put("deep/er", b"1", version=0)
+    node = one.join("node", "ab", {})
+    agent = one.join("agent", "cd", {})
+    assert two.clear() == 0
+    assert two.get("assignment") is not None
+    node.leave()
+    assert two.clear() == 2
+    assert two.get("assignment") is None
+    assert two.get("deep/er") is None
+    assert two.members("agent") == {"cd": {}}
+    assert two.clear() == 0
+    assert one.put("assignment", b"2", version=0) == 1
+    agent.leave()
+
+
+@pytest.mark.parametrize("path", ["", "/", "a/", "/a", "a//b", "../a", "a/..", ".", "a b", "a\0", "a\n", "ä", "x" * 300, ".lock"])
+def test_hostile_paths_are_refused(make: Make, path: str) -> None:
+    """A path cannot lead out of the registry or clash with its own files."""
+    registry = make()
+    with pytest.raises(RegistryError):
+        registry.put(path, b"", version=0)
+    with pytest.raises(RegistryError):
+        registry.get(path)
+
+
+def test_hostile_names_and_infos_are_refused(make: Make) -> None:
+    """Ids cannot be paths; an info is JSON of bounded size."""
+    registry = make()
+    for name in ("", "..", "a/b", "a\0", "\n", "x" * 300):
+        with pytest.raises(RegistryError):
+            registry.join("node", name, {})
+        with pytest.raises(RegistryError):
+            registry.join(name, "a", {})
+        with pytest.raises(RegistryError):
+            registry.elect(name, "a")
+    for info in ({"x": b"bytes"}, {"x": float("nan")}, {"x": "y" * (600 << 10)}, {"x": "\ud800"}):
+        with pytest.raises(RegistryError):
+            registry.join("node", "a", info)
+    with pytest.raises(RegistryError):
+        registry.put("a", b"x" * (600 << 10), version=0)
+    assert registry.members("node") == {}
+
+
+def start(directory: Path, what: str, name: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.registry_member", str(directory), what, name],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    return process
+
+
+def kill(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def test_a_killed_process_is_gone_within_half_a_second(tmp_path: Path) -> None:
+    """kill -9 of a member: watchers are told, nobody lists it any more, and its id is free."""
+    registry = EmbeddedRegistry(tmp_path)
+    process = start(tmp_path, "join", "ab")
+    changed = threading.Event()
+    try:
+        assert registry.members("node") == {"ab": {"who": "child"}}
+        with pytest.raises(RegistryError):
+            registry.join("node", "ab", {})
+        registry.watch(changed.set)
+        time.sleep(0.15)
+        changed.clear()
+    finally:
+        kill(process)
+    killed = time.monotonic()
+    assert changed.wait(0.5)
+    assert registry.members("node") == {}
+    assert time.monotonic() - killed < 0.5
+    registry.join("node", "ab", {"who": "me"})
+    assert registry.members("node") == {"ab": {"who": "me"}}
+    registry.close()
+
+
+def test_a_killed_leader_is_replaced_and_fenced(tmp_path: Path) -> None:
+    """kill -9 of a leader: the candidate leads within half a second, in a higher term; the old one is refused."""
+    registry = EmbeddedRegistry(tmp_path)
+    process = start(tmp_path, "lead", "overlord")
+    try:
+        candidacy = registry.elect("overlord", "me")
+        time.sleep(0.3)
+        assert candidacy.fence() is None
+    finally:
+        kill(process)
+    assert within(0.5, lambda: candidacy.fence() is not None)
+    fence = candidacy.fence()
+    assert fence is not None
+    assert fence.term == 2
+    with pytest.raises(Fenced):
+        registry.put("a", b"", version=0, fence=fence._replace(term=1))
+    registry.close()
+
+
+def test_a_started_program_does_not_hold_the_membership(tmp_path: Path) -> None:
+    """A child program outlives its parent's membership, and a forked child does not hold it either."""
+    registry = EmbeddedRegistry(tmp_path)
+    member = registry.join("node", "ab", {})
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
+    other = EmbeddedRegistry(tmp_path)
+    member.leave()
+    assert other.members("node") == {}
+    other.join("node", "ab", {})
+    child.communicate(b"\n")
+    other.close()
+    registry.close()
+
+
+def test_a_removed_directory_is_a_lost_registry(tmp_path: Path) -> None:
+    """When the files go away under it, the session says so instead of showing an empty cluster."""
+    registry = EmbeddedRegistry(tmp_path / "r")
+    os.rename(tmp_path / "r", tmp_path / "gone")
+    for act in (lambda: registry.put("a", b"", version=0), lambda: registry.members("node"), lambda: registry.get("a")):
+        with pytest.raises(RegistryLost):
+            act()
+    registry.close()
