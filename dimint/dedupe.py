@@ -4,15 +4,21 @@
 history, export. A batch counts only if its number is higher than the last counted one of its writer's incarnation. A
 writer hands over n+1 only when n is resolved, so a late copy of n can never count after n+1 did.
 
-The table is part of the projection: it is committed together with the projection's position.
+`RequestWindows` is the rule of client requests: a request (client, seq) is applied at most once per partition, and its
+outcome can be asked for as long as it is remembered.
+
+Both are part of the projection: they are committed together with the projection's position.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from struct import Struct
+from typing import Final, NamedTuple
 
-from dimint.limits import WRITER_KEEP_S
+from dimint.limits import OUTCOME_WINDOW, WRITER_KEEP_S
 
-__all__ = ["WriterRow", "WriterTable"]
+__all__ = ["FORGOTTEN", "FREE", "SUPERSEDED", "RequestWindows", "WriterRow", "WriterTable"]
+
+_KEEP_US = WRITER_KEEP_S * 1_000_000
 
 
 class WriterRow(NamedTuple):
@@ -35,6 +41,16 @@ class WriterTable:
         self._changed: set[bytes] = set()
         self._oldest_us: int | None = None
 
+    def counts(self, writer: bytes, number: int) -> bool:
+        """Whether `take` would say yes."""
+        row = self._rows.get(writer)
+        return row is None or number > row.number
+
+    def last(self, writer: bytes) -> int:
+        """Number of the writer's last counted batch; 0 if none is known."""
+        row = self._rows.get(writer)
+        return 0 if row is None else row.number
+
     def take(self, writer: bytes, number: int, *, log_time_us: int) -> bool:
         """Whether the batch counts; if so it is the writer's last one from now on."""
         row = self._rows.get(writer)
@@ -46,7 +62,7 @@ class WriterTable:
 
     def forget(self, log_time_us: int) -> None:
         """Drop rows that nothing was counted for in WRITER_KEEP_S of log time. Call it after `take`, at any rate."""
-        limit = log_time_us - WRITER_KEEP_S * 1_000_000
+        limit = log_time_us - _KEEP_US
         if self._oldest_us is not None and self._oldest_us >= limit:
             return
         for writer in [writer for writer, row in self._rows.items() if row.log_time_us < limit]:
@@ -65,3 +81,146 @@ class WriterTable:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+
+FREE: Final = 0
+SUPERSEDED: Final = 1
+FORGOTTEN: Final = 2
+
+_CLIENT = Struct(">QQQ")  # highest seq, log time of the first and of the last request of this life, µs
+_STAMP = Struct(">QQ")  # seq, log time µs; the outcome follows
+_HOUR_US = 3600 * 1_000_000
+_COLLECT_MAX = 64
+_CACHED_MAX = 100_000
+
+
+class _Window:
+    """One client in memory. `ring` holds the slots known here; b"" is a slot known to be empty."""
+
+    __slots__ = ("changed", "highest", "last_us", "ring", "since_us", "touched")
+
+    def __init__(self, highest: int, since_us: int, last_us: int) -> None:
+        self.highest, self.since_us, self.last_us = highest, since_us, last_us
+        self.ring: dict[int, bytes] = {}
+        self.changed: set[int] = set()
+        self.touched = False
+
+
+class RequestWindows:
+    """Client → highest seq and the last OUTCOME_WINDOW outcomes, for one partition.
+
+    A client's requests carry rising numbers. `find` says what a number is: free (higher than all before), answered (its
+    stored outcome), superseded (lower than the highest, without an outcome, inside the window) or forgotten (older).
+    A client without a request for WRITER_KEEP_S of log time is forgotten whole; log time alone decides that, at look-up,
+    so that it does not matter when the rows are really removed.
+
+    Rows live in a table given as two functions, one row by key and rows by prefix; `take_changes` gives what to store:
+
+        b"c" + client          → highest seq, first and last log time µs
+        b"o" + client + slot   → seq, log time µs, outcome          slot = seq % 256, one byte
+        b"t" + hour + client   → nothing; finds the clients that went quiet
+
+    >>> windows = RequestWindows(lambda key: None, lambda prefix, limit: [])
+    >>> windows.find(b"me", 7, 0) == FREE, windows.settle(b"me", 7, b"done", 0)
+    (True, None)
+    >>> windows.find(b"me", 7, 0), windows.find(b"me", 6, 0) == SUPERSEDED, windows.find(b"me", 8, 0) == FREE
+    (b'done', True, True)
+    """
+
+    def __init__(
+        self, load: Callable[[bytes], bytes | None], scan: Callable[[bytes, int], Iterable[tuple[bytes, bytes]]]
+    ) -> None:
+        self._load, self._scan = load, scan
+        self._windows: dict[bytes, _Window] = {}
+        self._touched: list[bytes] = []
+        self._quiet: dict[bytes, bytes] = {}  # rows b"t" to write
+        self._collected_hour = -1
+        self._cached = 0
+
+    def find(self, client: bytes, seq: int, log_time_us: int) -> bytes | int:
+        """FREE, SUPERSEDED, FORGOTTEN, or the stored outcome. `client` is 1 to 64 bytes, `seq` ≥ 1."""
+        window = self._windows.get(client)
+        if window is None or window.last_us < log_time_us - _KEEP_US:
+            window = self._open(client, log_time_us)
+        if seq > window.highest:
+            return FREE
+        slot = seq % OUTCOME_WINDOW
+        row = window.ring.get(slot)
+        if row is None:
+            row = self._load(b"o" + client + bytes((slot,))) or b""
+            window.ring[slot] = row
+            self._cached += 1
+        if row:
+            stored_seq, time_us = _STAMP.unpack_from(row)
+            if stored_seq == seq and time_us >= window.since_us:
+                return row[_STAMP.size :]
+        return SUPERSEDED if seq > window.highest - OUTCOME_WINDOW else FORGOTTEN
+
+    def settle(self, client: bytes, seq: int, outcome: bytes, log_time_us: int) -> None:
+        """Store the outcome of a request that `find` called free; again to replace it within the same batch."""
+        window = self._windows[client]
+        if seq > window.highest:
+            window.highest = seq
+        if log_time_us // _HOUR_US != window.last_us // _HOUR_US:
+            self._quiet[b"t" + (log_time_us // _HOUR_US).to_bytes(4, "big") + client] = b""
+        window.last_us = log_time_us
+        slot = seq % OUTCOME_WINDOW
+        window.ring[slot] = _STAMP.pack(seq, log_time_us) + outcome
+        window.changed.add(slot)
+        if not window.touched:
+            window.touched = True
+            self._touched.append(client)
+
+    def take_changes(self, log_time_us: int) -> dict[bytes, bytes | None]:
+        """Rows changed since the last call, None for dropped ones; among them some clients whose time is over."""
+        changes: dict[bytes, bytes | None] = dict(self._quiet)
+        for client in self._touched:
+            window = self._windows[client]
+            changes[b"c" + client] = _CLIENT.pack(window.highest, window.since_us, window.last_us)
+            for slot in window.changed:
+                changes[b"o" + client + bytes((slot,))] = window.ring[slot]
+            self._cached += len(window.changed)
+            window.changed.clear()
+            window.touched = False
+        self._touched.clear()
+        self._quiet.clear()
+        self._collect(log_time_us, changes)
+        if self._cached + len(self._windows) > _CACHED_MAX:
+            self._windows.clear()  # everything is in `changes` now
+            self._cached = 0
+        return changes
+
+    def _open(self, client: bytes, log_time_us: int) -> _Window:
+        known = self._windows.get(client)
+        if known is None:
+            row = self._load(b"c" + client)
+            if row is not None:
+                known = _Window(*_CLIENT.unpack(row))
+        if known is None or known.last_us < log_time_us - _KEEP_US:
+            # rows of an earlier life are still there perhaps: older than since_us, they do not count
+            known = _Window(0, log_time_us, -_HOUR_US)
+        self._windows[client] = known
+        return known
+
+    def _collect(self, log_time_us: int, changes: dict[bytes, bytes | None]) -> None:
+        """Remove rows of some clients that went quiet long ago, a bounded number at a time."""
+        limit_us = log_time_us - _KEEP_US
+        hour = limit_us // _HOUR_US
+        if hour <= self._collected_hour:
+            return
+        found = 0
+        for key, _ in self._scan(b"t", _COLLECT_MAX):
+            if int.from_bytes(key[1:5], "big") >= hour:
+                break
+            found += 1
+            changes[key] = None
+            client = key[5:]
+            window = self._windows.get(client)
+            if window is None and (row := self._load(b"c" + client)) is not None:
+                window = _Window(*_CLIENT.unpack(row))
+            if window is not None and window.last_us < limit_us and b"c" + client not in changes:
+                self._windows.pop(client, None)
+                changes[b"c" + client] = None
+                changes.update((b"o" + client + bytes((slot,)), None) for slot in range(OUTCOME_WINDOW))
+        if found < _COLLECT_MAX:
+            self._collected_hour = hour

@@ -1,0 +1,210 @@
+"""What the events of one batch do to a partition. [S]
+
+`prepare` checks every event before anything of the batch is applied: a batch counts whole or halts the partition.
+`fold` then applies it. Nothing here asks a clock, draws a random number or depends on the order of a set, so every
+replica does the same.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from dimint.batch import BY, FIELDS, KEY, KIND, Batch, Event
+from dimint.dedupe import FREE, SUPERSEDED, RequestWindows
+from dimint.door import Outcome
+from dimint.errors import DimintError
+from dimint.events import KINDS, KV_TOPIC, MODE_ABSENT, MODE_ANY, problem_of
+from dimint.limits import CLIENT_ID_MAX_BYTES, KEY_MAX_BYTES, TTL_MAX_MS
+from dimint.node.keyspace import Keyspace
+from dimint.node.outcomes import APPLIED, pack, unpack
+from dimint.node.rows import HEAD, VALUE_AT, VERSION
+from dimint.values import equal, integer
+
+__all__ = ["Prepared", "Unusable", "fold", "prepare"]
+
+_SEQ: Final = FIELDS
+_J, _M = b"JM"
+_REFUSED = (Outcome("superseded"), Outcome("forgotten"))
+_SET_FIELDS = 8
+_VALUE_AT_EVENT = {"kv.set": FIELDS + 1, "kv.cas": FIELDS + 3}
+_TTL_AT_EVENT = {"kv.set": FIELDS + 2, "kv.cas": FIELDS + 4}
+
+
+class Unusable(Exception):
+    """An event that this program must not pass over; the text says why."""
+
+
+class Prepared:
+    """A checked batch: its events, their keys as bytes (None for a barrier), and the clients of its `by` table."""
+
+    __slots__ = ("clients", "events", "keys")
+
+    def __init__(self, events: list[Event], keys: list[bytes | None], clients: list[bytes | None]) -> None:
+        self.events, self.keys, self.clients = events, keys, clients
+
+
+def prepare(batch: Batch) -> Prepared:
+    """Check a batch. Raises Unusable for an unknown kind and for fields of the wrong type or range."""
+    keys: list[bytes | None] = []
+    for event in batch.events:
+        kind, key = event[KIND], event[KEY]
+        # the plain case of the most frequent kind first: this loop runs for every event of a rebuild
+        if kind == "kv.set" and len(event) == _SET_FIELDS and key is not None:
+            _, _, _, _, seq, value, ttl_ms, mode = event
+            if (
+                type(value) is bytes
+                and value
+                and (value[0] == _J or value[0] == _M)
+                and (seq is None or (type(seq) is int and seq > 0))
+                and ttl_ms is None
+                and (type(mode) is int and 0 <= mode <= 2)
+            ):
+                encoded = key.encode()
+                if not 0 < len(encoded) <= KEY_MAX_BYTES:
+                    raise Unusable(f"a key of {len(encoded)} bytes")
+                keys.append(encoded)
+                continue
+        keys.append(_check(event))
+    clients: list[bytes | None] = []
+    for person in batch.header.by:
+        client = None if person.client is None else person.client.encode()
+        if client is not None and not 0 < len(client) <= CLIENT_ID_MAX_BYTES:
+            raise Unusable(f"a client id of {len(client)} bytes")
+        clients.append(client)
+    return Prepared(batch.events, keys, clients)
+
+
+def _check(event: Event) -> bytes | None:
+    """The key of any event as bytes, if the event is usable."""
+    kind = event[KIND]
+    if kind not in KINDS:
+        raise Unusable(f"unknown kind {kind[:80]!r}")
+    problem = problem_of(event, KV_TOPIC)
+    if problem is not None:
+        raise Unusable(problem)
+    if kind == "barrier":
+        return None
+    if kind != "kv.expire" and event[_SEQ] is not None and event[_SEQ] < 1:
+        raise Unusable(f"{kind}: seq is {event[_SEQ]}")
+    at = _VALUE_AT_EVENT.get(kind)
+    if at is not None and event[at][:1] not in (b"J", b"M"):
+        raise Unusable(f"{kind}: the value has no known tag")
+    at = _TTL_AT_EVENT.get(kind)
+    if at is not None and event[at] is not None and not 0 < event[at] <= TTL_MAX_MS:
+        raise Unusable(f"{kind}: ttl_ms is {event[at]}")
+    if kind == "kv.set" and not 0 <= event[FIELDS + 3] <= 2:
+        raise Unusable(f"kv.set: mode is {event[FIELDS + 3]}")
+    key: bytes = event[KEY].encode()
+    if not 0 < len(key) <= KEY_MAX_BYTES:
+        raise Unusable(f"a key of {len(key)} bytes")
+    return key
+
+
+def fold(batch: Prepared, keys: Keyspace, windows: RequestWindows, now_us: int) -> dict[int, Outcome]:
+    """Apply a batch at log time `now_us`; the outcomes that somebody may want, by index of the event.
+
+    A plain set or delete that was applied has none. Consecutive kv.set of one client and seq are one request: one
+    decision, one stored outcome.
+    """
+    outcomes: dict[int, Outcome] = {}
+    clients, encoded = batch.clients, batch.keys
+    request: tuple[int, int] | None = None  # of the kv.set before this event
+    whole = True
+    for index, event in enumerate(batch.events):
+        kind = event[0]
+        key = encoded[index]
+        if key is None:
+            request = None
+            continue
+        if kind == "kv.expire":
+            request = None
+            row = keys.get(key)
+            if row is not None and VERSION.unpack_from(row)[0] == event[FIELDS]:
+                keys.delete(key, now_us)
+            continue
+        client, seq = clients[event[BY]], event[_SEQ]
+        if client is None or seq is None:
+            request = None
+            if kind == "kv.set" and event[7] == MODE_ANY:
+                keys.put(key, event[5], 0 if event[6] is None else now_us + event[6] * 1000, now_us)
+            elif (done := _act(event, key, keys, now_us)) is not None:
+                outcomes[index] = done
+            continue
+        first = True
+        if kind == "kv.set" and request == (event[BY], seq):
+            first = False
+        else:
+            request = (event[BY], seq) if kind == "kv.set" else None
+            verdict = windows.find(client, seq, now_us)
+            whole = True
+        if verdict is not FREE:
+            outcomes[index] = unpack(verdict) if type(verdict) is bytes else _REFUSED[verdict - SUPERSEDED]  # type: ignore[operator]
+            continue
+        if kind == "kv.set" and event[7] == MODE_ANY:
+            version = keys.put(key, event[5], 0 if event[6] is None else now_us + event[6] * 1000, now_us)
+            packed = APPLIED + VERSION.pack(version + 1)
+        elif kind == "kv.resolve":
+            outcomes[index] = Outcome("unused")
+            packed = pack(outcomes[index])
+        else:
+            done = _act(event, key, keys, now_us)
+            if done is not None:
+                outcomes[index] = done
+                whole = whole and done.name == "applied"
+            packed = pack(done or Outcome("applied"))
+        if not first:  # several keys: no single version
+            packed = pack(Outcome("applied" if whole else "condition"))
+        windows.settle(client, seq, packed, now_us)
+    return outcomes
+
+
+def _act(event: Sequence[object], key: bytes, keys: Keyspace, now_us: int) -> Outcome | None:
+    """Apply one event of any kind but kv.expire and a plain kv.set; its outcome, if it has one."""
+    kind = event[KIND]
+    row = keys.get(key)
+    version, expires_us = (0, 0) if row is None else HEAD.unpack_from(row)
+    if kind == "kv.set":
+        _, _, _, _, _, value, ttl_ms, mode = event[:_SET_FIELDS]
+        if (row is None) != (mode == MODE_ABSENT):
+            return Outcome("condition", None, version)
+        return Outcome("applied", None, _store(keys, key, value, ttl_ms, now_us))
+    if kind == "kv.delete":
+        keys.delete(key, now_us)
+        return None
+    if kind == "kv.incr":
+        try:
+            number = 0 if row is None else integer(row[VALUE_AT:])
+        except DimintError:
+            return Outcome("not_integer", None, version)
+        amount = event[FIELDS + 1]
+        assert isinstance(amount, int)
+        text = str(number + amount)
+        return Outcome("applied", text, keys.put(key, b"J" + text.encode(), expires_us, now_us))
+    if kind == "kv.cas":
+        _, _, _, _, _, expected, wanted, value, ttl_ms = event[: FIELDS + 5]
+        if not _matches(row, version, expected, wanted):
+            return Outcome("condition", None, version)
+        return Outcome("applied", None, _store(keys, key, value, ttl_ms, now_us))
+    assert kind == "kv.resolve", f"no rule for {kind}"
+    return None  # without a client there is nothing to settle
+
+
+def _store(keys: Keyspace, key: bytes, value: object, ttl_ms: object, now_us: int) -> int:
+    assert isinstance(value, bytes)
+    expires_us = now_us + ttl_ms * 1000 if isinstance(ttl_ms, int) else 0
+    return keys.put(key, value, expires_us, now_us)
+
+
+def _matches(row: bytes | None, version: int, expected: object, wanted: object) -> bool:
+    """Whether a cas applies: the value if one is expected, the version if one is wanted, never without either."""
+    if expected is None and wanted is None:
+        return False
+    if wanted is not None and wanted != version:
+        return False
+    if not isinstance(expected, bytes):
+        return True
+    if row is None:
+        return False
+    try:
+        return equal(row[VALUE_AT:], expected)
+    except (DimintError, ValueError, IndexError):  # one of the two is no value at all
+        return False

@@ -1,0 +1,281 @@
+"""One partition of the log as state: records in, rows and outcomes out. [S]
+
+The replica is a pure function of the records, however they are cut into calls of `apply`:
+
+- A batch counts if its writer's number is new (dimint.dedupe.WriterTable). Log time is the running maximum over the
+  batches that count, of the header's `logged_at` or else the record's timestamp, in µs. Batches that do not count leave no
+  trace, so a copy of the log without them gives the same state.
+- A foreign record is a counted dead letter. A batch with an event that this program must not pass over halts the
+  partition before anything of it is applied. A record that cannot be read here stops it too; neither is ever skipped.
+- Position, dedupe, digest and outcomes are saved with the data by the same `apply`; a store commits them together.
+
+Side table of a partition: b"m" the fields of Meta as msgpack, b"w" + writer → number and log time µs, and the rows of
+dimint/dedupe.py (c, o, t), dimint/node/outcomes.py (q, v) and dimint/node/rows.py (d, e).
+
+Speed, on one core of a small virtual machine, rebuilding an LMDB store: see benchmarks/replay.py. About a third of the
+time goes to LMDB, a third to decoding and checking, the rest to the fold. What mattered: events stay lists, rows of a
+whole poll are loaded and stored in key order with one call each, the digest works on the row's own bytes.
+"""
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import NamedTuple
+
+import msgpack
+from xxhash import xxh3_64_digest
+
+from dimint.batch import Header, decode
+from dimint.dedupe import RequestWindows, WriterRow, WriterTable
+from dimint.door import Found, Outcome
+from dimint.door import Replica as ReplicaState
+from dimint.errors import CorruptRecord, ForeignRecord, UnknownVersion
+from dimint.limits import KEY_MAX_BYTES, SCAN_MAX_BYTES
+from dimint.log.port import Record
+from dimint.node.fold import Prepared, Unusable, fold, prepare
+from dimint.node.keyspace import Keyspace
+from dimint.node.outcomes import Known, OutcomeRing
+from dimint.node.rows import HEAD, VALUE_AT, VERSION
+from dimint.node.state import State
+
+__all__ = ["DIGEST_EVERY", "META", "Applied", "Due", "Fingerprint", "Meta", "Problem", "Replica", "read_meta"]
+
+DIGEST_EVERY = 4096
+"""Replicas compare digests after the first record at or past each multiple of this offset."""
+META = b"m"
+_WRITER = Struct(">QQ")
+
+
+class Fingerprint(NamedTuple):
+    """Which record a store ends with: the log's generation, the record's offset (−1: none yet) and its xxh3_64."""
+
+    generation: str
+    offset: int
+    digest: bytes
+
+
+class Meta(NamedTuple):
+    """Where a partition's store stands."""
+
+    next_offset: int
+    fingerprint: Fingerprint
+    log_time_us: int
+    key_count: int
+    digest: int
+    mark_at: int
+    mark: int
+    dead_letters: int
+
+
+class Applied(NamedTuple):
+    """One batch that counted and had outcomes."""
+
+    offset: int
+    writer: bytes
+    number: int
+    outcomes: dict[int, Outcome]
+
+
+class Due(NamedTuple):
+    """A key whose time is over at log time `expires_us`, if its version is still this one."""
+
+    key: str
+    version: int
+    expires_us: int
+
+
+class Problem(NamedTuple):
+    """Why a partition stands still. `unreadable`: reading the record again may help; else only another program does."""
+
+    text: str
+    unreadable: bool
+
+
+def read_meta(row: bytes | None) -> Meta | None:
+    """The fields of a store's META row."""
+    if row is None:
+        return None
+    next_offset, fingerprint, log_time_us, key_count, digest, mark_at, mark, dead_letters = msgpack.unpackb(row)
+    whole, marked = int.from_bytes(digest, "big"), int.from_bytes(mark, "big")
+    return Meta(next_offset, Fingerprint(*fingerprint), log_time_us, key_count, whole, mark_at, marked, dead_letters)
+
+
+class Replica:
+    """One partition. `start` is the first offset to read if the state is empty."""
+
+    def __init__(self, partition: int, generation: str, state: State, *, start: int = 0) -> None:
+        self.partition = partition
+        self.problem: Problem | None = None
+        self._generation = generation
+        self._state = state
+        side = state.side
+        meta = read_meta(side.get(META))
+        if meta is None:
+            meta = Meta(start, Fingerprint(generation, -1, b""), 0, 0, 0, -1, 0, 0)
+        self.next_offset, self.log_time_us, self.dead_letters = meta.next_offset, meta.log_time_us, meta.dead_letters
+        self._last, self._mark_at, self._mark = meta.fingerprint, meta.mark_at, meta.mark
+        self._keys = Keyspace(state, digest=meta.digest, key_count=meta.key_count)
+        self._writers = WriterTable((key[1:], WriterRow(*_WRITER.unpack(row))) for key, row in side.scan(b"w", b"w", 1 << 30))
+        self._windows = RequestWindows(side.get, lambda prefix, limit: side.scan(prefix, prefix, limit))
+        self._ring = OutcomeRing(side)
+
+    @property
+    def digest(self) -> int:
+        """Digest of the keys and values now."""
+        return self._keys.digest
+
+    @property
+    def key_count(self) -> int:
+        return self._keys.key_count
+
+    def apply(self, records: Sequence[Record]) -> list[Applied]:
+        """Apply records of this partition in offset order and save the result; those below `next_offset` are passed over.
+
+        Stops early when a record makes a problem; `problem` then says which, `next_offset` is that record's offset.
+        """
+        if self.problem is not None:
+            return []
+        ready = self._read_ahead(records)
+        reported: list[Applied] = []
+        last: Record | None = None
+        for record, header, batch in ready:
+            if header is not None and self._writers.counts(header.writer, header.number):
+                if isinstance(batch, Unusable):
+                    self._halt(record, f"{batch}; upgrade this program", unreadable=False)
+                    break
+                assert batch is not None
+                outcomes = self._count(record, header, batch)
+                if outcomes:
+                    reported.append(Applied(record.offset, header.writer, header.number, outcomes))
+            elif header is None:
+                self.dead_letters += 1
+            before = self._last.offset if last is None else last.offset
+            if record.offset // DIGEST_EVERY > before // DIGEST_EVERY:
+                self._mark_at = record.offset - record.offset % DIGEST_EVERY
+                self._mark = self._keys.digest
+            last = record
+            self.next_offset = record.offset + 1
+        if last is not None:
+            self._last = Fingerprint(self._generation, last.offset, xxh3_64_digest(last.value))
+            self._save()
+        return reported
+
+    def _read_ahead(self, records: Sequence[Record]) -> list[tuple[Record, Header | None, Prepared | Unusable | None]]:
+        """Decode and check, up to a record that this program cannot read, and load the rows of all keys at once.
+
+        A foreign record has no header.
+        """
+        ready: list[tuple[Record, Header | None, Prepared | Unusable | None]] = []
+        wanted: set[bytes | None] = set()
+        for record in records:
+            if record.offset < self.next_offset:
+                continue
+            batch: Prepared | Unusable
+            try:
+                decoded = decode(record.value)
+                batch = prepare(decoded)
+                wanted.update(batch.keys)
+            except Unusable as error:
+                batch = error
+            except ForeignRecord:
+                ready.append((record, None, None))
+                continue
+            except (UnknownVersion, CorruptRecord) as error:
+                self._halt(record, str(error), unreadable=isinstance(error, CorruptRecord))
+                break
+            ready.append((record, decoded.header, batch))
+        wanted.discard(None)
+        self._keys.prepare(wanted)  # type: ignore[arg-type]
+        return ready
+
+    def _count(self, record: Record, header: Header, batch: Prepared) -> dict[int, Outcome]:
+        now_us = (record.timestamp_ns if header.logged_at_ns is None else header.logged_at_ns) // 1000
+        if now_us < self.log_time_us:
+            now_us = self.log_time_us
+        self.log_time_us = now_us
+        self._writers.take(header.writer, header.number, log_time_us=now_us)
+        self._writers.forget(now_us)
+        outcomes = fold(batch, self._keys, self._windows, now_us)
+        if outcomes:
+            self._ring.add(record.offset, header.writer, header.number, outcomes)
+        return outcomes
+
+    def _halt(self, record: Record, why: str, *, unreadable: bool) -> None:
+        self.problem = Problem(f"record {record.offset} of {record.topic}/{record.partition}: {why}", unreadable)
+
+    def _save(self) -> None:
+        changes = self._keys.save(self.log_time_us)
+        for writer, row in self._writers.take_changes():
+            changes[b"w" + writer] = None if row is None else _WRITER.pack(*row)
+            if row is None:
+                self._ring.forget([writer])
+        changes.update(self._windows.take_changes(self.log_time_us))
+        changes.update(self._ring.take_changes())
+        changes[META] = msgpack.packb(
+            [
+                self.next_offset,
+                self._last,
+                self.log_time_us,
+                self.key_count,
+                self.digest.to_bytes(16, "big"),
+                self._mark_at,
+                self._mark.to_bytes(16, "big"),
+                self.dead_letters,
+            ]
+        )
+        self._state.side.save(dict(sorted(changes.items())))
+
+    def get(self, keys: Sequence[str]) -> list[Found]:
+        """The keys that are there, in the order asked."""
+        found = []
+        get = self._state.data.get
+        for key in keys:
+            encoded = key.encode()
+            if 0 < len(encoded) <= KEY_MAX_BYTES and (row := get(encoded)) is not None:
+                version, expires_us = HEAD.unpack_from(row)
+                found.append(Found(key, row[VALUE_AT:], version, expires_us))
+        return found
+
+    def scan(self, prefix: str, after: str | None, limit: int) -> list[Found]:
+        """Keys with `prefix` and above `after`, in byte order: at most `limit`, and at most SCAN_MAX_BYTES (but one)."""
+        low = prefix.encode()
+        above = b"" if after is None else after.encode()
+        if len(low) > KEY_MAX_BYTES:
+            return []
+        found: list[Found] = []
+        size = 0
+        for key, row in self._state.data.scan(max(above[:KEY_MAX_BYTES], low), low, limit + 1):
+            if key <= above:
+                continue
+            size += len(key) + len(row)
+            if len(found) == limit or (found and size > SCAN_MAX_BYTES):
+                break
+            version, expires_us = HEAD.unpack_from(row)
+            found.append(Found(key.decode(), row[VALUE_AT:], version, expires_us))
+        return found
+
+    def due(self, before_us: int, limit: int) -> list[Due]:
+        """Keys that expire before log time `before_us`, the earliest first."""
+        found = []
+        for key, row in self._state.side.scan(b"e", b"e", limit):
+            expires_us = VERSION.unpack_from(key, 1)[0]
+            if expires_us >= before_us:
+                break
+            found.append(Due(row[8:].decode(), VERSION.unpack_from(row)[0], expires_us))
+        return found
+
+    def outcomes_of(self, writer: bytes, number: int) -> Known | None:
+        """Outcomes of a batch; None if it is not applied yet."""
+        return None if self._writers.counts(writer, number) else self._ring.find(writer, number)
+
+    def state(self, *, caught_up: bool) -> ReplicaState:
+        """What goes into Progress."""
+        return ReplicaState(
+            self.partition,
+            self.next_offset,
+            self.key_count,
+            self.log_time_us,
+            caught_up,
+            f"{self._mark:032x}" if self._mark_at >= 0 else "",
+            self._mark_at,
+            None if self.problem is None else self.problem.text,
+        )
