@@ -71,7 +71,7 @@ class LogDescription(NamedTuple):
 
 
 class Log(Protocol):
-    """One opened log. `append` belongs to one thread; everything else may be called from any."""
+    """One opened log. All methods may be called from any thread; a writer settles unknown batches on a thread of its own."""
 
     def describe(self) -> LogDescription:
         """Kind, generation, topics with partition counts. Cheap; never blocks on the network."""
@@ -83,7 +83,8 @@ class Log(Protocol):
         """Hand over records; each future gives its record's offset once the record is durable.
 
         Every record is atomic by itself; entries of one call are likely, not sure, to share a commit. Entries of one
-        partition keep their order if they land. Futures are resolved on a thread of the log: callbacks only enqueue.
+        partition keep their order if they land. Futures are resolved on a thread of the log, or before this returns:
+        callbacks only enqueue. They cannot be cancelled.
 
         Raises RecordTooLarge at once (nothing of the call is appended). A future fails with AppendFailed (certainly not
         in the log), AppendUnknown (perhaps in the log, perhaps later) or LogBroken (end the process).

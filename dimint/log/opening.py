@@ -1,0 +1,74 @@
+"""Open the log that a setting names, and learn (or write) its genesis."""
+
+from pathlib import Path
+
+from dimint.clock import Clock
+from dimint.errors import LogError, LogMismatch, NotApplied, SettingsError
+from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
+from dimint.genesis import Genesis, GenesisSettings, check_wanted, from_event, to_event
+from dimint.log.port import Log, TopicSpec
+from dimint.log.reading import Counted, Halt, Intake, Quarantine
+from dimint.writer import BatchWriter, Outgoing
+
+__all__ = ["Genesis", "GenesisSettings", "genesis", "open_log"]
+
+_GENESIS_WAIT_S = 30.0
+
+
+def open_log(location: str | Path, *, clock: Clock) -> Log:
+    """The log at `location`: a data directory (made if it is not there) or, in time, `kafka://host:port[,…]`.
+
+    Raises SettingsError or LogMismatch, in one line that says what to do.
+    """
+    if str(location).startswith("kafka://"):
+        raise SettingsError(f"{location}: this build has no Kafka backend yet", hint="name a directory for an embedded log")
+    if "://" in str(location):
+        raise SettingsError(f"{location} is neither a directory nor kafka://host:port", hint="name a directory")
+    from dimint.log.embedded import EmbeddedLog  # only who uses a backend needs its library
+
+    return EmbeddedLog(location, clock=clock)
+
+
+def genesis(log: Log, *, wanted: GenesisSettings, clock: Clock, host: str, process: str) -> Genesis:
+    """The log's genesis; a new log gets one from `wanted` first. Makes the topics that are missing.
+
+    Of several processes that start at once the first event in the log wins, for all of them. Raises LogMismatch if
+    `wanted` asks for something else than the log has, SettingsError for numbers out of range.
+    """
+    event = to_event(wanted)
+    log.create([TopicSpec(CLUSTER_TOPIC, 1)])
+    found = _find(log)
+    if found is None:
+        writer = BatchWriter(log, clock=clock, host=host, process=process)
+        try:
+            writer.append_and_wait(Outgoing(CLUSTER_TOPIC, 0, (writer.by,), (event,)), _GENESIS_WAIT_S)
+        except NotApplied as error:
+            raise LogError(f"cannot write the genesis: {error}") from error
+        finally:
+            writer.close()
+        found = _find(log)
+    if found is None:
+        raise LogMismatch(f"{CLUSTER_TOPIC} has no genesis", hint="the log was trimmed or damaged; restore it")
+    check_wanted(found, wanted)
+    log.create(
+        [
+            TopicSpec(KV_TOPIC, found.kv_partitions),
+            TopicSpec(STATUS_TOPIC, found.status_partitions, wanted.status_retention_s),
+        ]
+    )
+    return found
+
+
+def _find(log: Log) -> Genesis | None:
+    start, end = log.bounds(CLUSTER_TOPIC, 0)
+    intake = Intake(CLUSTER_TOPIC, 0, position=start)
+    while intake.position < end:
+        for record in log.read(CLUSTER_TOPIC, 0, intake.position):
+            taken = intake.take(record)
+            if isinstance(taken, Halt | Quarantine):
+                raise LogMismatch(f"{CLUSTER_TOPIC} cannot be read at offset {taken.offset}: {taken.detail}")
+            if isinstance(taken, Counted):
+                for event in taken.events:
+                    if event[0] == "cluster.genesis":
+                        return from_event(log.describe().generation, event[4])
+    return None

@@ -1,0 +1,142 @@
+"""Records → counted batches: the one way every reader of the log decides what a record means. [S]
+
+`Intake` is one partition of one projection. What it holds (position, log time, writer table) belongs into the
+projection's own commit. Of a record it makes one of:
+
+    Counted      the batch counts: apply its events
+    Repeated     a late or repeated copy of a batch: no effect
+    DeadLetter   not a batch of ours, or fields that no writer of ours makes: counted by reason, no effect
+    Halt         ours, from a newer program: the partition stops until this program is upgraded
+    Quarantine   ours, but damaged here: the local store cannot be trusted to see what others see
+
+The first three move the position on, Halt and Quarantine do not. Log time is the running maximum over counted batches of
+the header's `logged_at_ns`, or else the record's timestamp; it is kept in µs.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from operator import itemgetter
+from typing import NamedTuple, TypeAlias
+
+from dimint.batch import KIND, MAGIC, Event, Header, decode
+from dimint.dedupe import WriterTable
+from dimint.errors import CorruptRecord, ForeignRecord, UnknownVersion
+from dimint.events import KINDS, is_critical, problem_of
+from dimint.log.port import Record
+
+__all__ = ["Counted", "DeadLetter", "Halt", "Intake", "Quarantine", "Repeated", "Taken"]
+
+
+class Counted(NamedTuple):
+    """A batch that counts. `log_time_us` is the partition's log time from this batch on."""
+
+    offset: int
+    log_time_us: int
+    header: Header
+    events: list[Event]
+
+
+class Repeated(NamedTuple):
+    """A batch whose number is not higher than the last counted one of its writer."""
+
+    offset: int
+    header: Header
+
+
+class DeadLetter(NamedTuple):
+    """`reason` is "foreign", "framing" or "fields"; `detail` says what is wrong."""
+
+    offset: int
+    reason: str
+    detail: str
+
+
+class Halt(NamedTuple):
+    offset: int
+    detail: str
+
+
+class Quarantine(NamedTuple):
+    offset: int
+    detail: str
+
+
+Taken: TypeAlias = Counted | Repeated | DeadLetter | Halt | Quarantine
+
+_kind_of = itemgetter(KIND)
+_SHAPES_MAX, _SHAPE_MAX_LENGTH = 4096, 32
+
+
+class Intake:
+    """One partition. `position` is the next offset to be taken, `log_time_us` and `writers` are what a commit restored.
+
+    After each `take` the owner may call `writers.take_changes()` for what its commit has to store.
+    """
+
+    def __init__(
+        self, topic: str, partition: int, *, position: int = 0, log_time_us: int = 0, writers: WriterTable | None = None
+    ) -> None:
+        self.topic, self.partition = topic, partition
+        self.position = position
+        self.log_time_us = log_time_us
+        self.writers = WriterTable() if writers is None else writers
+        self.dead_letters: Counter[str] = Counter()
+        self.repeated = 0
+        self.unknown_events = 0
+        """Events of unknown kinds passed over; only where unknown kinds are not critical."""
+        self._critical = is_critical(topic)
+        self._sound = _shape_checker(topic)
+
+    def take(self, record: Record) -> Taken:
+        """Judge one record of this partition; offsets must not go back."""
+        offset = record.offset
+        assert offset >= self.position, "offsets must not go back"
+        try:
+            header, events = decode(record.value)
+        except ForeignRecord as error:
+            return self._dead(offset, "framing" if record.value[:4] == MAGIC else "foreign", str(error))
+        except UnknownVersion as error:
+            return Halt(offset, str(error))
+        except CorruptRecord as error:
+            return Quarantine(offset, str(error))
+        unknown = set(map(_kind_of, events)) - KINDS.keys()
+        if unknown and self._critical:
+            return Halt(offset, f"unknown kind of event {min(unknown)!r:.100}; upgrade this program")
+        for event in events:
+            if not self._sound(event):
+                return self._dead(offset, "fields", problem_of(event, self.topic) or "")
+        self.position = offset + 1
+        now_us = (record.timestamp_ns if header.logged_at_ns is None else header.logged_at_ns) // 1000
+        if not self.writers.take(header.writer, header.number, log_time_us=max(now_us, self.log_time_us)):
+            self.repeated += 1
+            return Repeated(offset, header)
+        if now_us > self.log_time_us:
+            self.log_time_us = now_us
+            self.writers.forget(now_us)
+        if unknown:
+            self.unknown_events += sum(event[KIND] in unknown for event in events)
+        return Counted(offset, self.log_time_us, header, events)
+
+    def _dead(self, offset: int, reason: str, detail: str) -> DeadLetter:
+        self.position = offset + 1
+        self.dead_letters[reason] += 1
+        return DeadLetter(offset, reason, detail)
+
+
+def _shape_checker(topic: str) -> Callable[[Event], bool]:
+    """A fast `problem_of(event, topic) is None`: events of one kind and the same field types are checked once."""
+    sound: set[tuple[object, ...]] = set()
+
+    def is_sound(event: Event) -> bool:
+        shape = (event[KIND], *map(type, event))
+        if shape in sound:
+            return True
+        if event[KIND] not in KINDS:
+            return True
+        if problem_of(event, topic) is not None:
+            return False
+        if len(sound) < _SHAPES_MAX and len(shape) < _SHAPE_MAX_LENGTH:
+            sound.add(shape)
+        return True
+
+    return is_sound
