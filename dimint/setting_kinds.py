@@ -54,7 +54,7 @@ def _number(row: Setting, raw: object, what: type[int] | type[float]) -> int | f
     if not exact or value != value:
         raise ValueError(f"is not {word}")
     if (row.low is not None and value < row.low) or (row.high is not None and value > row.high):
-        raise ValueError(f"is not between {row.low:g} and {row.high:g}{' ' + row.unit if row.unit else ''}")
+        raise ValueError(f"is not between {row.low:.12g} and {row.high:.12g}{' ' + row.unit if row.unit else ''}")
     return value
 
 

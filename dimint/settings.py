@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
 from dimint.errors import SettingsError
+from dimint.genesis import GenesisSettings
 from dimint.limits import HASH_RANGE_MAX, HOST_NAME_MAX_CHARS, PARTITIONS_MAX
 from dimint.setting_kinds import PARSERS, Setting, shown
 
@@ -58,8 +59,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     # the key-value store
     _row("port_for_client", "port", 5556, _LOG, "Port of the overlord's door for clients; 0 = any free one."),
     _row("port_for_node", "port", 5557, _LOG, "Port of the overlord's door for nodes; 0 = any free one."),
-    _row("hash_range", "int", 10000, _LOG, "Number of hash slots; fixed once the log exists.", low=1, high=HASH_RANGE_MAX),
-    _row("partitions", "int", 8, _LOG, "Partitions of the key-value log; fixed once the log exists.", low=1, high=PARTITIONS_MAX),
+    _row("hash_range", "int", None, _ALL, "Hash slots of a new log (10000); of an old one what it must have.", low=1, high=HASH_RANGE_MAX),
+    _row("partitions", "int", None, _ALL, "Key-value partitions of a new log (8); of an old one what it must have.", low=1, high=PARTITIONS_MAX),
     _row("max_slave_count", "int", 2, _LOG, "Most slaves of one master node.", low=0, high=100),
     _row("heartbeat", "float", 2.0, _DOORS, "Time between two heartbeat events.", unit="s", low=0.1, high=3600),
     _row("bind", "host", "127.0.0.1", _DOORS, "Address that the ZeroMQ doors listen on."),
@@ -121,7 +122,14 @@ class CommonSettings:
     log: str
     """Directory of the embedded log, or kafka://…"""
     zookeeper_hosts: tuple[str, ...]
+    hash_range: int | None
+    partitions: int | None
     given: frozenset[str]
+
+    @property
+    def genesis(self) -> GenesisSettings:
+        """What a new log gets and an old one must have; None where nobody said."""
+        return GenesisSettings(hash_range=self.hash_range, kv_partitions=self.partitions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,8 +141,6 @@ class ToolSettings(CommonSettings):
 class OverlordSettings(CommonSettings):
     port_for_client: int
     port_for_node: int
-    hash_range: int
-    partitions: int
     max_slave_count: int
     heartbeat: float
     """Seconds."""
