@@ -1,8 +1,8 @@
 """What the events of one batch do to a partition. [S]
 
-`prepare` checks every event before anything of the batch is applied: a batch counts whole or halts the partition.
-`fold` then applies it. Nothing here asks a clock, draws a random number or depends on the order of a set, so every
-replica does the same.
+`prepare` checks every event before anything of the batch is applied: a batch counts whole or halts the partition. Kinds
+and types of fields are checked already (dimint/log/reading.py). `fold` then applies it. Nothing here asks a clock, draws a
+random number or depends on the order of a set, so every replica does the same.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from dimint.batch import BY, FIELDS, KEY, KIND, Batch, Event
 from dimint.dedupe import FREE, SUPERSEDED, RequestWindows
 from dimint.door import Outcome
 from dimint.errors import DimintError
-from dimint.events import KINDS, KV_TOPIC, MODE_ABSENT, MODE_ANY, problem_of
+from dimint.events import MODE_ABSENT, MODE_ANY
 from dimint.limits import CLIENT_ID_MAX_BYTES, KEY_MAX_BYTES, TTL_MAX_MS
 from dimint.node.keyspace import Keyspace
 from dimint.node.outcomes import APPLIED, pack, unpack
@@ -22,11 +22,10 @@ from dimint.values import equal, integer
 __all__ = ["Prepared", "Unusable", "fold", "prepare"]
 
 _SEQ: Final = FIELDS
-_J, _M = b"JM"
-_REFUSED = (Outcome("superseded"), Outcome("forgotten"))
-_SET_FIELDS = 8
-_VALUE_AT_EVENT = {"kv.set": FIELDS + 1, "kv.cas": FIELDS + 3}
-_TTL_AT_EVENT = {"kv.set": FIELDS + 2, "kv.cas": FIELDS + 4}
+_SET_END: Final = FIELDS + 4
+_CAS_END: Final = FIELDS + 5
+_TAGS: Final = frozenset((b"J", b"M"))
+_REFUSED: Final = (Outcome("superseded"), Outcome("forgotten"))
 
 
 class Unusable(Exception):
@@ -43,27 +42,33 @@ class Prepared:
 
 
 def prepare(batch: Batch) -> Prepared:
-    """Check a batch. Raises Unusable for an unknown kind and for fields of the wrong type or range."""
+    """Check what the types of the fields do not say. Raises Unusable for what no writer of ours makes."""
     keys: list[bytes | None] = []
     for event in batch.events:
         kind, key = event[KIND], event[KEY]
-        # the plain case of the most frequent kind first: this loop runs for every event of a rebuild
-        if kind == "kv.set" and len(event) == _SET_FIELDS and key is not None:
-            _, _, _, _, seq, value, ttl_ms, mode = event
-            if (
-                type(value) is bytes
-                and value
-                and (value[0] == _J or value[0] == _M)
-                and (seq is None or (type(seq) is int and seq > 0))
-                and ttl_ms is None
-                and (type(mode) is int and 0 <= mode <= 2)
-            ):
-                encoded = key.encode()
-                if not 0 < len(encoded) <= KEY_MAX_BYTES:
-                    raise Unusable(f"a key of {len(encoded)} bytes")
-                keys.append(encoded)
-                continue
-        keys.append(_check(event))
+        if key is None:  # a barrier
+            keys.append(None)
+            continue
+        encoded: bytes = key.encode()
+        if not 0 < len(encoded) <= KEY_MAX_BYTES:
+            raise Unusable(f"{kind}: the key takes {len(encoded)} bytes")
+        keys.append(encoded)
+        if kind == "kv.set":
+            seq, value, ttl_ms, mode = event[FIELDS:_SET_END]
+            if not 0 <= mode <= 2:
+                raise Unusable(f"kv.set: mode is {mode}")
+        elif kind == "kv.cas":
+            seq, _, _, value, ttl_ms = event[FIELDS:_CAS_END]
+        elif kind == "kv.expire":
+            continue
+        else:
+            seq, value, ttl_ms = event[_SEQ], b"J", None
+        if value[:1] not in _TAGS:
+            raise Unusable(f"{kind}: the value has no known tag")
+        if seq is not None and seq < 1:
+            raise Unusable(f"{kind}: seq is {seq}")
+        if ttl_ms is not None and not 0 < ttl_ms <= TTL_MAX_MS:
+            raise Unusable(f"{kind}: ttl_ms is {ttl_ms}")
     clients: list[bytes | None] = []
     for person in batch.header.by:
         client = None if person.client is None else person.client.encode()
@@ -71,32 +76,6 @@ def prepare(batch: Batch) -> Prepared:
             raise Unusable(f"a client id of {len(client)} bytes")
         clients.append(client)
     return Prepared(batch.events, keys, clients)
-
-
-def _check(event: Event) -> bytes | None:
-    """The key of any event as bytes, if the event is usable."""
-    kind = event[KIND]
-    if kind not in KINDS:
-        raise Unusable(f"unknown kind {kind[:80]!r}")
-    problem = problem_of(event, KV_TOPIC)
-    if problem is not None:
-        raise Unusable(problem)
-    if kind == "barrier":
-        return None
-    if kind != "kv.expire" and event[_SEQ] is not None and event[_SEQ] < 1:
-        raise Unusable(f"{kind}: seq is {event[_SEQ]}")
-    at = _VALUE_AT_EVENT.get(kind)
-    if at is not None and event[at][:1] not in (b"J", b"M"):
-        raise Unusable(f"{kind}: the value has no known tag")
-    at = _TTL_AT_EVENT.get(kind)
-    if at is not None and event[at] is not None and not 0 < event[at] <= TTL_MAX_MS:
-        raise Unusable(f"{kind}: ttl_ms is {event[at]}")
-    if kind == "kv.set" and not 0 <= event[FIELDS + 3] <= 2:
-        raise Unusable(f"kv.set: mode is {event[FIELDS + 3]}")
-    key: bytes = event[KEY].encode()
-    if not 0 < len(key) <= KEY_MAX_BYTES:
-        raise Unusable(f"a key of {len(key)} bytes")
-    return key
 
 
 def fold(batch: Prepared, keys: Keyspace, windows: RequestWindows, now_us: int) -> dict[int, Outcome]:
@@ -163,7 +142,7 @@ def _act(event: Sequence[object], key: bytes, keys: Keyspace, now_us: int) -> Ou
     row = keys.get(key)
     version, expires_us = (0, 0) if row is None else HEAD.unpack_from(row)
     if kind == "kv.set":
-        _, _, _, _, _, value, ttl_ms, mode = event[:_SET_FIELDS]
+        _, _, _, _, _, value, ttl_ms, mode = event[:_SET_END]
         if (row is None) != (mode == MODE_ABSENT):
             return Outcome("condition", None, version)
         return Outcome("applied", None, _store(keys, key, value, ttl_ms, now_us))
@@ -180,7 +159,7 @@ def _act(event: Sequence[object], key: bytes, keys: Keyspace, now_us: int) -> Ou
         text = str(number + amount)
         return Outcome("applied", text, keys.put(key, b"J" + text.encode(), expires_us, now_us))
     if kind == "kv.cas":
-        _, _, _, _, _, expected, wanted, value, ttl_ms = event[: FIELDS + 5]
+        _, _, _, _, _, expected, wanted, value, ttl_ms = event[:_CAS_END]
         if not _matches(row, version, expected, wanted):
             return Outcome("condition", None, version)
         return Outcome("applied", None, _store(keys, key, value, ttl_ms, now_us))

@@ -2,11 +2,10 @@
 
 The replica is a pure function of the records, however they are cut into calls of `apply`:
 
-- A batch counts if its writer's number is new (dimint.dedupe.WriterTable). Log time is the running maximum over the
-  batches that count, of the header's `logged_at` or else the record's timestamp, in µs. Batches that do not count leave no
-  trace, so a copy of the log without them gives the same state.
-- A foreign record is a counted dead letter. A batch with an event that this program must not pass over halts the
-  partition before anything of it is applied. A record that cannot be read here stops it too; neither is ever skipped.
+- dimint/log/reading.py says which batches count, and what log time is. Batches that do not count leave no trace, so a
+  copy of the log without them gives the same state.
+- A batch with an event that this program must not pass over halts the partition before anything of it is applied. A
+  record that cannot be read here stops it too; neither is ever skipped.
 - Position, dedupe, digest and outcomes are saved with the data by the same `apply`; a store commits them together.
 
 Side table of a partition: b"m" the fields of Meta as msgpack, b"w" + writer → number and log time µs, and the rows of
@@ -24,13 +23,14 @@ from typing import NamedTuple
 import msgpack
 from xxhash import xxh3_64_digest
 
-from dimint.batch import Header, decode
+from dimint.batch import Batch
 from dimint.dedupe import RequestWindows, WriterRow, WriterTable
 from dimint.door import Found, Outcome
 from dimint.door import Replica as ReplicaState
-from dimint.errors import CorruptRecord, ForeignRecord, UnknownVersion
+from dimint.events import KV_TOPIC
 from dimint.limits import KEY_MAX_BYTES, SCAN_MAX_BYTES
 from dimint.log.port import Record
+from dimint.log.reading import Counted, Halt, Intake, Quarantine
 from dimint.node.fold import Prepared, Unusable, fold, prepare
 from dimint.node.keyspace import Keyspace
 from dimint.node.outcomes import Known, OutcomeRing
@@ -111,12 +111,33 @@ class Replica:
         meta = read_meta(side.get(META))
         if meta is None:
             meta = Meta(start, Fingerprint(generation, -1, b""), 0, 0, 0, -1, 0, 0)
-        self.next_offset, self.log_time_us, self.dead_letters = meta.next_offset, meta.log_time_us, meta.dead_letters
+        self._dead_before = meta.dead_letters
         self._last, self._mark_at, self._mark = meta.fingerprint, meta.mark_at, meta.mark
         self._keys = Keyspace(state, digest=meta.digest, key_count=meta.key_count)
-        self._writers = WriterTable((key[1:], WriterRow(*_WRITER.unpack(row))) for key, row in side.scan(b"w", b"w", 1 << 30))
+        self._intake = Intake(
+            KV_TOPIC,
+            partition,
+            position=meta.next_offset,
+            log_time_us=meta.log_time_us,
+            writers=WriterTable((key[1:], WriterRow(*_WRITER.unpack(row))) for key, row in side.scan(b"w", b"w", 1 << 30)),
+            check=self._check,
+        )
         self._windows = RequestWindows(side.get, lambda prefix, limit: side.scan(prefix, prefix, limit))
         self._ring = OutcomeRing(side)
+
+    @property
+    def next_offset(self) -> int:
+        """Every record below this is applied."""
+        return self._intake.position
+
+    @property
+    def log_time_us(self) -> int:
+        return self._intake.log_time_us
+
+    @property
+    def dead_letters(self) -> int:
+        """Records that were no batches of ours, since the start of the log."""
+        return self._dead_before + self._intake.dead_letters.total()
 
     @property
     def digest(self) -> int:
@@ -134,77 +155,56 @@ class Replica:
         """
         if self.problem is not None:
             return []
-        ready = self._read_ahead(records)
+        taken: list[tuple[Record, Counted | None, Prepared | None]] = []
+        wanted: set[bytes | None] = set()
+        intake = self._intake
+        for record in records:
+            if record.offset < intake.position:
+                continue
+            found = intake.take(record)
+            if isinstance(found, Counted):
+                wanted.update(self._prepared.keys)
+                taken.append((record, found, self._prepared))
+            elif isinstance(found, Halt | Quarantine):
+                text = f"record {record.offset} of {record.topic}/{record.partition}: {found.detail}"
+                self.problem = Problem(text, unreadable=isinstance(found, Quarantine))
+                break
+            else:
+                taken.append((record, None, None))
+        wanted.discard(None)
+        self._keys.prepare(wanted)  # type: ignore[arg-type]
+        return self._fold(taken)
+
+    def _fold(self, taken: Sequence[tuple[Record, Counted | None, Prepared | None]]) -> list[Applied]:
         reported: list[Applied] = []
-        last: Record | None = None
-        for record, header, batch in ready:
-            if header is not None and self._writers.counts(header.writer, header.number):
-                if isinstance(batch, Unusable):
-                    self._halt(record, f"{batch}; upgrade this program", unreadable=False)
-                    break
-                assert batch is not None
-                outcomes = self._count(record, header, batch)
+        before = self._last.offset
+        for record, counted, batch in taken:
+            if counted is not None and batch is not None:
+                outcomes = fold(batch, self._keys, self._windows, counted.log_time_us)
                 if outcomes:
+                    header = counted.header
                     reported.append(Applied(record.offset, header.writer, header.number, outcomes))
-            elif header is None:
-                self.dead_letters += 1
-            before = self._last.offset if last is None else last.offset
+                    self._ring.add(*reported[-1])
             if record.offset // DIGEST_EVERY > before // DIGEST_EVERY:
                 self._mark_at = record.offset - record.offset % DIGEST_EVERY
                 self._mark = self._keys.digest
-            last = record
-            self.next_offset = record.offset + 1
-        if last is not None:
-            self._last = Fingerprint(self._generation, last.offset, xxh3_64_digest(last.value))
+            before = record.offset
+        if taken:
+            self._last = Fingerprint(self._generation, before, xxh3_64_digest(taken[-1][0].value))
             self._save()
         return reported
 
-    def _read_ahead(self, records: Sequence[Record]) -> list[tuple[Record, Header | None, Prepared | Unusable | None]]:
-        """Decode and check, up to a record that this program cannot read, and load the rows of all keys at once.
-
-        A foreign record has no header.
-        """
-        ready: list[tuple[Record, Header | None, Prepared | Unusable | None]] = []
-        wanted: set[bytes | None] = set()
-        for record in records:
-            if record.offset < self.next_offset:
-                continue
-            batch: Prepared | Unusable
-            try:
-                decoded = decode(record.value)
-                batch = prepare(decoded)
-                wanted.update(batch.keys)
-            except Unusable as error:
-                batch = error
-            except ForeignRecord:
-                ready.append((record, None, None))
-                continue
-            except (UnknownVersion, CorruptRecord) as error:
-                self._halt(record, str(error), unreadable=isinstance(error, CorruptRecord))
-                break
-            ready.append((record, decoded.header, batch))
-        wanted.discard(None)
-        self._keys.prepare(wanted)  # type: ignore[arg-type]
-        return ready
-
-    def _count(self, record: Record, header: Header, batch: Prepared) -> dict[int, Outcome]:
-        now_us = (record.timestamp_ns if header.logged_at_ns is None else header.logged_at_ns) // 1000
-        if now_us < self.log_time_us:
-            now_us = self.log_time_us
-        self.log_time_us = now_us
-        self._writers.take(header.writer, header.number, log_time_us=now_us)
-        self._writers.forget(now_us)
-        outcomes = fold(batch, self._keys, self._windows, now_us)
-        if outcomes:
-            self._ring.add(record.offset, header.writer, header.number, outcomes)
-        return outcomes
-
-    def _halt(self, record: Record, why: str, *, unreadable: bool) -> None:
-        self.problem = Problem(f"record {record.offset} of {record.topic}/{record.partition}: {why}", unreadable)
+    def _check(self, batch: Batch) -> str | None:
+        """Called by the intake for each batch that would count."""
+        try:
+            self._prepared = prepare(batch)
+        except Unusable as error:
+            return str(error)
+        return None
 
     def _save(self) -> None:
         changes = self._keys.save(self.log_time_us)
-        for writer, row in self._writers.take_changes():
+        for writer, row in self._intake.writers.take_changes():
             changes[b"w" + writer] = None if row is None else _WRITER.pack(*row)
             if row is None:
                 self._ring.forget([writer])
@@ -265,7 +265,7 @@ class Replica:
 
     def outcomes_of(self, writer: bytes, number: int) -> Known | None:
         """Outcomes of a batch; None if it is not applied yet."""
-        return None if self._writers.counts(writer, number) else self._ring.find(writer, number)
+        return None if self._intake.writers.counts(writer, number) else self._ring.find(writer, number)
 
     def state(self, *, caught_up: bool) -> ReplicaState:
         """What goes into Progress."""

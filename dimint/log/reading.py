@@ -18,7 +18,7 @@ from collections.abc import Callable
 from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
-from dimint.batch import KIND, MAGIC, Event, Header, decode
+from dimint.batch import KIND, MAGIC, Batch, Event, Header, decode
 from dimint.dedupe import WriterTable
 from dimint.errors import CorruptRecord, ForeignRecord, UnknownVersion
 from dimint.events import KINDS, is_critical, problem_of
@@ -70,11 +70,20 @@ _SHAPES_MAX, _SHAPE_MAX_LENGTH = 4096, 32
 class Intake:
     """One partition. `position` is the next offset to be taken, `log_time_us` and `writers` are what a commit restored.
 
+    `check` looks closer at each batch that would count, before it does: a text of what is wrong halts the partition.
+
     After each `take` the owner may call `writers.take_changes()` for what its commit has to store.
     """
 
     def __init__(
-        self, topic: str, partition: int, *, position: int = 0, log_time_us: int = 0, writers: WriterTable | None = None
+        self,
+        topic: str,
+        partition: int,
+        *,
+        position: int = 0,
+        log_time_us: int = 0,
+        writers: WriterTable | None = None,
+        check: Callable[[Batch], str | None] | None = None,
     ) -> None:
         self.topic, self.partition = topic, partition
         self.position = position
@@ -86,25 +95,31 @@ class Intake:
         """Events of unknown kinds passed over; only where unknown kinds are not critical."""
         self._critical = is_critical(topic)
         self._sound = _shape_checker(topic)
+        self._check = check
 
     def take(self, record: Record) -> Taken:
         """Judge one record of this partition; offsets must not go back."""
         offset = record.offset
         assert offset >= self.position, "offsets must not go back"
         try:
-            header, events = decode(record.value)
+            batch = decode(record.value)
         except ForeignRecord as error:
             return self._dead(offset, "framing" if record.value[:4] == MAGIC else "foreign", str(error))
         except UnknownVersion as error:
             return Halt(offset, str(error))
         except CorruptRecord as error:
             return Quarantine(offset, str(error))
+        header, events = batch
         unknown = set(map(_kind_of, events)) - KINDS.keys()
         if unknown and self._critical:
             return Halt(offset, f"unknown kind of event {min(unknown)!r:.100}; upgrade this program")
         for event in events:
             if not self._sound(event):
                 return self._dead(offset, "fields", problem_of(event, self.topic) or "")
+        if self._check is not None and self.writers.counts(header.writer, header.number):
+            problem = self._check(batch)
+            if problem is not None:
+                return Halt(offset, problem)
         self.position = offset + 1
         now_us = (record.timestamp_ns if header.logged_at_ns is None else header.logged_at_ns) // 1000
         if not self.writers.take(header.writer, header.number, log_time_us=max(now_us, self.log_time_us)):
