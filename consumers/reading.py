@@ -5,6 +5,7 @@ then switches CURRENT, and a reader follows at its next call. Every call sees on
 everything that was committed with it. Nothing is created and nothing is waited for.
 """
 
+import contextlib
 import heapq
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -82,7 +83,7 @@ class StatusReader:
         found = {}
         db = self._open()
         if db is not None:
-            with db:
+            with _snapshot(db):
                 for host in host_ids:
                     for _, stored in islice(_newest_first(db, host, 1), 1):
                         found[host] = stored
@@ -94,9 +95,8 @@ class StatusReader:
         if db is None or n <= 0:
             return []
         n = min(n, FETCH_MAX_SAMPLES)
-        with db:
-            found = [stored for _, stored in islice(_newest_first(db, host_id, n), n)]
-        return found[::-1]
+        with _snapshot(db):
+            return [stored for _, stored in islice(_newest_first(db, host_id, n), n)][::-1]
 
     def between(self, host_id: str, from_ns: int, to_ns: int, limit: int = FETCH_MAX_SAMPLES) -> list[StoredSample]:
         """Samples with from_ns ≤ time_ns ≤ to_ns, oldest first: the oldest `limit` of them (at most FETCH_MAX_SAMPLES)."""
@@ -104,16 +104,15 @@ class StatusReader:
         if db is None or limit <= 0:
             return []
         limit = min(limit, FETCH_MAX_SAMPLES)
-        with db:
-            found = [stored for _, stored in islice(_oldest_first(db, host_id, from_ns, to_ns, limit), limit)]
-        return found
+        with _snapshot(db):
+            return [stored for _, stored in islice(_oldest_first(db, host_id, from_ns, to_ns, limit), limit)]
 
     def at(self, host_id: str, time_ns: int) -> StoredSample | None:
         """The last sample taken at or before this time."""
         db = self._open()
         if db is None:
             return None
-        with db:
+        with _snapshot(db):
             found = next(_newest_first(db, host_id, 1, time_ns), None)
         return None if found is None else found[1]
 
@@ -128,7 +127,7 @@ class StatusReader:
         db = self._open()
         if db is None:
             return -1, set()
-        with db:
+        with _snapshot(db):
             now = int(db.execute("select value from meta where name = 'sequence'").get)
             since = sequence if sequence <= now else -1
             changed = {host for (host,) in db.execute("select id from latest where changed > ?", (since,))}
@@ -171,6 +170,13 @@ def open_read_only(path: Path) -> apsw.Connection:
     db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=256)
     db.set_busy_timeout(_BUSY_MS)
     return db
+
+
+@contextlib.contextmanager
+def _snapshot(db: apsw.Connection) -> Iterator[None]:
+    """One read transaction: everything inside sees the same commit."""
+    with db:
+        yield
 
 
 def samples_in_order(db: apsw.Connection, host: str) -> Iterator[Placed]:
