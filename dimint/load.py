@@ -15,7 +15,17 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from dimint.errors import SettingsError
 from dimint.setting_kinds import shown
-from dimint.settings import IGNORED_NAMES, SETTINGS, CommonSettings, build, canonical_name, nearest_name, parse, settings_of
+from dimint.settings import (
+    IGNORED_NAMES,
+    SETTINGS,
+    CommonSettings,
+    build,
+    canonical_name,
+    nearest_name,
+    parse,
+    role_of,
+    settings_of,
+)
 
 __all__ = ["CONFIG_MAX_BYTES", "ENVIRONMENT_PREFIX", "load", "read_config"]
 
@@ -50,9 +60,8 @@ def load(
         raw.update(_from_config(str(path), read_config(str(path)), errors, notice))
     raw.update(_from_environment(environ, errors))
     raw.update(_from_flags(flags, errors))
-    role = cls.__name__.removesuffix("Settings").lower()
     values: dict[str, Any] = {}
-    for row in settings_of(role):
+    for row in settings_of(role_of(cls)):
         values[row.name] = row.default
         if row.name in raw:
             try:

@@ -36,6 +36,7 @@ __all__ = [
     "is_loopback",
     "nearest_name",
     "parse",
+    "role_of",
     "settings_of",
 ]
 
@@ -59,8 +60,8 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     # the key-value store
     _row("port_for_client", "port", 5556, _LOG, "Port of the overlord's door for clients; 0 = any free one."),
     _row("port_for_node", "port", 5557, _LOG, "Port of the overlord's door for nodes; 0 = any free one."),
-    _row("hash_range", "int", None, _ALL, "Hash slots of a new log (10000); of an old one what it must have.", low=1, high=HASH_RANGE_MAX),
-    _row("partitions", "int", None, _ALL, "Key-value partitions of a new log (8); of an old one what it must have.", low=1, high=PARTITIONS_MAX),
+    _row("hash_range", "int", None, _ALL, "Hash slots that the log must have; a new one gets 10000.", low=1, high=HASH_RANGE_MAX),
+    _row("partitions", "int", None, _ALL, "Partitions that the log must have; a new one gets 8.", low=1, high=PARTITIONS_MAX),
     _row("max_slave_count", "int", 2, _LOG, "Most slaves of one master node.", low=0, high=100),
     _row("heartbeat", "float", 2.0, _DOORS, "Time between two heartbeat events.", unit="s", low=0.1, high=3600),
     _row("bind", "host", "127.0.0.1", _DOORS, "Address that the ZeroMQ doors listen on."),
@@ -217,15 +218,10 @@ AnySettings: TypeAlias = (
 )
 Settings = TypeVar("Settings", bound=CommonSettings)
 
-_CLASSES: Final[Mapping[type[CommonSettings], str]] = {
-    ToolSettings: "tool",
-    OverlordSettings: "overlord",
-    NodeSettings: "node",
-    ConsumerSettings: "consumer",
-    WebSettings: "web",
-    AgentSettings: "agent",
-    UpSettings: "up",
-}
+
+def role_of(cls: type[CommonSettings]) -> str:
+    """The role that a settings class is for."""
+    return cls.__name__.removesuffix("Settings").lower()
 
 
 def settings_of(role: str) -> tuple[Setting, ...]:
