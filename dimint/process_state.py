@@ -10,6 +10,8 @@ from typing import Any, Final, NamedTuple
 
 import psutil
 
+from dimint.errors import DimintError, SettingsError
+
 __all__ = [
     "PROCESS_NAME",
     "ProcessState",
@@ -20,6 +22,7 @@ __all__ = [
     "program_command",
     "programs",
     "set_process_name",
+    "stop_program",
 ]
 
 PROCESS_NAME: Final = "dimint"
@@ -143,3 +146,29 @@ def program_command() -> list[str]:
     if os.path.basename(script) in PROGRAMS and os.path.isfile(script):
         return [sys.executable, script]
     return [sys.executable, "-m", "dimint"]
+
+
+def stop_program(pid: int, timeout_s: float = 15.0) -> None:
+    """Ask a dimint program to end and wait until it is gone.
+
+    Raises SettingsError if `pid` is none (also when the number now belongs to another program) or is somebody else's,
+    DimintError if it does not end in time.
+    """
+    try:
+        process = psutil.Process(pid)
+        created = process.create_time()
+        if _program(process) is None:
+            raise SettingsError(f"{pid} is not a dimint process", hint="dimint overlord list shows them")
+        if process.create_time() != created or pid == os.getpid():
+            raise SettingsError(f"{pid} is not a dimint process any more")
+        process.terminate()  # psutil checks that the pid has not been given to another process
+        process.wait(timeout_s)
+    except psutil.NoSuchProcess:
+        if not psutil.pid_exists(pid):
+            raise SettingsError(f"there is no process {pid}") from None
+    except (ValueError, OverflowError):
+        raise SettingsError(f"{pid} is not a pid") from None
+    except psutil.AccessDenied:
+        raise SettingsError(f"process {pid} belongs to another user") from None
+    except psutil.TimeoutExpired:
+        raise DimintError(f"process {pid} did not end within {timeout_s:g} s", hint=f"kill -9 {pid} ends it at once") from None

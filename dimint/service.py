@@ -1,13 +1,21 @@
 """The only owner of threads and signals: one Service a process.
 
 A process object has `run()`, which blocks until it is done or stopped, and `stop()`, which may be called from any thread
-and more than once. `Service.run(process)` runs it on a thread of its own while the main thread waits for what may end
-the process:
+and more than once. A program is a function that opens what it needs and gives its process object to `Service.run`; it
+works on one thread from beginning to end, so that sockets and databases stay with the thread that made them:
 
-    SIGINT or SIGTERM      stop everything, exit code 0; a second one ends at once, code 130
+    def run(settings: OverlordSettings, service: Service) -> None:
+        with open_log(…) as log:
+            service.run(Overlord(settings, log))
+
+    raise SystemExit(Service("overlord").main(lambda service: run(settings, service)))
+
+The main thread meanwhile waits for what may end the process:
+
+    SIGINT or SIGTERM      stop everything, exit code 0; a second Ctrl-C ends at once, code 130
     the parent is gone     the pipe that it left to us is at its end: stop everything within PARENT_GONE_S
-    an exception anywhere  one line, the traceback in the log, stop everything, exit code 1
-    `run` returned         stop everything, exit code 0
+    an exception anywhere  one line, the traceback in the log, stop everything, exit code 1 (2 for SettingsError)
+    the program returned   stop everything, exit code 0
 
 Whoever does not stop in time is named, with every thread's stack in the log, and the process ends anyway.
 """
@@ -22,7 +30,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Final, Protocol
 
 from dimint.errors import DimintError, SettingsError
@@ -64,19 +72,17 @@ def spawn_thread(name: str, target: Callable[[], None]) -> threading.Thread:
 
 
 class Service:
-    """Threads, signals and the end of one process. One a process, made and run on the main thread.
+    """Threads, signals and the end of one process. One a process, made on the main thread.
 
-    >>> import dimint.service
-    >>> with Service("example") as service:          # doctest: +SKIP
-    ...     service.run(process)
-    >>> raise SystemExit(service.exit_code)          # doctest: +SKIP
+    `stop_s` is how long everything may take to stop.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, stop_s: float = STOP_S) -> None:
         self.name = name
         self.stopping = threading.Event()
         """Set as soon as the process is to end: waits use it instead of sleeping."""
         self.exit_code = EXIT_OK
+        self._stop_s = stop_s
         self._processes: list[Process] = []
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
@@ -85,55 +91,52 @@ class Service:
         os.set_blocking(self._wake_write, False)
         self._parent_fd = _inherited_fd(PARENT_FD)
         self._ready_fd = _inherited_fd(READY_FD)
-        self._previous: dict[int, object] = {}
-        self._previous_hook = threading.excepthook
         self._deadline: float | None = None
 
-    # --- the main thread's side -------------------------------------------------------------------------------------
-    def __enter__(self) -> "Service":
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._on_signal)
-        threading.excepthook = self._on_thread_exception
-        return self
+    def main(self, program: "Callable[[Service], None]") -> int:
+        """Run a program to its end; the exit code. Blocks the main thread."""
+        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        hook, threading.excepthook = threading.excepthook, self._on_thread_exception
+        try:
+            self.spawn("main", self._ending_with(lambda: program(self)))
+            self._wait()
+            self._end()
+        finally:
+            threading.excepthook = hook
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+            for fd in (self._wake_read, self._wake_write, self._parent_fd, self._ready_fd):
+                if fd is not None:
+                    os.close(fd)
+            self._parent_fd = self._ready_fd = None
+        return self.exit_code
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> bool:
-        if error is not None and not isinstance(error, (SystemExit, GeneratorExit)):
-            self.fail(error)
-            error = None
-        self._end()
-        threading.excepthook = self._previous_hook
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
-        for fd in (self._wake_read, self._wake_write, self._parent_fd, self._ready_fd):
-            if fd is not None:
-                os.close(fd)
-        self._parent_fd = self._ready_fd = None
-        return error is None
-
+    # --- the program's side -----------------------------------------------------------------------------------------
     def run(self, *processes: Process) -> None:
-        """Run process objects, each on its own thread, until one is done or the whole is stopped; then stop all.
+        """Run process objects until one is done or the whole is stopped, then stop all; returns when all have returned.
 
-        Later ones are stopped first. Returns when all have returned; what they raised is reported, not raised again.
+        The first runs on this thread, each other one on a thread of its own. Later ones are stopped first. What the
+        first one raises is raised here, what another one raises ends the process as any exception does.
         """
-        for process in processes:
-            with self._lock:
-                self._processes.append(process)
-            self.spawn(type(process).__name__, self._runner(process))
-        self._wait()
-        self._end()
-
-    def wait(self) -> None:
-        """Block the main thread until the process is to end, for those who only have spawned threads."""
-        self._wait()
-        self._end()
+        with self._lock:
+            self._processes += processes
+        try:
+            others = [self.spawn(type(process).__name__, self._ending_with(process.run)) for process in processes[1:]]
+            if self.stopping.is_set():
+                self._stop_all(list(processes))
+            self._ending_with(processes[0].run)()
+        finally:
+            self._stop_all(list(reversed(processes)))
+        for thread in others:
+            thread.join()
 
     # --- any thread's side ------------------------------------------------------------------------------------------
     def spawn(self, name: str, target: Callable[[], None]) -> threading.Thread:
         """Start a thread that is joined at the end. It must return soon after `stopping` is set."""
         thread = threading.Thread(target=target, name=f"{self.name}-{name}")
         with self._lock:
+            thread.start()
             self._threads = [known for known in self._threads if known.is_alive()] + [thread]
-        thread.start()
         return thread
 
     def ready(self) -> None:
@@ -160,14 +163,14 @@ class Service:
         self.stop()
 
     # --- inside -----------------------------------------------------------------------------------------------------
-    def _runner(self, process: Process) -> Callable[[], None]:
-        def run_process() -> None:
+    def _ending_with(self, work: Callable[[], None]) -> Callable[[], None]:
+        def end_with_it() -> None:
             try:
-                process.run()
+                work()
             finally:
                 self.stop()
 
-        return run_process
+        return end_with_it
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._signals += 1
@@ -211,7 +214,7 @@ class Service:
     def _end(self) -> None:
         """Stop what runs, join it, and end the process by force if that takes too long. Idempotent."""
         self.stopping.set()
-        deadline = self._deadline or time.monotonic() + STOP_S
+        deadline = self._deadline or time.monotonic() + self._stop_s
         with self._lock:
             processes, self._processes = self._processes[::-1], []
         stopper = threading.Thread(target=self._stop_all, args=(processes,), name=f"{self.name}-stop", daemon=True)
@@ -233,6 +236,9 @@ class Service:
         with self._lock:
             threads, self._threads = self._threads[::-1], []
         yield from threads
+        for thread in threading.enumerate():  # those of libraries, which their owners should have closed
+            if thread is not threading.current_thread() and not thread.daemon:
+                yield thread
 
     def _force(self, thread: threading.Thread) -> None:
         log.critical("%s did not stop in time: ending by force", thread.name)

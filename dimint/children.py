@@ -1,0 +1,222 @@
+"""Child processes: started by exec, watched, started again, stopped. The only owner of them.
+
+A child gets three things: its log file as stdout and stderr, the reading end of a pipe that ends with its parent
+(PARENT_FD), and the writing end of one on which it says once whether it is ready (READY_FD).
+"""
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from dimint.errors import DimintError, SettingsError
+from dimint.logs import BACKGROUND, open_log_file
+from dimint.restarts import DEATHS_MAX, DEATHS_WITHIN_S, Restarts
+from dimint.service import EXIT_SETTINGS, PARENT_FD, READY_FD
+
+__all__ = ["Child", "ChildFailed", "ChildSpec", "Supervisor", "start_in_background"]
+
+LOOK_S: Final = 0.05
+STOP_CHILD_S: Final = 8.0
+"""After this a child that does not end is killed."""
+
+log = logging.getLogger("dimint")
+
+
+class ChildFailed(DimintError):
+    """A child process ended and cannot be started again."""
+
+
+class ChildSpec(NamedTuple):
+    """What to run. `essential_first`: the next ones are started when this one says that it is ready."""
+
+    name: str
+    command: tuple[str, ...]
+    log_path: Path
+    environment: Mapping[str, str] = {}
+    essential_first: bool = False
+
+
+class Child:
+    """One started process. Belongs to one thread."""
+
+    def __init__(self, spec: ChildSpec, *, parent_fd: int | None = None, own_session: bool = False) -> None:
+        self.spec = spec
+        self.said = ""
+        """`ready`, `error: …` or nothing yet."""
+        ready_read, ready_write = os.pipe()
+        log_fd = -1
+        try:
+            log_fd = open_log_file(spec.log_path)
+            environment = {**os.environ, **spec.environment, READY_FD: str(ready_write), BACKGROUND: str(spec.log_path)}
+            inherited = [ready_write]
+            if parent_fd is not None:
+                environment[PARENT_FD] = str(parent_fd)
+                inherited.append(parent_fd)
+            self.process = subprocess.Popen(
+                spec.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log_fd,
+                stderr=log_fd,
+                env=environment,
+                pass_fds=inherited,
+                start_new_session=own_session,
+                process_group=None if own_session else 0,  # Ctrl-C is for the parent, which stops its children in order
+            )
+        except OSError as error:
+            os.close(ready_read)
+            raise ChildFailed(f"cannot start {spec.name}: {error}") from error
+        finally:
+            os.close(ready_write)
+            if log_fd >= 0:
+                os.close(log_fd)
+        self._ready_fd: int | None = ready_read
+        os.set_blocking(ready_read, False)
+        self.pid = self.process.pid
+
+    def ended(self) -> int | None:
+        """Exit status (negative: minus the signal's number), None while it runs."""
+        return self.process.poll()
+
+    def listen(self, timeout_s: float = 0.0) -> str:
+        """What the child said of itself so far."""
+        if self._ready_fd is not None:
+            poll = select.poll()
+            poll.register(self._ready_fd, select.POLLIN)
+            if poll.poll(timeout_s * 1000):
+                with contextlib.suppress(BlockingIOError):
+                    text = os.read(self._ready_fd, 4096).decode("utf-8", "replace").strip()
+                    self.said = self.said or text
+                    self._forget_pipe()
+        return self.said
+
+    def stop(self, timeout_s: float = STOP_CHILD_S) -> None:
+        """End it: politely, then for good."""
+        if self.ended() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                log.error("%s (%d) did not stop in %g s: killed", self.spec.name, self.pid, timeout_s)
+                self.process.kill()
+                self.process.wait()
+        self._forget_pipe()
+
+    def close(self) -> None:
+        """Forget it; a process that runs goes on."""
+        self._forget_pipe()
+        if self.process.returncode is None:
+            self.process.returncode = 0  # it is not ours to wait for any more, and Popen would warn
+
+    def _forget_pipe(self) -> None:
+        fd, self._ready_fd = self._ready_fd, None
+        if fd is not None:
+            os.close(fd)
+
+
+class Supervisor:
+    """Runs children until it is stopped; a dead one is started again, by the rule of dimint/restarts.py.
+
+    A process object (see dimint/service.py). `run` raises ChildFailed, or SettingsError with the child's own line, when
+    a child cannot be kept up; all others are stopped then too, in reverse order. If this process dies, however, the
+    children end by themselves.
+    """
+
+    def __init__(self, specs: Sequence[ChildSpec]) -> None:
+        self._specs = specs
+        self._stopping = threading.Event()
+        self._children: dict[str, Child] = {}
+        self._restarts = {spec.name: Restarts() for spec in specs}
+        self._due: dict[str, float] = {}
+
+    def run(self) -> None:
+        parent_read, parent_write = os.pipe()
+        try:
+            self._start_all(parent_read)
+            while not self._stopping.wait(LOOK_S):
+                self._look(parent_read)
+        finally:
+            for spec in reversed(self._specs):
+                if spec.name in self._children:
+                    self._children[spec.name].stop()
+            os.close(parent_read)
+            os.close(parent_write)
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def pids(self) -> dict[str, int]:
+        """Name → pid of the children that were started. From any thread."""
+        return {name: child.pid for name, child in list(self._children.items())}
+
+    def _start_all(self, parent_fd: int) -> None:
+        for spec in self._specs:
+            if self._stopping.is_set():
+                return
+            self._start(spec, parent_fd)
+            while spec.essential_first and not self._stopping.is_set() and self._children[spec.name].listen(LOOK_S) != "ready":
+                self._look(parent_fd)
+
+    def _start(self, spec: ChildSpec, parent_fd: int) -> None:
+        self._children[spec.name] = Child(spec, parent_fd=parent_fd)
+        log.info("started %s, pid %d", spec.name, self._children[spec.name].pid)
+
+    def _look(self, parent_fd: int) -> None:
+        now = time.monotonic()
+        for spec in self._specs:
+            child = self._children.get(spec.name)
+            if child is None:
+                continue
+            if spec.name in self._due:
+                if now >= self._due[spec.name]:
+                    del self._due[spec.name]
+                    self._start(spec, parent_fd)
+                continue
+            said = child.listen()
+            status = child.ended()
+            if status is not None:
+                self._due[spec.name] = now + self._pause(child, status, said or child.listen(), now)
+
+    def _pause(self, child: Child, status: int, said: str, now: float) -> float:
+        """Seconds until the dead child is started again; raises when it is not to be."""
+        name, said_error = child.spec.name, said.removeprefix("error: ")
+        if status == EXIT_SETTINGS:
+            raise SettingsError(f"{name}: {said_error}" if said_error != "ready" and said else f"{name} refused its settings")
+        what = f"was killed by signal {-status}" if status < 0 else f"ended with code {status}"
+        reason = f": {said_error}" if said.startswith("error: ") else ""
+        pause = self._restarts[name].died(now)
+        if pause is None:
+            raise ChildFailed(
+                f"{name} {what}{reason}, the {DEATHS_MAX}th time within {DEATHS_WITHIN_S:g} s", hint=f"see {child.spec.log_path}"
+            )
+        log.warning("%s (%d) %s%s; starting it again", name, child.pid, what, reason)
+        return pause
+
+
+def start_in_background(spec: ChildSpec, timeout_s: float = 30.0) -> int:
+    """Start a process that outlives this one; its pid, once it said that it is ready.
+
+    Raises SettingsError or ChildFailed with its own line if it ended before; it is stopped if it says nothing in time.
+    """
+    child = Child(spec, own_session=True)
+    deadline = time.monotonic() + timeout_s
+    while child.listen(LOOK_S) != "ready":
+        status = child.ended()
+        if status is not None:
+            said = child.listen().removeprefix("error: ") or f"ended with code {status}"
+            child.close()
+            if status == EXIT_SETTINGS:
+                raise SettingsError(said)
+            raise ChildFailed(said, hint=f"see {spec.log_path}")
+        if time.monotonic() > deadline:
+            child.stop()
+            raise ChildFailed(f"{spec.name} was not ready within {timeout_s:g} s", hint=f"see {spec.log_path}")
+    child.close()
+    return child.pid
