@@ -42,7 +42,7 @@ def host_state(host: Host, zone: tzinfo, *, with_data: bool) -> dict[str, Any]:
         data = [_entry(sample, zone) for sample in host.samples]
     else:
         data = [{"gpu_data": {}, "timestamp": compact(host.newest.time_ns, zone)}]
-    state = {"data": data, "ip_address": host.ip, "status": str(host.status)}
+    state: dict[str, Any] = {"data": data, "ip_address": host.ip, "status": str(host.status)}
     if host.simulated:
         state["simulated"] = True
     return state

@@ -46,8 +46,8 @@ def status_view(hosts: Iterable[Host], style: TerminalStyle) -> str:
         if host.status is Status.RUNNING:
             label = _name(host, host_columns)
             for gpu, cell in _gpu_cells(host.newest, gpu_columns):
-                used, total = _number(gpu and gpu.used_mib, 6), _number(gpu and gpu.total_mib, 6)
-                util, heat = _number(gpu and gpu.util_pct, 6), _number(gpu and gpu.temperature_c, 4)
+                used, total = _number(gpu.used_mib if gpu else None, 6), _number(gpu.total_mib if gpu else None, 6)
+                util, heat = _number(gpu.util_pct if gpu else None, 6), _number(gpu.temperature_c if gpu else None, 4)
                 lines.append(f"|{label}|{cell}| {used} / {total} |{util} %|{heat} °C|")
                 label = " " * host_columns
         else:
@@ -66,7 +66,7 @@ def gpu_table_view(hosts: Iterable[Host], style: TerminalStyle) -> str:
         if host.status is Status.RUNNING:
             label = _name(host, host_columns)
             for gpu, cell in _gpu_cells(host.newest, gpu_columns):
-                used, total = _number(gpu and gpu.used_mib, 7), _number(gpu and gpu.total_mib, 7)
+                used, total = _number(gpu.used_mib if gpu else None, 7), _number(gpu.total_mib if gpu else None, 7)
                 lines.append(f"|{label}|{cell}| {used} / {total} |")
                 label = " " * host_columns
         else:

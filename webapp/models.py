@@ -7,7 +7,7 @@ as the field says; None always means "not available".
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Fleet", "Gpu", "Host", "Process", "Sampled", "Status"]
+__all__ = ["Gpu", "Host", "Process", "Sampled", "Status"]
 
 
 class Status(StrEnum):
@@ -81,7 +81,11 @@ class Sampled:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One host with its newest samples, oldest first. `name` is unique among the hosts of a Fleet."""
+    """One host with its newest samples, oldest first. `name` is unique among the hosts.
+
+    `heard_ns` is when it was last heard by our clocks, None if it never sent a sample. `trends` has, for each GPU of the
+    newest sample, its utilisation over the last minutes in even steps.
+    """
 
     id: str
     name: str
@@ -89,23 +93,11 @@ class Host:
     status: Status
     simulated: bool
     samples: tuple[Sampled, ...]
-    silent_s: float | None
+    heard_ns: int | None
     facts: str
+    trends: tuple[tuple[int | None, ...], ...] = ()
 
     @property
     def newest(self) -> Sampled | None:
         """The last sample, whatever the status; None if the host never reported one."""
         return self.samples[-1] if self.samples else None
-
-
-@dataclass(frozen=True, slots=True)
-class Fleet:
-    """One page of hosts. `pages` ≥ 1; `page` 0 = all of them; `total` counts the hosts of all pages."""
-
-    hosts: tuple[Host, ...]
-    page: int
-    pages: int
-    total: int
-    counts: tuple[int, int, int]
-    version: int
-    now_ns: int

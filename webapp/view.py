@@ -10,7 +10,7 @@ from typing import Any
 from dimint.limits import GPUS_MAX, PROCESSES_MAX
 from dimint.webapp.models import Gpu, Host, Process, Sampled, Status
 
-__all__ = ["host_view", "ordered", "paged", "sampled", "status_of", "unique_names"]
+__all__ = ["host_view", "ordered", "paged", "sampled", "status_of", "thinned"]
 
 _MIB = 1 << 20
 _LARGEST = 1 << 63
@@ -42,37 +42,31 @@ def sampled(time_ns: int, sample: Mapping[str, Any]) -> Sampled:
 
 
 def host_view(
-    host_id: str, name: str, ip: str, facts: Mapping[str, Any], status: Status, silent_s: float | None, samples: Iterable[Sampled]
+    host_id: str,
+    name: str,
+    ip: str,
+    facts: Mapping[str, Any],
+    status: Status,
+    heard_ns: int | None,
+    samples: Iterable[Sampled],
+    trends: tuple[tuple[int | None, ...], ...] = (),
 ) -> Host:
     """One host with its newest samples, oldest first."""
-    return Host(
-        id=host_id,
-        name=name,
-        ip=ip,
-        status=status,
-        simulated=facts.get("simulated") is True,
-        samples=tuple(samples),
-        silent_s=silent_s,
-        facts=_facts_line(facts),
-    )
+    simulated = facts.get("simulated") is True
+    return Host(host_id, name, ip, status, simulated, tuple(samples), heard_ns, _facts_line(facts), trends)
 
 
-def unique_names(named: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Host id → name with which it is shown and asked for; `named` is (id, given name) in the order of arrival.
-
-    Of two hosts with one name the later gets `_` and the beginning of its id, so that a map by name loses none.
-    """
-    names: dict[str, str] = {}
-    taken: set[str] = set()
-    for host_id, given in named:
-        name = given or host_id
-        if name in taken:
-            name = f"{name}_{host_id[:8]}"
-            if name in taken:
-                name = f"{given}_{host_id}"
-        taken.add(name)
-        names[host_id] = name
-    return names
+def thinned(samples: Sequence[Sampled], interval_s: float, most: int) -> Sequence[Sampled]:
+    """The newest `most` of these samples (oldest first) that are at least `interval_s` apart, counted from the newest."""
+    if interval_s <= 0:
+        return samples[-most:]
+    kept: list[Sampled] = []
+    for sample in reversed(samples):
+        if not kept or kept[-1].time_ns - sample.time_ns >= interval_s * 1e9:
+            kept.append(sample)
+            if len(kept) == most:
+                break
+    return kept[::-1]
 
 
 def ordered(hosts: Iterable[Host], by: str) -> list[Host]:

@@ -1,0 +1,90 @@
+"""Status tables in memory, with hosts that tests and benchmarks make up: what the pages read, without a consumer."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from dimint.consumers.names import clean_name
+from dimint.consumers.rows import HostRow, StoredSample
+from tests.support.hosts import MIB, cpu, gpu, sample
+
+__all__ = ["MemoryTables", "busy_sample", "host_id"]
+
+
+def host_id(number: int) -> str:
+    """The id of a made-up host."""
+    return f"{number:032x}"
+
+
+class MemoryTables:
+    """The read side of the status tables over dicts; `put` and `register` are what a consumer would commit."""
+
+    def __init__(self) -> None:
+        self._hosts: dict[str, HostRow] = {}
+        self._samples: dict[str, list[StoredSample]] = {}
+        self._changed: dict[str, int] = {}
+        self._sequence = 0
+
+    def register(self, host: str, name: str, ip: str = "10.0.0.1", **facts: Any) -> None:
+        simulated = facts.get("simulated") is True
+        self._sequence += 1
+        self._changed[host] = self._sequence
+        self._hosts[host] = HostRow(host, clean_name(name), ip, facts, simulated, 1, None, None, None, name)
+
+    def put(self, host: str, time_ns: int, content: dict[str, Any], received_ns: int | None = None) -> None:
+        received = time_ns if received_ns is None else received_ns
+        self._sequence += 1
+        self._changed[host] = self._sequence
+        samples = self._samples.setdefault(host, [])
+        samples.append(StoredSample(time_ns, received, b"run", len(samples) + 1, content))
+        row = self._hosts[host]
+        self._hosts[host] = row._replace(
+            first_sample_ns=row.first_sample_ns or time_ns, last_sample_ns=time_ns, received_ns=received
+        )
+
+    def hosts(self) -> list[HostRow]:
+        return sorted(self._hosts.values(), key=lambda row: (row.name, row.id))
+
+    def host(self, id_or_name: str) -> HostRow | None:
+        wanted = clean_name(id_or_name)
+        return next((row for row in self._hosts.values() if id_or_name == row.id or wanted == row.name), None)
+
+    def latest(self, host_ids: Iterable[str]) -> dict[str, StoredSample]:
+        return {host: self._samples[host][-1] for host in host_ids if self._samples.get(host)}
+
+    def last(self, host_id: str, n: int) -> list[StoredSample]:
+        return self._samples.get(host_id, [])[-n:]
+
+    def between(self, host_id: str, from_ns: int, to_ns: int) -> list[StoredSample]:
+        return [stored for stored in self._samples.get(host_id, ()) if from_ns <= stored.time_ns <= to_ns]
+
+    def version(self) -> int:
+        return self._sequence
+
+    def changed_since(self, sequence: int) -> tuple[int, set[str]]:
+        return self._sequence, {host for host, at in self._changed.items() if at > sequence}
+
+    def close(self) -> None:
+        pass
+
+
+_USERS = ("alice", "bob", "chen", "dana", "eve")
+_PROGRAMS = ("/opt/conda/bin/python", "/usr/bin/python3.11", "train_llm", "/usr/lib/xorg/Xorg", "tritonserver")
+
+
+def busy_sample(number: int, tick: int, gpus: int) -> dict[str, Any]:
+    """A believable sample: some GPUs work, some idle; the same arguments give the same sample."""
+    cards, processes = [], []
+    for index in range(gpus):
+        mix = (number * 7919 + index * 104_729) % 97
+        idle = mix % 4 == 0
+        wave = (tick * (3 + mix % 5) + mix * 11) % 40
+        util = 0 if idle else min(100, 55 + mix % 40 + (wave - 20) // 3)
+        used = 4 if idle else 20_000 + (mix * 613) % 58_000
+        card = gpu(index, "NVIDIA H100 80GB HBM3" if number % 2 else "GeForce GTX 1080 Ti", used, 81_559, util, 34 + util // 3)
+        cards.append(card | {"p_mW": (70 + util * 5) * 1000, "p_lim_mW": 700_000})
+        for part in range(0 if idle else 1 + mix % 2):
+            processes.append({
+                "g": index, "pid": 1000 + number * 100 + index * 10 + part, "name": _PROGRAMS[(mix + part) % 5],
+                "user": _USERS[(number + mix) % 5], "mem": used // (1 + mix % 2) * MIB,
+            })  # fmt: skip
+    return sample(cards, processes, **cpu(5 + (number * 13 + tick) % 80))

@@ -1,0 +1,144 @@
+"""The Sanic application: its factory, what guards every request, and how errors are answered."""
+
+import logging
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import tzinfo
+from itertools import count
+from typing import Final
+
+from sanic import Request, Sanic
+from sanic.exceptions import MethodNotAllowed, NotFound, SanicException
+from sanic.response import BaseHTTPResponse, HTTPResponse, empty, html
+
+from dimint.clock import Clock
+from dimint.limits import HTTP_BODY_MAX_BYTES
+from dimint.settings import WebSettings
+from dimint.webapp.access import allows_address, allows_host
+from dimint.webapp.as_html import message_page
+from dimint.webapp.as_json import error_body
+from dimint.webapp.as_terminal import TerminalStyle
+from dimint.webapp.board import Board, BoardRules, Tables
+from dimint.webapp.cards import PageStyle
+from dimint.webapp.feed import Feed
+from dimint.webapp.routes import pages, service, states, stream
+from dimint.webapp.routes.states import json_answer
+from dimint.webapp.site import App, Site
+from dimint.webapp.static_files import load_static_files
+from dimint.webapp.times import DateOrder
+
+__all__ = ["Surroundings", "create_app"]
+
+REQUEST_S: Final = 20
+"""A request must be there this long after its first byte."""
+RESPONSE_S: Final = 30
+"""An answer must make progress; above the beat of streams."""
+
+_HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+_numbers = count(1)
+log = logging.getLogger("dimint.webapp")
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the program finds around it: its zone, the names it is known under, names given to addresses."""
+
+    zone: tzinfo
+    own_names: Collection[str] = ()
+    ip2name: tuple[tuple[str, str], ...] = ()
+
+
+def create_app(reader: Tables, settings: WebSettings, clock: Clock, around: Surroundings) -> App:
+    """An application over these tables. It owns the reader from now on and closes it when the server stops."""
+    app: App = Sanic(f"dimint-web-{next(_numbers)}", configure_logging=False)
+    app.config.update(
+        ACCESS_LOG=False,
+        MOTD=False,
+        KEEP_ALIVE_TIMEOUT=60,
+        REQUEST_TIMEOUT=REQUEST_S,
+        RESPONSE_TIMEOUT=RESPONSE_S,
+        REQUEST_MAX_SIZE=HTTP_BODY_MAX_BYTES,
+        GRACEFUL_SHUTDOWN_TIMEOUT=2.0,
+    )
+    rules = BoardRules(settings.down_threshold, settings.order, settings.save_interval, dict(around.ip2name))
+    order = DateOrder(settings.date_order)
+    site = Site(
+        feed=Feed(Board(reader, rules, clock)),
+        clock=clock,
+        page_style=PageStyle(around.zone, settings.page_title, settings.page_description, order),
+        terminal_style=TerminalStyle(around.zone, settings.term_width, order),
+        hosts_per_page=settings.page_size,
+        static=load_static_files(),
+        boot=f"{clock.time_ns():x}",
+    )
+    for group in (pages, states, stream, service):
+        group.add_routes(app, site)
+    _guard(app, settings, around.own_names)
+    _answer_errors(app, site)
+
+    async def start(_app: App) -> None:
+        site.feed.start()
+
+    async def stop(_app: App) -> None:
+        await site.feed.stop()
+
+    app.register_listener(start, "before_server_start")
+    app.register_listener(stop, "before_server_stop")
+    return app
+
+
+def _guard(app: App, settings: WebSettings, own_names: Collection[str]) -> None:
+    pattern = re.compile(settings.network_filter) if settings.network_filter else None
+    names = {name.lower().removesuffix(".") for name in (*own_names, settings.http_bind)}
+
+    async def check(request: Request) -> HTTPResponse | None:
+        if not allows_host(request.headers.get("host", ""), names):
+            return json_answer(error_body(400, "this server is not known under that name"), 400)
+        if not request.path.startswith(service.HEALTH_PREFIX) and not allows_address(request.ip, pattern):
+            # scripts look into the body, where the status is; browsers get a real one
+            return json_answer(error_body(403, "forbidden"), 200 if request.path.startswith("/states") else 403)
+        return None
+
+    async def finish(_request: Request, response: BaseHTTPResponse) -> None:
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers.setdefault("Cache-Control", "no-store")
+
+    app.register_middleware(check, "request")
+    app.register_middleware(finish, "response")
+
+
+def _answer_errors(app: App, site: Site) -> None:
+    async def answer(request: Request, error: Exception) -> HTTPResponse:
+        if isinstance(error, MethodNotAllowed):
+            allowed = {"Allow": ", ".join(sorted({*error.headers.get("Allow", "").split(", "), "OPTIONS"} - {""}))}
+            if request.method == "OPTIONS":
+                return empty(204, headers=allowed)
+            response = json_answer(error_body(405, "method not allowed"), 405)
+            response.headers.update(allowed)
+            return response
+        status, message = _describe(error)
+        if status >= 500:
+            log.error("%s %r failed", request.method, request.path[:200], exc_info=error)
+        if "text/html" in (request.headers.get("accept") or ""):
+            return html(message_page(site.page_style, message, f"error {status}"), status=status)
+        return json_answer(error_body(status, message), status)
+
+    app.error_handler.add(Exception, answer)
+
+
+def _describe(error: Exception) -> tuple[int, str]:
+    """Status and message of an error, without anything of its inside."""
+    if isinstance(error, NotFound):
+        return 404, "not found"
+    if isinstance(error, SanicException) and error.status_code < 500:
+        return error.status_code, str(error)[:200] or "bad request"
+    return 500, "internal error"

@@ -1,0 +1,1 @@
+"""DiMint: the web app's routes, one module a group. Each has `add_routes(app, site)`."""

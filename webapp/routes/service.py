@@ -1,0 +1,37 @@
+"""Health, readiness and the static files."""
+
+from sanic import Request
+from sanic.response import HTTPResponse, raw, text
+
+from dimint.webapp.as_json import error_body
+from dimint.webapp.routes.states import json_answer
+from dimint.webapp.site import App, Site
+
+__all__ = ["HEALTH_PREFIX", "add_routes"]
+
+HEALTH_PREFIX = "/-/"
+
+
+def add_routes(app: App, site: Site) -> None:
+    async def healthy(_request: Request) -> HTTPResponse:
+        return text("healthy\n")
+
+    async def ready(_request: Request) -> HTTPResponse:
+        problem = site.feed.problem
+        if problem is not None:
+            return json_answer(error_body(503, problem), 503)
+        await site.feed.current()
+        return text("ready\n")
+
+    async def static(request: Request, name: str) -> HTTPResponse:
+        file = site.static.get(name)
+        if file is None:
+            return json_answer(error_body(404, "not found"), 404)
+        headers = {"ETag": file.etag, "Cache-Control": "no-cache"}
+        if file.etag in (request.headers.get("if-none-match") or "").split(", "):
+            return raw(b"", status=304, headers=headers)
+        return raw(file.body, headers=headers, content_type=file.content_type)
+
+    app.add_route(healthy, "/-/healthy", methods=("GET", "HEAD"), name="healthy")
+    app.add_route(ready, "/-/ready", methods=("GET", "HEAD"), name="ready")
+    app.add_route(static, "/static/<name:str>", methods=("GET", "HEAD"), name="static")

@@ -1,0 +1,54 @@
+"""`/events`: what changed on a page, as server-sent events.
+
+The query names the page (`view`, `page`) and where its data ends (`since`); a browser that connects again says so in
+`Last-Event-ID`. A client that is slow gets fewer and bigger steps; one that takes nothing is let go by the server's
+response time-out.
+"""
+
+import asyncio
+from typing import Final
+
+from sanic import Request
+from sanic.response import HTTPResponse
+
+from dimint.webapp.as_json import error_body
+from dimint.webapp.routes.states import json_answer
+from dimint.webapp.site import VIEWS, App, Site, View, read_page
+
+__all__ = ["BEAT_S", "PACE_S", "STREAMS_MAX", "add_routes"]
+
+STREAMS_MAX: Final = 256
+"""Open streams of one server; more get 503 and try again."""
+
+BEAT_S: Final = 5.0
+"""A stream says at least this often that it is alive; below every time-out of the server's side."""
+
+PACE_S: Final = 0.25
+"""Shortest time between two messages of one stream."""
+
+
+def add_routes(app: App, site: Site) -> None:
+    async def events(request: Request) -> HTTPResponse | None:
+        view: View = next((view for view in VIEWS if view == request.args.get("view")), "cards")
+        page = read_page(request.args.get("page")) or 0
+        since = site.sequence_of(request.headers.get("last-event-id") or request.args.get("since"))
+        if site.streams >= STREAMS_MAX:
+            return json_answer(error_body(503, "too many live pages"), 503)
+        site.streams += 1
+        try:
+            response = await request.respond(content_type="text/event-stream; charset=utf-8")
+            assert response is not None
+            await response.send(b"retry: 2000\n\n")
+            while not site.feed.stopped:
+                snapshot = await site.feed.after(since, BEAT_S)
+                if snapshot is None:
+                    await response.send(f"event: beat\ndata: {site.now_ms()}\n\n".encode())
+                    continue
+                await response.send(site.message(view, page, since, snapshot))
+                since = snapshot.sequence
+                await asyncio.sleep(PACE_S)
+        finally:
+            site.streams -= 1
+        return None
+
+    app.add_route(events, "/events", methods=("GET",), name="events")
