@@ -17,7 +17,7 @@ __all__ = ["Committer"]
 
 _COMMIT_MAX_BYTES = 8 << 20
 """A commit is closed when its records pass this: others wait for its lock."""
-_CHECKPOINT_RETRY_PAGES = 1024
+_CHECKPOINT_RETRY_PAGES = 512
 _EXPIRE_EVERY_S = 60.0
 _EXPIRE_MORE_S = 0.25
 """Pause between two slices while there is more to expire."""
