@@ -8,6 +8,7 @@ This runs in a process of its own (gpu_child.py): a call into a broken driver ma
 """
 
 import ctypes
+import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,8 @@ class Nvml:
         return self._versions
 
     def read(self, *, processes: bool, slow: bool, skip: Collection[int] = ()) -> dict[str, Any]:
-        """One reading: `gpus`, `facts` of each GPU, `procs` [[i, pid, memory, type, sm], …] and `procs_err` if asked for.
+        """One reading: `gpus`, `facts` of each GPU, `procs` [[i, pid, memory, type, sm], …], `procs_err` and the time that
+        these took (`procs_s`) if asked for.
 
         GPUs whose index is in `skip` are not touched and stand there as hung. An entry without `u` could not even say its
         UUID. The first reading of a GPU always reads everything.
@@ -158,11 +160,13 @@ class Nvml:
             devices.append(instance)
         reading: dict[str, Any] = {"gpus": gpus, "facts": [device.fixed for device in whole]}
         if processes:
+            started = time.monotonic()
             reading |= {"procs": [], "procs_err": {}}
             for entry, device in zip(gpus, devices, strict=True):
                 if device is not None and entry["st"] == "ok" and not device.mig:
                     self._at(self._index_of(device))
                     self._read_processes(entry, device, reading["procs"], reading["procs_err"])
+            reading["procs_s"] = time.monotonic() - started
         return reading
 
     def _index_of(self, device: _Device) -> int:

@@ -22,6 +22,7 @@ __all__ = ["DEADLINE_S", "GpuReading", "GpuWatch", "Want"]
 
 DEADLINE_S = 10.0
 RETRY_FIRST_S, RETRY_MOST_S = 30.0, 300.0
+_LEAVE_S = 0.3
 _BUFFER_MAX_BYTES = 8 << 20
 _COMMAND = (sys.executable, "-m", "dimint.producers.gpu_child")
 
@@ -42,6 +43,8 @@ class GpuReading(NamedTuple):
     procs_err: Mapping[str, int] = {}
     facts: Sequence[dict[str, Any]] = ()
     versions: Mapping[str, str | None] = {}
+    procs_s: float = 0.0
+    """What reading the process lists took, in seconds."""
 
 
 class GpuWatch:
@@ -114,11 +117,11 @@ class GpuWatch:
             return
         _close_pipes(child)
         try:
-            child.wait(1.0)
+            child.wait(_LEAVE_S)
         except subprocess.TimeoutExpired:
             child.kill()
             try:
-                child.wait(1.0)
+                child.wait(_LEAVE_S)
             except subprocess.TimeoutExpired:
                 return
 
@@ -196,7 +199,13 @@ class GpuWatch:
         elif self._again_at is None:
             self._again_at = now + self._again.next_s()
         self._answer = GpuReading(
-            "ok", body["gpus"], body.get("procs"), body.get("procs_err", {}), body["facts"], versions=self._versions
+            "ok",
+            body["gpus"],
+            body.get("procs"),
+            body.get("procs_err", {}),
+            body["facts"],
+            self._versions,
+            body.get("procs_s", 0.0),
         )
 
     def _look_after(self, child: subprocess.Popen[bytes], now: float) -> None:

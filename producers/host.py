@@ -23,7 +23,7 @@ _FAILURES = (OSError, psutil.Error, RuntimeError, ValueError, NotImplementedErro
 _INTERFACES_MAX = 64
 _DISKS_MAX = 64
 _SENSORS_MAX = 128
-_CONTAINER_ENDS = ("veth", "cali", "lxc", "tap", "vnet", "cilium", "docker", "br-", "virbr", "cni", "flannel", "kube")
+_CONTAINER_ENDS = tuple("veth cali lxc tap vnet cilium docker br- virbr cni flannel kube ifb dummy".split())
 
 
 class Host:

@@ -1,0 +1,148 @@
+"""Puts the agent together from its settings: what `dimint-produce` and `dimint up` run."""
+
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dimint.clock import Clock
+from dimint.errors import SettingsError
+from dimint.locks import FileLock
+from dimint.producers.agent import Agent
+from dimint.producers.delivery import Delivery
+from dimint.producers.gpu_watch import DEADLINE_S, GpuWatch, Want
+from dimint.producers.host import machine_id, name_of_this_host
+from dimint.producers.processes import Processes, in_first_pid_namespace
+from dimint.producers.publish import LogPublisher, OverlordPublisher, Publisher
+from dimint.producers.schedule import PROCESSES, SLOW, STATIC, Due, Schedule
+from dimint.producers.simulated import SimulatedHost
+from dimint.producers.sources import HostIdentity, SimulatedFleet, Source, ThisHost
+from dimint.producers.spool import Spool
+from dimint.producers.state import host_id, known_gpus, remember_gpus, simulated_fleet
+from dimint.service import Service
+from dimint.settings import AgentSettings
+
+__all__ = ["once", "run"]
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    time_ns = staticmethod(time.time_ns)
+    monotonic = staticmethod(time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A publisher, and what tells others that this agent is there."""
+
+    publisher: Publisher
+    announce: Callable[[str], None]
+
+
+def run(settings: AgentSettings, service: Service) -> None:
+    """Run the agent until the service ends. Raises SettingsError, in one line, for what cannot work."""
+    clock = SystemClock()
+    directory = settings.data_dir / "agent"
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / "lock")
+    if not lock.acquire():
+        raise SettingsError(f"another agent works with {directory}", hint="stop it, or give this one another --data_dir")
+    with ExitStack() as stack:
+        stack.callback(lock.release)
+        schedule = Schedule(settings.interval, clock.monotonic())
+        identity = _identity(settings, directory)
+        opened = _open_publisher(settings, clock, stack)
+        spool = Spool(directory / "spool.db", clock)
+        stack.callback(spool.close)
+        sources: list[Source] = [_this_host(settings, identity, clock, schedule)]
+        if settings.simulate:
+            sources.append(_simulated(settings, directory, clock))
+        opened.announce(identity.id)
+        agent = Agent(sources, Delivery(opened.publisher, spool, clock), opened.publisher, schedule, clock)
+        service.ready()
+        service.run(agent)
+
+
+def once(settings: AgentSettings) -> dict[str, Any]:
+    """One sample of this host with all tiers, as events by kind; nothing is published or kept."""
+    clock = SystemClock()
+    schedule = Schedule(settings.interval, clock.monotonic())
+    identity = HostIdentity(id="", name=settings.host_name or name_of_this_host(), known_gpus={}, remember_gpus=lambda _: None)
+    with GpuWatch(clock) as gpus:
+        gpus.ask(Want())
+        first = gpus.collect(DEADLINE_S + 1)  # starting the driver takes long; the sample below then has everything
+        source = ThisHost(identity, clock, schedule, gpus, _processes(clock), interval_s=settings.interval)
+        source.events(Due(frozenset(), ()))  # shares of time need two looks
+        time.sleep(0.2)
+        events = source.events(Due(frozenset({PROCESSES, SLOW, STATIC}), ()))
+    found = {event[0]: event for event in events}
+    registered, sample = found["host.registered"], found["host.sample"]
+    return {
+        "name": registered[3],
+        "ip": registered[4],
+        "facts": registered[5],
+        "gpu_state": first.state if first else "hung",
+        "sample": sample[5],
+    }
+
+
+def print_once(settings: AgentSettings) -> None:
+    """`dimint-produce --once`: the sample as JSON on standard output."""
+    json.dump(once(settings), sys.stdout, indent=1, ensure_ascii=False)
+    sys.stdout.write("\n")
+
+
+def _identity(settings: AgentSettings, directory: Path) -> HostIdentity:
+    return HostIdentity(
+        id=host_id(directory, machine_id()),
+        name=settings.host_name or name_of_this_host(),
+        known_gpus=known_gpus(directory),
+        remember_gpus=lambda known: remember_gpus(directory, known),
+    )
+
+
+def _this_host(settings: AgentSettings, identity: HostIdentity, clock: Clock, schedule: Schedule) -> ThisHost:
+    return ThisHost(identity, clock, schedule, GpuWatch(clock), _processes(clock), interval_s=settings.interval)
+
+
+def _processes(clock: Clock) -> Processes:
+    return Processes(clock, namespace_is_hosts=in_first_pid_namespace())
+
+
+def _simulated(settings: AgentSettings, directory: Path, clock: Clock) -> SimulatedFleet:
+    seed, ids = simulated_fleet(directory, settings.hosts)
+    interval_ms = round(settings.interval * 1000)
+    hosts = [SimulatedHost(seed, number, interval_ms=interval_ms) for number in range(settings.hosts)]
+    return SimulatedFleet(hosts, ids, clock)
+
+
+def _open_publisher(settings: AgentSettings, clock: Clock, stack: ExitStack) -> _Opened:
+    if settings.to:
+        publisher = OverlordPublisher(settings.to, clock)
+        stack.callback(publisher.close)
+        return _Opened(publisher, lambda _: None)
+    from dimint.log.opening import genesis, open_log  # agents far from the log do without it
+    from dimint.registry.opening import open_registry
+    from dimint.writer import BatchWriter
+
+    host, process = socket.gethostname(), f"agent/{os.getpid()}"
+    log = open_log(settings.log, clock=clock)
+    stack.callback(log.close)
+    found = genesis(log, wanted=settings.genesis, clock=clock, host=host, process=process)
+    registry = open_registry(settings)
+    stack.callback(registry.close)
+    writer = BatchWriter(log, clock=clock, host=host, process=process)
+    to_log = LogPublisher(writer, found)
+    stack.callback(to_log.close)
+
+    def announce(identity: str) -> None:
+        registry.join("agent", identity, {"pid": os.getpid(), "host": host, "simulated": settings.hosts})
+
+    return _Opened(to_log, announce)
