@@ -35,7 +35,7 @@ def hosts_page(page: Page, style: PageStyle, summary: str, hosts: Iterable[str],
     shown = "".join(hosts)
     empty = None if shown else node("p", "No host has reported yet. Start an agent with: dimint-produce", cls="empty")
     content = node("div", _HOLE, id="hosts", cls="rows" if rows else "cards", data_events=page.events, data_now=str(page.now_ms))
-    return _fill(_frame(page, style, [_SUMMARY, content, empty]), summary, shown)
+    return _fill(_frame(page, style, [_SUMMARY, _LEGEND if rows else None, content, empty]), summary, shown)
 
 
 def gpu_table_page(page: Page, style: PageStyle, summary: str, bodies: Iterable[str]) -> str:
@@ -51,6 +51,10 @@ def message_page(style: PageStyle, title: str, message: str) -> str:
     return _frame(Page("", 0, 1, "", "", 0), style, [node("h1", title), node("p", message, cls="empty")])
 
 
+_LEGEND: Final = node(
+    "p", "each GPU: ", node("span", "■", cls="util"), " left, how busy · ", node("span", "■", cls="mem"), " right, memory in use",
+    cls="legend",
+)  # fmt: skip
 _SUMMARY: Final = node("div", _HOLE + "s")
 
 

@@ -110,6 +110,8 @@ def trend(values: Sequence[int | None], label: str) -> Node | None:
 
 # --- cards -----------------------------------------------------------------------------------------------------------
 def _meter(title: str, percent: int | None, kind: str, text: str) -> Node:
+    if percent is not None and percent >= _WARN_PCT and kind != "util":
+        text = f"▲ {text}"
     return node("div", node("span", title, cls="what"), _bar(percent, kind, title), node("span", text, cls="num"), cls="meter")
 
 
@@ -138,14 +140,14 @@ def _gpu_part(gpu: Gpu, history: Sequence[int | None]) -> Node:
         node("span", _number(gpu.temperature_c, "°C"), cls="fact", title="Temperature"),
         node("span", power, cls="fact", title="Power drawn, and its limit"),
     ]
-    return node(
-        "li",
-        node("div", *head, cls="gpuhead"),
+    meters = node(
+        "div",
         _meter("util", gpu.util_pct, "util", _number(gpu.util_pct, "%")),
         _meter("mem", gpu.memory_pct, "mem", f"{_mib_as_gib(gpu.used_mib)} / {_mib_as_gib(gpu.total_mib)} GiB"),
-        trend(history, f"{title}, last minutes"),
-        cls="gpu",
+        cls="meters",
     )
+    line = trend(history, f"{title}, last minutes")
+    return node("li", node("div", *head, cls="gpuhead"), node("div", meters, line, cls="gpubody"), cls="gpu")
 
 
 def _process_row(gpu: Gpu, process: Process) -> Node:
@@ -241,8 +243,8 @@ def _row(host: Host, style: PageStyle) -> Node:
         node("h2", *_name(host)),
         _state(host.status),
         node("div", *(_tile(gpu) for gpu in gpus), cls="tiles"),
-        node("span", f"{free} of {len(gpus)} free" if gpus else "no GPU", cls="fine"),
-        node("span", f"CPU {_number(busy, '%')} · RAM {_number(memory, '%')}", cls="fine"),
+        node("span", f"{free} of {len(gpus)} free" if gpus else "no GPU" if sample else "", cls="fine"),
+        node("span", f"CPU {_number(busy, '%')} · RAM {_number(memory, '%')}" if sample else "", cls="fine"),
         node("bdi", users_text(", ".join(users), ""), cls="fine users"),
         _age(host, style),
         cls=f"row {_SIGNS[host.status][2]}", id=f"h-{host.id}", data_find=_find_text(host),

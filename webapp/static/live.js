@@ -115,6 +115,7 @@ function listen(address) {
     show();
     tick();
   });
+  source.addEventListener("open", () => state("●", "live", "ok"));
   source.addEventListener("beat", () => {
     heard = performance.now();
     state("●", "live", "ok");

@@ -1,0 +1,79 @@
+"""Puts the web app together from its settings: what `dimint web` and `dimint up` run."""
+
+import json
+import os
+import socket
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from dimint.consumers.reading import TABLES_FOLDER, StatusReader
+from dimint.errors import SettingsError
+from dimint.registry.opening import open_registry
+from dimint.service import Service
+from dimint.settings import WebSettings
+from dimint.webapp.app import Surroundings, create_app
+from dimint.webapp.server import WebServer, bind, quiet_sanic
+
+__all__ = ["local_zone", "read_ip2name", "run"]
+
+_IP2NAME_MAX_BYTES: Final = 4 << 20
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    time_ns = staticmethod(time.time_ns)
+    monotonic = staticmethod(time.monotonic)
+
+
+def run(settings: WebSettings, service: Service) -> None:
+    """Serve the pages until the service ends. Raises SettingsError, in one line, for what cannot work."""
+    names = read_ip2name(settings.ip2name) if settings.ip2name is not None else ()
+    own_names = (socket.gethostname(), socket.getfqdn())
+    quiet_sanic()
+    with ExitStack() as stack:
+        door = bind(settings.http_bind, settings.http_port)
+        stack.callback(door.close)
+        registry = open_registry(settings, spawn=service.spawn)
+        stack.callback(registry.close)
+        reader = StatusReader(settings.data_dir / TABLES_FOLDER)
+        app = create_app(reader, settings, SystemClock(), Surroundings(local_zone(), own_names, names))
+        server = WebServer(app, door, service.ready)
+        host, port = server.address
+        where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        registry.join("webapp", where, {"http": f"http://{where}/", "pid": os.getpid(), "host": socket.gethostname()})
+        service.run(server)
+
+
+def local_zone(variable: str | None = None, file: Path = Path("/etc/localtime")) -> tzinfo:
+    """This machine's time zone with its summer times: of TZ (or `variable`), of `file`, or UTC."""
+    name = os.environ.get("TZ", "") if variable is None else variable
+    try:
+        if name:
+            return ZoneInfo(name.removeprefix(":"))
+        with file.open("rb") as content:
+            return ZoneInfo.from_file(content, key="localtime")
+    except FileNotFoundError:
+        return UTC
+    except (KeyError, ValueError, OSError):
+        if name:  # a POSIX rule such as CET-1CEST: the system knows it, with the offset of now
+            return datetime.now().astimezone().tzinfo or UTC
+        return UTC
+
+
+def read_ip2name(path: Path) -> tuple[tuple[str, str], ...]:
+    """Addresses and the names that the pages show for them: a JSON map of text to text. Raises SettingsError."""
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.read(_IP2NAME_MAX_BYTES).decode("utf-8-sig"))
+    except OSError as error:
+        raise SettingsError(f"ip2name: {path} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise SettingsError(f"ip2name: {path} is not JSON ({error})") from error
+    if not isinstance(found, dict) or not all(isinstance(name, str) and name for name in found.values()):
+        raise SettingsError(f"ip2name: {path} is not a map of addresses to names")
+    return tuple(found.items())
