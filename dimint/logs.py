@@ -82,7 +82,7 @@ class _LogFile(logging.Handler):
         with contextlib.suppress(OSError):  # a full disk must not end the process that wants to report it
             os.write(self._fd, self.format(record).encode("utf-8", "backslashreplace") + b"\n")
             if os.fstat(self._fd).st_size > LOG_MAX_BYTES:
-                new = open_log_file(self._path)
+                new = open_log_file(self._path)  # another process may have put a new file there already
                 for fd in self._descriptors:
                     os.dup2(new, fd)
                 os.close(new)

@@ -1,0 +1,162 @@
+"""The command line: where programs are composed. Commands are imported when they are called.
+
+Every command is one row of COMMANDS. Errors that a user can do something about are one line on stderr each, without a
+traceback: exit code 2 for what was asked wrongly, 1 for what went wrong.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from dimint import __version__
+from dimint.errors import DimintError, SettingsError
+from dimint.process_state import set_process_name
+
+__all__ = ["COMMANDS", "main", "node_main", "overlord_main", "produce_main"]
+
+COMMANDS: Final = {
+    # name: (module, object in it, help); the object is a click command, or a map of them by name
+    "overlord": ("dimint.cli_role", "overlord", "Serve the key-value protocol to clients."),
+    "node": ("dimint.cli_role", "node", "Keep and serve the keys."),
+    "consumer": ("dimint.cli_role", "consumer", "Keep the status tables of the hosts."),
+    "web": ("dimint.cli_role", "web", "Serve the status pages."),
+    "agent": ("dimint.cli_role", "agent", "Publish this host's CPU and GPU."),
+    "up": ("dimint.cli_up", "up", "Run all of it on this machine."),
+    "get": ("dimint.cli_kv", "COMMANDS", "Read a key."),
+    "set": ("dimint.cli_kv", "COMMANDS", "Write a key."),
+    "delete": ("dimint.cli_kv", "COMMANDS", "Delete a key."),
+    "incr": ("dimint.cli_kv", "COMMANDS", "Add to a number."),
+    "cas": ("dimint.cli_kv", "COMMANDS", "Replace a value if it is the expected one."),
+    "scan": ("dimint.cli_kv", "COMMANDS", "List keys with a prefix."),
+    "mget": ("dimint.cli_kv", "COMMANDS", "Read several keys."),
+    "mset": ("dimint.cli_kv", "COMMANDS", "Write several keys."),
+    "state": ("dimint.cli_kv", "COMMANDS", "State of the nodes."),
+    "overlord_state": ("dimint.cli_kv", "COMMANDS", "State of the overlords."),
+    "status": ("dimint.cli_status", "status", "Log, overlords, nodes and partitions."),
+    "registry": ("dimint.cli_registry", "registry", "Who is registered; clear what is stale."),
+    "rebuild": ("dimint.cli_rebuild", "rebuild", "Rebuild stores or tables from the log."),
+    "completion": ("dimint.cli_completion", "completion", "Print the completion script of a shell."),
+}
+
+HELP: Final = """
+    dimint help
+    dimint overlord help
+    dimint overlord list
+    dimint overlord start
+    dimint overlord stop
+    dimint node help
+    dimint node list
+    dimint node start
+    dimint node stop
+"""
+"""What the original printed, so that whoever looks for its lines finds them."""
+
+
+class Root(click.Group):
+    """The commands of COMMANDS, with - and _ alike in their names."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        name = cmd_name.replace("-", "_")
+        if name not in COMMANDS:
+            return super().get_command(ctx, name)
+        module, attribute, _ = COMMANDS[name]
+        found = getattr(importlib.import_module(module), attribute)
+        command = found[name] if isinstance(found, dict) else found
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, row[2]) for name, row in COMMANDS.items()])
+
+
+def _help_text(ctx: click.Context) -> str:
+    return f"{HELP}\n{ctx.find_root().get_help()}"
+
+
+@click.group(cls=Root, invoke_without_command=True, context_settings={"help_option_names": ["--help", "-h"]})
+@click.version_option(__version__, prog_name="dimint")
+@click.pass_context
+def root(ctx: click.Context) -> None:
+    """DiMint: an event-sourced key-value store and GPU/CPU host monitor."""
+    if ctx.invoked_subcommand is None:
+        click.echo(_help_text(ctx))
+
+
+@click.command(name="help", hidden=True)
+@click.pass_context
+def help_command(ctx: click.Context) -> None:
+    """Show the help."""
+    click.echo(_help_text(ctx))
+
+
+root.add_command(help_command)
+
+
+# --- entry points ---------------------------------------------------------------------------------------------------
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`dimint`."""
+    return _run(root, "dimint", sys.argv[1:] if arguments is None else arguments)
+
+
+def overlord_main() -> int:
+    """`dimint_overlord [list]`: the overlord in the foreground."""
+    return _foreground("overlord", "dimint_overlord")
+
+
+def node_main() -> int:
+    """`dimint_node [list]`: a node in the foreground."""
+    return _foreground("node", "dimint_node")
+
+
+def produce_main() -> int:
+    """`dimint-produce`: the agent in the foreground."""
+    return _foreground("agent", "dimint-produce")
+
+
+def _foreground(role: str, program: str) -> int:
+    arguments = sys.argv[1:]
+    command = "run" if not arguments or arguments[0].startswith("-") else arguments[0]
+    rest = arguments if command == "run" and arguments[:1] != ["run"] else arguments[1:]
+    if arguments[:1] == ["--version"]:
+        return main(arguments)
+    return _run(root, program, [role, command, *rest])
+
+
+def _run(command: click.Command, program: str, arguments: Sequence[str]) -> int:
+    set_process_name()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names and arguments need not be UTF-8
+    try:
+        status = command.main(list(arguments), prog_name=program, standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else 0
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return _say("", 130)
+    except click.ClickException as error:
+        return _say(f"dimint: {error.format_message()}", 2)
+    except SettingsError as error:
+        return _say("\n".join(f"dimint: {line}" for line in str(error).splitlines()), 2)
+    except DimintError as error:
+        return _say(f"dimint: {error}", 1)
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):  # whoever read our output went away: nothing more can be said to him
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _say(text: str, status: int) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
+    return status
