@@ -21,7 +21,7 @@ from dimint.errors import ParseError, TooLarge
 from dimint.limits import REQUEST_MAX_BYTES, VALUE_MAX_BYTES, VALUE_MAX_DEPTH
 from dimint.wire import canonical_key
 
-__all__ = ["Form", "Packed", "canonical_key", "decode", "encode", "pack"]
+__all__ = ["Form", "Packed", "canonical_key", "decode", "encode", "from_text", "pack", "to_text"]
 
 _encode_json: Final = msgspec.json.Encoder().encode
 _decode_json: Final = msgspec.json.Decoder().decode
@@ -90,6 +90,27 @@ def decode(frame: bytes) -> dict[str, Any]:
     if type(fields) is not dict:
         raise ParseError("not a reply: no map")
     return fields
+
+
+def from_text(text: str) -> Any:
+    """The value that a user typed: what is JSON is taken as JSON, everything else as a string.
+
+    >>> from_text("12"), from_text('{"a": [true]}'), from_text("hello"), from_text('"12"'), from_text("NaN")
+    (12, {'a': [True]}, 'hello', '12', 'NaN')
+    """
+    try:
+        return json.loads(text, parse_int=_long_int, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return text
+
+
+def to_text(value: Any) -> str:
+    """JSON of a value for people and programs to read; bytes as base64."""
+    return _to_json(value).decode()
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(name)
 
 
 def _has_bytes(value: Any, depth: int) -> bool:

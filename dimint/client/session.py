@@ -12,7 +12,7 @@ from dimint.client.network import Effect, Network
 from dimint.client.operations import CONSISTENCIES, Kind, Operation
 from dimint.client.reads import Reads
 from dimint.client.tokens import Tokens
-from dimint.client.writes import Unresolved, Writes
+from dimint.client.writes import WRITE_PATIENCE_S, Unresolved, Writes
 from dimint.errors import Busy, ClientClosed, ParseError
 from dimint.limits import CLIENT_CALLS_MAX, CLIENT_ID_MAX_BYTES
 
@@ -20,7 +20,6 @@ __all__ = ["Session"]
 
 TICK_S: Final = 0.05
 READ_PATIENCE_S: Final = 1.0
-WRITE_PATIENCE_S: Final = 2.0
 
 
 class Session:

@@ -37,6 +37,8 @@ from dimint.limits import OUTCOME_WINDOW
 
 __all__ = ["Unresolved", "Writes"]
 
+WRITE_PATIENCE_S: Final = 2.0
+"""After so long without a reply it counts as lost; doubles with every question that is not answered either."""
 WINDOW: Final = OUTCOME_WINDOW - 8
 UNRESOLVED_MAX: Final = 1000
 _NOT_DONE: Final = (NotApplied, Busy, Superseded)
@@ -177,7 +179,7 @@ class Writes:
             self._finish(call, error)
             return True
         self._last_seq += 1
-        call.seq, call.sent_at = self._last_seq, now
+        call.seq, call.sent_at, call.patience_s = self._last_seq, now, WRITE_PATIENCE_S
         call.again, call.todo = [], []
         call.parts[part.id] = part
         for window in windows:
