@@ -1,0 +1,229 @@
+"""Group commit by back-pressure, one lane a partition. [S]
+
+A lane has at most one batch in flight; what arrives meanwhile makes up the next one. A request's part in a lane is an
+`Entry`; it asks for one of three answers: when the log has acknowledged (`None`), the outcome as applied (`wants_outcome`),
+or the end of a barrier for strong reads, which every batch handed over after them gives.
+
+Whose outcome is wanted although a plain write does not need one: a request with client and seq that this lane cannot know
+to be new (the client's first one here, or not higher than all before). Only the state can tell whether it was applied
+before or is superseded.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from dimint.batch import BY, DT, By, Event
+from dimint.door import Outcome
+from dimint.errors import RequestError
+from dimint.limits import BATCH_MAX_EVENTS, BATCH_TARGET_BYTES
+from dimint.overlord.effects import Append
+from dimint.overlord.pending import Pending
+from dimint.wire import format_token
+
+__all__ = ["CLIENTS_REMEMBERED_MAX", "Batch", "Entry", "Lane", "is_done"]
+
+CLIENTS_REMEMBERED_MAX = 10_000
+"""Clients per lane whose highest seq is remembered; forgotten ones wait for their outcome once."""
+EVENT_OVERHEAD_BYTES = 64
+
+Done = Callable[["Entry", str, Outcome | RequestError | None], None]
+"""Called with (entry, token, outcome); the outcome is None for a plain write that the log has acknowledged, and an error
+for one that will not be applied; the token is empty then."""
+
+
+class Entry(NamedTuple):
+    """A request's events in one batch: indexes [first, first + length)."""
+
+    pending: Pending
+    first: int
+    length: int
+    wants_outcome: bool
+    done: Done
+    tag: Any = None
+
+
+class Batch:
+    """Events of one lane, open until it is cut. `readers` are strong reads that its acknowledgement serves."""
+
+    __slots__ = ("by", "bytes", "clients", "entries", "events", "named", "readers")
+
+    def __init__(self, by: By) -> None:
+        self.by: list[By] = [by]
+        self.clients: dict[str, int] = {}
+        self.events: list[Event] = []
+        self.entries: list[Entry] = []
+        self.named: set[tuple[str, int]] = set()
+        self.readers: list[Callable[[int | RequestError], None]] = []
+        self.bytes = 0
+
+
+def is_done(pending: Pending) -> bool:
+    return pending.reply is not None
+
+
+class Lane:
+    """One partition of one topic as this overlord writes it.
+
+    `acknowledged_end` is the next offset after this overlord's last acknowledged batch, 0 before any. With
+    `absolute_times` an event's dt is given in ns since the epoch and made relative when its batch is handed over.
+    """
+
+    def __init__(self, topic: str, partition: int, by: By, *, generation: str = "", absolute_times: bool = False) -> None:
+        self.topic, self.partition = topic, partition
+        self._token = format_token(generation, partition, 0)[:-1]
+        self._absolute_times = absolute_times
+        self.acknowledged_end = 0
+        self.flight: Batch | None = None
+        self.open = Batch(by)
+        self._by = by
+        self._closed: deque[Batch] = deque()
+        self._highest: dict[str, int] = {}
+
+    # --- adding ------------------------------------------------------------------------------------------------------
+    def add(self, pending: Pending, event: Event, size: int, done: Done) -> None:
+        """The hot way: one event of an anonymous request, answered when acknowledged. `event` says by 0."""
+        batch = self.open
+        if batch.bytes + size > BATCH_TARGET_BYTES or len(batch.events) >= BATCH_MAX_EVENTS:
+            batch = self._next()
+        batch.entries.append(Entry(pending, len(batch.events), 1, False, done))
+        batch.events.append(event)
+        batch.bytes += size + EVENT_OVERHEAD_BYTES
+
+    def add_all(
+        self,
+        pending: Pending,
+        events: list[Event],
+        size: int,
+        done: Done,
+        *,
+        client: str | None,
+        seq: int | None,
+        wants_outcome: bool,
+        tag: Any = None,
+    ) -> None:
+        """Events that stay together in one batch. Their `by` is set here; `size` is of keys and values, in bytes."""
+        batch = self.open
+        size += EVENT_OVERHEAD_BYTES * len(events)
+        full = batch.bytes + size > BATCH_TARGET_BYTES or len(batch.events) + len(events) > BATCH_MAX_EVENTS
+        name = (client, seq) if client is not None and seq is not None else None
+        # the same request twice in a row would read as one request of twice the events
+        if (batch.events and full) or name in batch.named:
+            batch = self._next()
+        if name is not None:
+            batch.named.add(name)
+            wants_outcome |= not self._is_new(*name)
+        index = 0 if client is None else self._index(batch, client)
+        if index:
+            for event in events:
+                event[BY] = index
+        batch.entries.append(Entry(pending, len(batch.events), len(events), wants_outcome, done, tag))
+        batch.events.extend(events)
+        batch.bytes += size
+
+    def read_after(self, reader: Callable[[int | RequestError], None]) -> None:
+        """Call `reader` with the next offset once anything handed over from now on is acknowledged."""
+        batch = self._closed[0] if self._closed else self.open
+        batch.readers.append(reader)
+
+    # --- handing over ------------------------------------------------------------------------------------------------
+    def cut(self) -> Append | None:
+        """The batch to hand over now; None while one is in flight or there is nothing."""
+        while self.flight is None:
+            batch = self._closed.popleft() if self._closed else self.open
+            if batch is self.open:
+                if not batch.events and not batch.readers:
+                    return None
+                self.open = Batch(self._by)
+            self._leave_out_done(batch)
+            if not batch.events:
+                if not batch.readers:
+                    continue
+                batch.events.append(["barrier", None, 0, 0])
+            for entry in batch.entries:
+                entry.pending.handed = True
+            self.flight = batch
+            time_ns = None
+            if self._absolute_times:
+                time_ns = batch.events[0][DT]
+                for event in batch.events:
+                    event[DT] -= time_ns
+            return Append(self.topic, self.partition, tuple(batch.by), batch.events, time_ns)
+        return None
+
+    def landed(self, offset: int) -> tuple[str, list[Entry]]:
+        """The batch in flight is in the log: answers what needs no outcome; the token, and who waits for an outcome."""
+        batch = self._land()
+        end = self.acknowledged_end = offset + 1
+        token = self._token + str(end)
+        for reader in batch.readers:
+            reader(end)
+        waiting = []
+        for entry in batch.entries:
+            if entry.wants_outcome:
+                waiting.append(entry)
+            else:
+                entry.done(entry, token, None)
+        return token, waiting
+
+    def failed(self, error: RequestError) -> None:
+        """The batch in flight is not in the log and never will be (or nobody knows)."""
+        batch = self._land()
+        for reader in batch.readers:
+            reader(error)
+        for entry in batch.entries:
+            entry.done(entry, "", error)
+        self._forget(batch.entries)
+
+    def waiting_entries(self) -> Iterable[Entry]:
+        """Entries that were not handed over yet."""
+        for batch in (*self._closed, self.open):
+            yield from batch.entries
+
+    # --- inside ------------------------------------------------------------------------------------------------------
+    def _land(self) -> Batch:
+        batch, self.flight = self.flight, None
+        assert batch is not None, "an answer of the log for a batch that was not handed over"
+        return batch
+
+    def _next(self) -> Batch:
+        if self.open.events:
+            self._closed.append(self.open)
+            self.open = Batch(self._by)
+        return self.open
+
+    def _index(self, batch: Batch, client: str) -> int:
+        index = batch.clients.get(client)
+        if index is None:
+            index = batch.clients[client] = len(batch.by)
+            batch.by.append(By(client, self._by.host, self._by.process))
+        return index
+
+    def _is_new(self, client: str, seq: int) -> bool:
+        """Whether the request certainly is the client's newest here; it is remembered as that if it is."""
+        highest = self._highest.get(client)
+        if highest is not None and seq <= highest:
+            return False
+        if highest is None and len(self._highest) >= CLIENTS_REMEMBERED_MAX:
+            del self._highest[next(iter(self._highest))]
+        self._highest[client] = seq
+        return highest is not None
+
+    def _leave_out_done(self, batch: Batch) -> None:
+        """Drop what was answered before it was handed over (its deadline was over): it must not happen any more."""
+        if not any(map(is_done, (entry.pending for entry in batch.entries))):
+            return
+        events, entries = batch.events, batch.entries
+        batch.events, batch.entries = [], []
+        for entry in entries:
+            if not is_done(entry.pending):
+                batch.entries.append(entry._replace(first=len(batch.events)))
+                batch.events.extend(events[entry.first : entry.first + entry.length])
+        self._forget(entry for entry in entries if is_done(entry.pending))
+
+    def _forget(self, entries: Iterable[Entry]) -> None:
+        """What was not appended does not make a client's next request certain to be new."""
+        for entry in entries:
+            request = entry.pending.request
+            if request.client is not None:
+                self._highest.pop(request.client, None)
