@@ -1,0 +1,55 @@
+"""Logs under test: every backend behind one small factory, so that one more backend is one more parameter."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dimint.clock import Clock
+from dimint.log.embedded import EmbeddedLog
+from dimint.log.memory import MemoryBroker, MemoryLog
+from dimint.log.port import Log, TopicSpec
+
+TOPIC = "t.one"
+OTHER = "t.two"
+PARTITIONS = 3
+
+
+class LogUnderTest:
+    """One log; `open` gives another handle on it, as another process would have. All are closed at the end."""
+
+    def __init__(self, opener: Callable[[], Log]) -> None:
+        self._opener = opener
+        self._opened: list[Log] = []
+
+    def open(self) -> Log:
+        log = self._opener()
+        self._opened.append(log)
+        return log
+
+    def close(self) -> None:
+        for log in self._opened:
+            log.close()
+
+
+def _memory(_path: Path, clock: Clock) -> Callable[[], Log]:
+    broker = MemoryBroker(clock=clock)
+    return lambda: MemoryLog(broker)
+
+
+def _embedded(path: Path, clock: Clock) -> Callable[[], Log]:
+    return lambda: EmbeddedLog(path, clock=clock)
+
+
+BACKENDS = {"memory": _memory, "embedded": _embedded}
+
+
+@contextmanager
+def log_under_test(backend: str, path: Path, clock: Clock = time) -> Iterator[LogUnderTest]:
+    """A new log of the backend with two topics."""
+    under_test = LogUnderTest(BACKENDS[backend](path, clock))
+    try:
+        under_test.open().create([TopicSpec(TOPIC, PARTITIONS), TopicSpec(OTHER, 1)])
+        yield under_test
+    finally:
+        under_test.close()
