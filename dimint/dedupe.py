@@ -95,13 +95,14 @@ _CACHED_MAX = 100_000
 
 
 class _Window:
-    """One client in memory. `ring` holds the slots known here; b"" is a slot known to be empty."""
+    """One client in memory. `ring` has (seq, log time µs, outcome) of the slots known here; seq 0 is an empty one."""
 
-    __slots__ = ("changed", "highest", "last_us", "ring", "since_us", "touched")
+    __slots__ = ("changed", "highest", "hour_end_us", "last_us", "ring", "since_us", "touched")
 
     def __init__(self, highest: int, since_us: int, last_us: int) -> None:
         self.highest, self.since_us, self.last_us = highest, since_us, last_us
-        self.ring: dict[int, bytes] = {}
+        self.hour_end_us = (last_us // _HOUR_US + 1) * _HOUR_US
+        self.ring: dict[int, tuple[int, int, bytes]] = {}
         self.changed: set[int] = set()
         self.touched = False
 
@@ -145,15 +146,14 @@ class RequestWindows:
         if seq > window.highest:
             return FREE
         slot = seq % OUTCOME_WINDOW
-        row = window.ring.get(slot)
-        if row is None:
-            row = self._load(b"o" + client + bytes((slot,))) or b""
-            window.ring[slot] = row
+        stored = window.ring.get(slot)
+        if stored is None:
+            row = self._load(b"o" + client + bytes((slot,)))
+            stored = (0, 0, b"") if row is None else (*_STAMP.unpack_from(row), row[_STAMP.size :])
+            window.ring[slot] = stored
             self._cached += 1
-        if row:
-            stored_seq, time_us = _STAMP.unpack_from(row)
-            if stored_seq == seq and time_us >= window.since_us:
-                return row[_STAMP.size :]
+        if stored[0] == seq and stored[1] >= window.since_us:
+            return stored[2]
         return SUPERSEDED if seq > window.highest - OUTCOME_WINDOW else FORGOTTEN
 
     def settle(self, client: bytes, seq: int, outcome: bytes, log_time_us: int) -> None:
@@ -161,11 +161,13 @@ class RequestWindows:
         window = self._windows[client]
         if seq > window.highest:
             window.highest = seq
-        if log_time_us // _HOUR_US != window.last_us // _HOUR_US:
-            self._quiet[b"t" + (log_time_us // _HOUR_US).to_bytes(4, "big") + client] = b""
+        if log_time_us >= window.hour_end_us:
+            hour = log_time_us // _HOUR_US
+            window.hour_end_us = (hour + 1) * _HOUR_US
+            self._quiet[b"t" + hour.to_bytes(4, "big") + client] = b""
         window.last_us = log_time_us
         slot = seq % OUTCOME_WINDOW
-        window.ring[slot] = _STAMP.pack(seq, log_time_us) + outcome
+        window.ring[slot] = (seq, log_time_us, outcome)
         window.changed.add(slot)
         if not window.touched:
             window.touched = True
@@ -178,7 +180,8 @@ class RequestWindows:
             window = self._windows[client]
             changes[b"c" + client] = _CLIENT.pack(window.highest, window.since_us, window.last_us)
             for slot in window.changed:
-                changes[b"o" + client + bytes((slot,))] = window.ring[slot]
+                seq, time_us, outcome = window.ring[slot]
+                changes[b"o" + client + bytes((slot,))] = _STAMP.pack(seq, time_us) + outcome
             self._cached += len(window.changed)
             window.changed.clear()
             window.touched = False

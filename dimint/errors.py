@@ -15,6 +15,8 @@
     │   ├── ForeignRecord        not one of our records: a counted dead letter
     │   ├── CorruptRecord        ours, but damaged here: quarantine
     │   └── UnknownVersion       ours, from a newer program: halt
+    ├── StoreError               a node's store failed; the process must end
+    │   └── StoreFull            no room for more (retriable)
     ├── RegistryError            the registry port
     │   ├── VersionConflict      somebody else wrote first
     │   ├── Fenced               this process no longer leads
@@ -60,6 +62,8 @@ __all__ = [
     "RegistryLost",
     "RequestError",
     "SettingsError",
+    "StoreError",
+    "StoreFull",
     "Superseded",
     "TimedOut",
     "TooLarge",
@@ -139,6 +143,16 @@ class CorruptRecord(FormatError):
 
 class UnknownVersion(FormatError):
     """The record was written by a newer program. The partition halts until this program is upgraded."""
+
+
+class StoreError(DimintError):
+    """A node's store failed (an fsync, a read): the process ends, what was committed is read again."""
+
+
+class StoreFull(StoreError):
+    """The disk or the map is full: nothing since the last commit is stored."""
+
+    retriable = True
 
 
 class RegistryError(DimintError):

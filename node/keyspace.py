@@ -26,14 +26,16 @@ class Keyspace:
     def __init__(self, state: State, *, digest: int = 0, key_count: int = 0) -> None:
         self._data, self._side = state.data, state.side
         self.digest, self.key_count = digest, key_count
-        self._rows: dict[bytes, bytes | None] = {}
+        self._rows: dict[bytes, bytes | None] = {}  # None: deleted
         self._changed: set[bytes] = set()
+        self._order: list[bytes] = []
         self._side_changes: dict[bytes, bytes | None] = {}
         self._deleted = {row[8:]: VERSION.unpack_from(row)[0] for _, row in self._side.scan(b"d", b"d", 1 << 30)}
 
     def prepare(self, keys: Iterable[bytes]) -> None:
-        """Load the rows of `keys`; `get`, `put` and `delete` take only keys that were prepared since the last `save`."""
-        self._rows.update(self._data.load(sorted(keys)))
+        """Load the rows of `keys`; `get`, `put` and `delete` take only these until the next `save`."""
+        self._order = sorted(keys)
+        self._rows = dict(self._data.load(self._order))
 
     def get(self, key: bytes) -> bytes | None:
         """The key's row (dimint/node/rows.py)."""
@@ -84,9 +86,10 @@ class Keyspace:
     def save(self, log_time_us: int) -> dict[bytes, bytes | None]:
         """Write the data table; the changes of the side table, which the caller writes with its own."""
         rows = self._rows
-        self._data.save({key: rows[key] for key in sorted(self._changed)})
-        self._rows = {}
-        self._changed.clear()
+        changed = self._changed
+        self._data.save({key: rows[key] for key in self._order if key in changed})
+        self._rows, self._order = {}, []
+        changed.clear()
         if self._deleted:
             for key in [key for key, version in self._deleted.items() if version < log_time_us]:
                 del self._deleted[key]

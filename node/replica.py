@@ -222,7 +222,7 @@ class Replica:
                 self.dead_letters,
             ]
         )
-        self._state.side.save(dict(sorted(changes.items())))
+        self._state.side.save({key: changes[key] for key in sorted(changes)})
 
     def get(self, keys: Sequence[str]) -> list[Found]:
         """The keys that are there, in the order asked."""

@@ -70,7 +70,8 @@ _SHAPES_MAX, _SHAPE_MAX_LENGTH = 4096, 32
 class Intake:
     """One partition. `position` is the next offset to be taken, `log_time_us` and `writers` are what a commit restored.
 
-    `check` looks closer at each batch that would count, before it does: a text of what is wrong halts the partition.
+    `check` looks closer at each batch that would count, before it does. It answers None only if every event is known and
+    sound in kind and types; a text halts the partition, unless the batch is a dead letter by the rules above.
 
     After each `take` the owner may call `writers.take_changes()` for what its commit has to store.
     """
@@ -110,15 +111,18 @@ class Intake:
         except CorruptRecord as error:
             return Quarantine(offset, str(error))
         header, events = batch
-        unknown = set(map(_kind_of, events)) - KINDS.keys()
-        if unknown and self._critical:
-            return Halt(offset, f"unknown kind of event {min(unknown)!r:.100}; upgrade this program")
-        for event in events:
-            if not self._sound(event):
-                return self._dead(offset, "fields", problem_of(event, self.topic) or "")
+        unknown: set[str] = set()
+        problem: str | None = ""
         if self._check is not None and self.writers.counts(header.writer, header.number):
             problem = self._check(batch)
-            if problem is not None:
+        if problem is not None:
+            unknown = set(map(_kind_of, events)) - KINDS.keys()
+            if unknown and self._critical:
+                return Halt(offset, f"unknown kind of event {min(unknown)!r:.100}; upgrade this program")
+            for event in events:
+                if not self._sound(event):
+                    return self._dead(offset, "fields", problem_of(event, self.topic) or "")
+            if problem:
                 return Halt(offset, problem)
         self.position = offset + 1
         now_us = (record.timestamp_ns if header.logged_at_ns is None else header.logged_at_ns) // 1000

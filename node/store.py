@@ -1,0 +1,263 @@
+"""A node's partitions in one LMDB environment; the only importer of lmdb.
+
+One environment a node, two named databases a partition ("d" and "s" + number: data and side table), one named "about" with
+the store's format. Everything between two commits is one transaction over all partitions: data, position, dedupe, digest.
+What a crash leaves is an exact prefix of the log; without meta sync it may be an older one, which is read again.
+
+One thread owns a store. Reads go to the open write transaction, so they see what was applied and not yet committed. The
+map grows between transactions only. A full disk or map raises StoreFull: the transaction is gone, every replica over it
+must be made again from what was committed.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+
+from dimint.errors import SettingsError, StoreError, StoreFull
+from dimint.limits import PARTITIONS_MAX
+from dimint.locks import FileLock
+from dimint.node.state import State
+
+__all__ = ["FORMAT", "Store"]
+
+FORMAT: Final = b"1"
+MAP_BYTES: Final = 1 << 30
+MAP_MAX_BYTES: Final = 1 << 43
+"""Largest map: address space, not memory or disk."""
+_ROOM_BYTES: Final = 128 << 20
+"""The map grows before a transaction would find less room than this (or a quarter of a small map)."""
+
+
+class Store:
+    """The store in `directory` (made if need be), locked against a second node.
+
+    Raises SettingsError if another node has it or if it is of an unknown format.
+    """
+
+    def __init__(self, directory: Path, *, map_bytes: int = MAP_BYTES, map_max_bytes: int = MAP_MAX_BYTES) -> None:
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(directory / "lock")
+        if not self._lock.acquire():
+            raise SettingsError(f"{directory} is in use by another node", hint="stop that one or give this one another name")
+        self._map_bytes, self._map_max_bytes = map_bytes, map_max_bytes
+        self._env: Any = None
+        self._txn: Any = None
+        self._states: dict[int, LmdbState] = {}
+        self.uncommitted_bytes = 0
+        """Bytes saved since the last commit, keys and rows."""
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def partition(self, partition: int) -> State:
+        """The tables of a partition, made if they are not there. Commits what is open if they have to be made."""
+        state = self._states.get(partition)
+        if state is None:
+            self.commit()
+            with _translated():
+                names = [f"{letter}{partition}".encode() for letter in "ds"]
+                state = self._states[partition] = LmdbState(*(LmdbTable(self, self._env.open_db(name)) for name in names))
+        return state
+
+    def partitions(self) -> list[int]:
+        """Numbers of the partitions that have tables with something in them."""
+        txn = self.transaction()
+        found = []
+        with txn.cursor() as cursor:
+            names = [bytes(name) for name in cursor.iternext(values=False)]
+        for name in names:
+            if name[:1] == b"s" and name[1:].isdigit():
+                state = self.partition(int(name[1:]))
+                if state.side.scan(b"", b"", 1):
+                    found.append(int(name[1:]))
+        return sorted(found)
+
+    def drop(self, partition: int) -> None:
+        """Empty a partition's tables and commit."""
+        state = self._states.get(partition) or self.partition(partition)
+        assert isinstance(state, LmdbState)
+        txn = self.transaction()
+        with _translated():
+            for table in (state.data, state.side):
+                txn.drop(table.database, delete=False)
+        self.commit()
+
+    def commit(self) -> None:
+        """Make everything saved durable (but for the newest meta page). Raises StoreFull."""
+        txn, self._txn = self._txn, None
+        if txn is None:
+            return
+        if self.uncommitted_bytes:
+            self.uncommitted_bytes = 0
+            with _translated():
+                txn.commit()
+        else:
+            txn.commit()
+
+    def abort(self) -> None:
+        """Forget everything since the last commit."""
+        txn, self._txn = self._txn, None
+        self.uncommitted_bytes = 0
+        if txn is not None:
+            txn.abort()
+
+    def release(self) -> None:
+        """Hold no transaction while waiting if nothing is saved in it."""
+        if not self.uncommitted_bytes:
+            self.abort()
+
+    def set_aside(self, name: str) -> Path:
+        """Move everything stored to a directory beside and start empty; where it is now."""
+        self.abort()
+        self._states.clear()
+        self._env.close()
+        aside = self.directory / name
+        for number in range(1, 1000):
+            if not aside.exists():
+                break
+            aside = self.directory / f"{name}.{number}"
+        os.rename(self.directory / "store", aside)
+        self._open()
+        return aside
+
+    def replace_by(self, other: Path) -> None:
+        """Put a store that was built in the directory `other`, and closed, in the place of this one."""
+        self.abort()
+        self._states.clear()
+        self._env.close()
+        old = self.directory / "store.old"
+        shutil.rmtree(old, ignore_errors=True)
+        os.rename(self.directory / "store", old)
+        os.rename(other / "store", self.directory / "store")
+        shutil.rmtree(old, ignore_errors=True)
+        self._open()
+
+    def close(self) -> None:
+        """Drop what is not committed, let others have the directory. Idempotent."""
+        self.abort()
+        if self._env is not None:
+            self._env.close()
+            self._env = None
+        self._lock.release()
+
+    def transaction(self) -> Any:
+        """The open write transaction."""
+        txn = self._txn
+        if txn is None:
+            self._grow()
+            with _translated():
+                txn = self._txn = self._env.begin(write=True)
+        return txn
+
+    def _open(self) -> None:
+        path = self.directory / "store"
+        old = self.directory / "store.old"
+        if old.exists() and not path.exists():
+            os.rename(old, path)  # a crash in the middle of replace_by
+        path.mkdir(exist_ok=True)
+        with _translated():
+            self._env = lmdb.open(
+                str(path),
+                map_size=max(self._map_bytes, _file_bytes(path)),
+                max_dbs=2 * PARTITIONS_MAX + 1,
+                metasync=False,
+                sync=True,
+                max_readers=16,
+            )
+            about = self._env.open_db(b"about")
+            with self._env.begin(write=True) as txn:
+                found = txn.get(b"format", db=about)
+                if found is None:
+                    txn.put(b"format", FORMAT, db=about)
+        if found not in (None, FORMAT):
+            raise SettingsError(
+                f"{path} has store format {bytes(found)[:20].decode(errors='replace')}, this program knows {FORMAT.decode()}",
+                hint="use the program that wrote it, or remove the directory: it is rebuilt from the log",
+            )
+
+    def _grow(self) -> None:
+        info = self._env.info()
+        size: int = info["map_size"]
+        used = info["last_pgno"] * 4096
+        if size - used < min(_ROOM_BYTES, size // 4) and size < self._map_max_bytes:
+            with _translated():
+                self._env.set_mapsize(min(size * 2, self._map_max_bytes))
+
+
+class LmdbTable:
+    """See dimint/node/state.py's Table."""
+
+    def __init__(self, store: Store, database: Any) -> None:
+        self._store = store
+        self.database = database
+
+    def get(self, key: bytes) -> bytes | None:
+        row: bytes | None = self._store.transaction().get(key, db=self.database)
+        return row
+
+    def load(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
+        with self._store.transaction().cursor(self.database) as cursor:
+            return dict(cursor.getmulti(keys))
+
+    def save(self, changes: Mapping[bytes, bytes | None]) -> None:
+        if not changes:
+            return
+        rows = [item for item in changes.items() if item[1] is not None]
+        store = self._store
+        txn = store.transaction()
+        store.uncommitted_bytes += sum(map(len, changes)) + sum([len(row) for _, row in rows if row is not None])
+        with _translated(), txn.cursor(self.database) as cursor:
+            if len(rows) != len(changes):
+                for key, row in changes.items():
+                    if row is None:
+                        txn.delete(key, db=self.database)
+            cursor.putmulti(rows)
+
+    def scan(self, start: bytes, prefix: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        found: list[tuple[bytes, bytes]] = []
+        with self._store.transaction().cursor(self.database) as cursor:
+            low = max(start, prefix)
+            if not (cursor.set_range(low) if low else cursor.first()):
+                return found
+            for key, row in cursor.iternext():
+                if len(found) >= limit or not key.startswith(prefix):
+                    break
+                found.append((key, row))
+        return found
+
+
+class LmdbState:
+    """See dimint/node/state.py's State."""
+
+    def __init__(self, data: LmdbTable, side: LmdbTable) -> None:
+        self.data = data
+        self.side = side
+
+
+class _translated:
+    """What the library raises, in our own terms."""
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (lmdb.MapFullError, lmdb.DiskError)):
+            raise StoreFull(
+                f"the node's store has no room: {error}", hint="make room on the disk; the node goes on by itself"
+            ) from error
+        if isinstance(error, lmdb.MapResizedError | lmdb.BadValsizeError | lmdb.BadTxnError):
+            raise error  # a fault of this program
+        if isinstance(error, lmdb.Error):
+            raise StoreError(f"the node's store failed: {error}") from error
+
+
+def _file_bytes(path: Path) -> int:
+    file = path / "data.mdb"
+    return file.stat().st_size if file.exists() else 0
