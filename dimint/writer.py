@@ -90,17 +90,17 @@ class BatchWriter:
         fail with NotApplied (final: it is not in the log and never will count), RecordTooLarge (nothing was sent),
         LogBroken (end the process), or AppendUnknown if the writer was closed before the outcome was known.
         """
+        places = [self._slots.get(batch[:2]) or self._open(batch.topic, batch.partition) for batch in batches]
         futures: list[Future[Appended]] = []
         slots: list[_Slot] = []
         entries: list[Entry] = []
-        for batch in batches:
+        for slot, batch in zip(places, batches, strict=True):
             future: Future[Appended] = Future()
             future.set_running_or_notify_cancel()
             futures.append(future)
             if self._broken is not None:
                 future.set_exception(self._broken)
                 continue
-            slot = self._slots.get((batch.topic, batch.partition)) or self._open(batch.topic, batch.partition)
             assert slot.future is None, f"{batch.topic}/{batch.partition} has a batch in flight"
             try:
                 record = self._encode(slot.numbering.next_number, batch)
