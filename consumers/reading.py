@@ -6,7 +6,6 @@ everything that was committed with it. Nothing is created and nothing is waited 
 """
 
 import contextlib
-import heapq
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -85,7 +84,7 @@ class StatusReader:
         if db is not None:
             with _snapshot(db):
                 for host in host_ids:
-                    for _, stored in islice(_newest_first(db, host, 1), 1):
+                    for _, stored in islice(_HostTable(db, host).down(1), 1):
                         found[host] = stored
         return found
 
@@ -96,7 +95,7 @@ class StatusReader:
             return []
         n = min(n, FETCH_MAX_SAMPLES)
         with _snapshot(db):
-            return [stored for _, stored in islice(_newest_first(db, host_id, n), n)][::-1]
+            return [stored for _, stored in islice(_HostTable(db, host_id).down(n), n)][::-1]
 
     def between(self, host_id: str, from_ns: int, to_ns: int, limit: int = FETCH_MAX_SAMPLES) -> list[StoredSample]:
         """Samples with from_ns ≤ time_ns ≤ to_ns, oldest first: the oldest `limit` of them (at most FETCH_MAX_SAMPLES)."""
@@ -105,7 +104,7 @@ class StatusReader:
             return []
         limit = min(limit, FETCH_MAX_SAMPLES)
         with _snapshot(db):
-            return [stored for _, stored in islice(_oldest_first(db, host_id, from_ns, to_ns, limit), limit)]
+            return [stored for _, stored in islice(_HostTable(db, host_id).up(from_ns, to_ns, limit), limit)]
 
     def at(self, host_id: str, time_ns: int) -> StoredSample | None:
         """The last sample taken at or before this time."""
@@ -113,7 +112,7 @@ class StatusReader:
         if db is None:
             return None
         with _snapshot(db):
-            found = next(_newest_first(db, host_id, 1, time_ns), None)
+            found = next(_HostTable(db, host_id).down(1, time_ns), None)
         return None if found is None else found[1]
 
     # --- following --------------------------------------------------------------------------------------------------
@@ -137,6 +136,11 @@ class StatusReader:
         """Partition of the status topic → next offset to be read: what these tables have seen."""
         db = self._open()
         return {} if db is None else dict(db.execute("select partition, position from positions"))
+
+    def generation(self) -> str | None:
+        """Generation of the log that these tables are made from."""
+        db = self._open()
+        return None if db is None else str(db.execute("select value from meta where name = 'generation'").get)
 
     def counts(self) -> dict[str, int]:
         """What was passed over, and why: name → events or records."""
@@ -181,7 +185,7 @@ def _snapshot(db: apsw.Connection) -> Iterator[None]:
 
 def samples_in_order(db: apsw.Connection, host: str) -> Iterator[Placed]:
     """Every sample of a host, oldest first; for whoever checks or copies whole tables."""
-    return _oldest_first(db, host, 0, _LAST_NS, -1)
+    return _HostTable(db, host).up(0, _LAST_NS, -1)
 
 
 def _host_row(row: tuple[Any, ...]) -> HostRow:
@@ -195,62 +199,80 @@ _TAIL_DOWN: Final = """select n, timestamp, blob from TABLE where sealed = 0 and
                        order by timestamp desc, n desc limit ?"""
 _TAIL_UP: Final = """select n, timestamp, blob from TABLE where sealed = 0 and timestamp between ? and ?
                      order by timestamp, n limit ?"""
-_CHUNK_BEFORE: Final = """select timestamp, n, blob from TABLE where sealed > 0 and (timestamp, n) < (?, ?)
+_CHUNK_BEFORE: Final = """select timestamp, n, until from TABLE where sealed = 1 and (timestamp, n) < (?, ?)
                           order by timestamp desc, n desc limit 1"""
-_CHUNK_FROM: Final = """select timestamp, n, blob from TABLE where sealed > 0 and (timestamp, n) >= (?, ?) and timestamp <= ?
+_CHUNK_FROM: Final = """select timestamp, n, until from TABLE where sealed = 1 and (timestamp, n) >= (?, ?) and timestamp <= ?
                         order by timestamp, n limit 1"""
-_EDGE_BEFORE: Final = """select timestamp, n from TABLE where sealed > 0 and timestamp < ?
-                         order by timestamp desc, n desc limit 1"""
+_BLOB: Final = "select blob from TABLE where n = ?"
 
 
-def _table(host: str) -> str:
-    return f"host_{host}"
+class _HostTable:
+    """One host's samples in order: its tail in memory, chunks opened one at a time and only when they are reached.
 
+    Chunks do not overlap each other, but a late row of the tail may stand anywhere.
+    """
 
-def _has_table(db: apsw.Connection, host: str) -> bool:
-    return is_host_id(host) and db.table_exists("main", _table(host))
+    def __init__(self, db: apsw.Connection, host: str) -> None:
+        self._db, self._table = db, f"host_{host}"
+        self._there = is_host_id(host) and db.table_exists("main", self._table)
+
+    def down(self, most: int, to_ns: int = _LAST_NS) -> Iterator[Placed]:
+        """Samples at or before `to_ns`, newest first; the first `most` of them are sure to be right and complete."""
+        to_ns = max(-1, min(to_ns, _LAST_NS))
+        tail = self._tail(_TAIL_DOWN, to_ns, most)
+        at = 0
+        edge = (to_ns, _LAST_NS)
+        while span := self._span(_CHUNK_BEFORE, edge):
+            time, n, until = span
+            edge = (time, n)
+            while at < len(tail) and tail[at][1].time_ns > until:
+                yield tail[at]
+                at += 1
+            inside = [placed for placed in self._chunk(n) if placed[1].time_ns <= to_ns]
+            while at < len(tail) and _order(tail[at]) > edge:
+                inside.append(tail[at])
+                at += 1
+            yield from sorted(inside, key=_order, reverse=True)
+        yield from tail[at:]
+
+    def up(self, from_ns: int, to_ns: int, most: int) -> Iterator[Placed]:
+        """Samples in the closed range, oldest first; the first `most` of them (-1 = all) are sure to be right."""
+        from_ns, to_ns = max(0, min(from_ns, _LAST_NS)), max(-1, min(to_ns, _LAST_NS))
+        tail = self._tail(_TAIL_UP, from_ns, to_ns, most)
+        at = 0
+        # of the chunks that start before the range only the last one may reach into it
+        time, n, _ = self._span(_CHUNK_BEFORE, (from_ns, -1)) or (from_ns, -1, 0)
+        edge = (time, n)
+        while span := self._span(_CHUNK_FROM, (*edge, to_ns)):
+            time, n, until = span
+            edge = (time, n + 1)
+            while at < len(tail) and _order(tail[at]) < (time, n):
+                yield tail[at]
+                at += 1
+            if until < from_ns:
+                continue
+            inside = [placed for placed in self._chunk(n) if from_ns <= placed[1].time_ns <= to_ns]
+            while at < len(tail) and tail[at][1].time_ns <= until:
+                inside.append(tail[at])
+                at += 1
+            yield from sorted(inside, key=_order)
+        yield from tail[at:]
+
+    def _tail(self, sql: str, *bounds: int) -> list[Placed]:
+        if not self._there:
+            return []
+        rows = self._db.execute(sql.replace("TABLE", self._table), bounds)
+        return [(n, unpack_sample(time, blob)) for n, time, blob in rows]
+
+    def _span(self, sql: str, bounds: tuple[int, ...]) -> tuple[int, int, int] | None:
+        if not self._there:
+            return None
+        span: tuple[int, int, int] | None = self._db.execute(sql.replace("TABLE", self._table), bounds).get
+        return span
+
+    def _chunk(self, n: int) -> list[Placed]:
+        return unseal(self._db.execute(_BLOB.replace("TABLE", self._table), (n,)).get)
 
 
 def _order(placed: Placed) -> tuple[int, int]:
     return placed[1].time_ns, placed[0]
-
-
-def _newest_first(db: apsw.Connection, host: str, most: int, to_ns: int = _LAST_NS) -> Iterator[Placed]:
-    """Samples at or before `to_ns`, newest first, at least `most` of them if there are that many."""
-    if not _has_table(db, host):
-        return iter(())
-    to_ns = max(-1, min(to_ns, _LAST_NS))
-    sql = _TAIL_DOWN.replace("TABLE", _table(host))
-    tail = [(n, unpack_sample(time, blob)) for n, time, blob in db.execute(sql, (to_ns, most))]
-
-    def sealed() -> Iterator[Placed]:
-        sql = _CHUNK_BEFORE.replace("TABLE", _table(host))
-        edge = (to_ns, _LAST_NS)
-        while row := db.execute(sql, edge).get:
-            edge = (row[0], row[1])
-            for placed in reversed(unseal(row[2])):
-                if placed[1].time_ns <= to_ns:
-                    yield placed
-
-    return heapq.merge(tail, sealed(), key=_order, reverse=True)
-
-
-def _oldest_first(db: apsw.Connection, host: str, from_ns: int, to_ns: int, most: int) -> Iterator[Placed]:
-    """Samples in the closed range, oldest first, at least `most` of them (-1 = all) if there are that many."""
-    if not _has_table(db, host):
-        return iter(())
-    from_ns, to_ns = max(0, min(from_ns, _LAST_NS)), max(-1, min(to_ns, _LAST_NS))
-    sql = _TAIL_UP.replace("TABLE", _table(host))
-    tail = [(n, unpack_sample(time, blob)) for n, time, blob in db.execute(sql, (from_ns, to_ns, most))]
-
-    def sealed() -> Iterator[Placed]:
-        # chunks do not overlap, so the last one that starts before the range is the only one that may reach into it
-        start, at = db.execute(_EDGE_BEFORE.replace("TABLE", _table(host)), (from_ns,)).get or (from_ns, -1)
-        sql = _CHUNK_FROM.replace("TABLE", _table(host))
-        while row := db.execute(sql, (start, at, to_ns)).get:
-            start, at = row[0], row[1] + 1
-            for placed in unseal(row[2]):
-                if from_ns <= placed[1].time_ns <= to_ns:
-                    yield placed
-
-    return heapq.merge(tail, sealed(), key=_order)

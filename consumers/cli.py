@@ -1,0 +1,61 @@
+"""Puts the status consumer together from its settings: what `dimint up` and `dimint rebuild` run."""
+
+import os
+import socket
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from dimint.consumers.folder import TablesFolder
+from dimint.consumers.reading import TABLES_FOLDER
+from dimint.consumers.rebuild import Rebuilt, rebuild_tables
+from dimint.consumers.runner import StatusConsumer
+from dimint.log.opening import GenesisSettings, genesis, open_log
+from dimint.log.port import Log
+from dimint.registry.opening import open_registry
+from dimint.service import Service
+from dimint.settings import CommonSettings, ConsumerSettings
+
+__all__ = ["rebuild", "run"]
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    time_ns = staticmethod(time.time_ns)
+    monotonic = staticmethod(time.monotonic)
+
+
+def run(settings: ConsumerSettings, service: Service) -> None:
+    """Follow the log until the service ends. Raises SettingsError, in one line, if another consumer has the tables."""
+    folder = TablesFolder(settings.data_dir / TABLES_FOLDER)
+    with ExitStack() as stack:
+        lock = folder.lock_consumer()
+        stack.callback(lock.release)
+        source = _open_log(settings, stack)
+        registry = open_registry(settings, spawn=service.spawn)
+        stack.callback(registry.close)
+        membership = registry.join("consumer", os.urandom(16).hex(), {"pid": os.getpid()})
+        consumer = StatusConsumer(source, folder, SystemClock(), membership.update)
+        service.ready()
+        service.run(consumer)
+
+
+def rebuild(settings: CommonSettings, *, keep_in: Path | None = None) -> Rebuilt:
+    """Build the status tables anew from the log, print their digest, and switch to them.
+
+    With `keep_in` the new tables go into that folder instead, to be looked at, and the live ones stay.
+    """
+    with ExitStack() as stack:
+        folder = TablesFolder(settings.data_dir / TABLES_FOLDER if keep_in is None else keep_in)
+        built = rebuild_tables(_open_log(settings, stack), folder)
+        print(f"status tables {built.path}: {built.events} events, digest {built.digest}")
+        return built
+
+
+def _open_log(settings: CommonSettings, stack: ExitStack) -> Log:
+    clock = SystemClock()
+    source = open_log(settings.log, clock=clock)
+    stack.callback(source.close)
+    genesis(source, wanted=GenesisSettings(), clock=clock, host=socket.gethostname(), process="consumer")
+    return source

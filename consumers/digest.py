@@ -1,0 +1,48 @@
+"""One number for all that the status tables hold, equal for equal content however it was committed."""
+
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final
+
+import msgpack
+
+from dimint.consumers.reading import CURRENT, open_read_only, samples_in_order
+
+__all__ = ["table_digest"]
+
+_HOSTS: Final = """select m.id, m.name, m.given_name, m.claimed_ns, m.ip, m.simulated, m.registered_ns, m.facts,
+                          l.samples, l.first_ns, l.last_ns, l.received_ns
+                   from machines m left join latest l on l.id = m.id order by m.id"""
+
+
+def table_digest(path: str | Path) -> str:
+    """sha256 over every decoded row, in order, of a tables folder (its live file) or of one table file.
+
+    Hosts with name and facts, every sample with its times, gaps. Positions, dedupe rows and counts are left out: they also
+    move with events that leave no row. An empty system has a digest too.
+    """
+    digest = sha256()
+    for row in _rows(Path(path)):
+        digest.update(msgpack.packb(row))
+    return digest.hexdigest()
+
+
+def _rows(path: Path) -> Iterator[list[Any]]:
+    if path.is_dir():
+        try:
+            path = path / (path / CURRENT).read_text().strip()
+        except FileNotFoundError:
+            return
+    db = open_read_only(path)
+    try:
+        with db:
+            hosts = list(db.execute(_HOSTS))
+            for host in hosts:
+                yield ["host", *host]
+                for n, stored in samples_in_order(db, host[0]):
+                    yield ["sample", n, *stored]
+            for gap in db.execute("select host, run, first_seq, last_seq, reason, timestamp from gaps order by 1, 2, 3, 4"):
+                yield ["gap", *gap]
+    finally:
+        db.close()

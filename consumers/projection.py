@@ -1,0 +1,84 @@
+"""What a projection of the status topic hands to its tables: writes as data, in order. [S]
+
+A projection is fed counted batches (dimint/log/reading.py) and keeps in memory only what it needs to decide. `take` gives
+everything since the last `take` as one Changes, which the tables commit together with the position. How batches are split
+over commits must not show in the tables: writes of one host are performed in their order, and a Seal depends only on what
+was written for its host before.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+__all__ = ["Changes", "HostFacts", "HostLatest", "PutGap", "PutTail", "RunRow", "Seal", "Write"]
+
+
+class PutTail(NamedTuple):
+    """Add one sample as a row of its own; `n` is new in the host's table."""
+
+    host: str
+    n: int
+    time_ns: int
+    blob: bytes
+
+
+class Seal(NamedTuple):
+    """Move all but the newest rows of the host's tail into chunks, if there are enough of them."""
+
+    host: str
+
+
+class PutGap(NamedTuple):
+    """Samples that the agent dropped; the same gap again changes nothing."""
+
+    host: str
+    run: bytes
+    first_seq: int
+    last_seq: int
+    reason: str
+    time_ns: int
+
+
+Write: TypeAlias = PutTail | Seal | PutGap
+
+
+class HostFacts(NamedTuple):
+    """What rarely changes of a host. `claimed_ns` is the log time since which it has called itself `given_name`."""
+
+    id: str
+    given_name: str
+    claimed_ns: int
+    ip: str
+    facts: bytes
+    simulated: bool
+    registered_ns: int
+
+
+class HostLatest(NamedTuple):
+    """What changes with every sample. `samples` were stored so far; times are None before the first one."""
+
+    id: str
+    samples: int
+    first_ns: int | None
+    last_ns: int | None
+    received_ns: int | None
+
+
+class RunRow(NamedTuple):
+    """Numbers seen of one run of a host's agent; `ranges` None = forget the run."""
+
+    host: str
+    run: bytes
+    used_us: int
+    ranges: bytes | None
+
+
+class Changes(NamedTuple):
+    """What one commit has to store. `new_hosts` need a table before their first write; counts are to be added."""
+
+    writes: tuple[PutTail | Seal | PutGap, ...]
+    new_hosts: tuple[str, ...]
+    facts: tuple[HostFacts, ...]
+    names: Mapping[str, str]
+    latest: tuple[HostLatest, ...]
+    runs: tuple[RunRow, ...]
+    counts: Mapping[str, int]

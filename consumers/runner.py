@@ -1,0 +1,113 @@
+"""The status consumer: follows the status topic and keeps the live tables at most a moment behind it."""
+
+import logging
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from dimint.clock import Clock
+from dimint.consumers.feeder import Feeder
+from dimint.consumers.folder import TablesFolder, first_sequence
+from dimint.errors import LogMismatch, OffsetOutOfRange
+from dimint.log.port import Log, Reader
+
+__all__ = ["COMMIT_EVENTS", "COMMIT_S", "StatusConsumer"]
+
+COMMIT_S: Final = 0.2
+"""Longest time that a record which was read waits for its commit."""
+COMMIT_EVENTS: Final = 2_000
+_LOOK_S: Final = 1.0
+"""How often it looks whether a rebuild has switched the tables while nothing comes."""
+
+log = logging.getLogger("dimint.consumer")
+
+
+class Announce(Protocol):
+    """Tells others what this consumer is doing (a registry membership's `update`)."""
+
+    def __call__(self, info: Mapping[str, Any]) -> None: ...
+
+
+class StatusConsumer:
+    """A process object (see dimint/service.py). Owns its reader and its table file; the log is the caller's, and so is the
+    folder's consumer lock, which has to be held.
+
+    Tables that do not fit the log are put aside and filled anew from the log, loudly. A partition with a record that
+    cannot be read stops, loudly; the others go on.
+    """
+
+    def __init__(self, source: Log, folder: TablesFolder, clock: Clock, announce: Announce = lambda info: None) -> None:
+        self._log, self._folder, self._clock, self._announce = source, folder, clock, announce
+        self._stopping = threading.Event()
+        self._reader: Reader = source.reader()
+
+    def run(self) -> None:
+        feeder: Feeder | None = None
+        try:
+            while not self._stopping.is_set():
+                feeder = self._open()
+                self._follow(feeder)
+                feeder.close()
+        finally:
+            if feeder is not None:
+                feeder.close()
+            self._reader.close()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._reader.wake()
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+    def _open(self) -> Feeder:
+        path = self._folder.live()
+        if path is not None:
+            try:
+                return self._opened(path)
+            except LogMismatch as error:
+                aside = self._folder.quarantine(path)
+                log.critical("%s; it is kept as %s, and new tables are filled from the log", error, aside.name)
+        path = self._folder.new("status")
+        feeder = self._opened(path)
+        self._folder.switch(path)
+        return feeder
+
+    def _opened(self, path: Path) -> Feeder:
+        feeder = Feeder(self._log, path, first_sequence=first_sequence(path))
+        self._tell(feeder)
+        return feeder
+
+    def _tell(self, feeder: Feeder) -> None:
+        stopped = {str(partition): why for partition, why in feeder.stopped.items()}
+        self._announce({"pid": os.getpid(), "tables": feeder.tables.path.name, "stopped": stopped})
+
+    def _follow(self, feeder: Feeder) -> None:
+        """Feed one table file until it is not the live one any more."""
+        self._reader.assign(feeder.positions())
+        commit_at: float | None = None
+        while not self._stopping.is_set():
+            now = self._clock.monotonic()
+            if commit_at is not None and (now >= commit_at or feeder.events >= COMMIT_EVENTS):
+                feeder.commit()
+                commit_at = None
+            if commit_at is None and self._folder.live() != feeder.tables.path:
+                log.info("the live tables were switched: following them")
+                return
+            self._read(feeder, _LOOK_S if commit_at is None else commit_at - now)
+            if commit_at is None and feeder.pending:
+                commit_at = self._clock.monotonic() + COMMIT_S
+        feeder.commit()
+
+    def _read(self, feeder: Feeder, timeout_s: float) -> None:
+        try:
+            records = self._reader.poll(max(0.0, timeout_s))
+        except OffsetOutOfRange as error:
+            if error.offset >= error.start:
+                raise LogMismatch(str(error), hint="the log has lost records: start again to rebuild the tables") from error
+            feeder.skip_trimmed(error.partition, error.start)
+            self._reader.assign(feeder.positions())
+            return
+        if not feeder.take(records):
+            self._reader.assign(feeder.positions())
+            self._tell(feeder)

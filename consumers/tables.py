@@ -1,0 +1,247 @@
+"""The status tables on disk: one SQLite file, written by one process, in which data and position commit together.
+
+Tables of a file (docs/operations.md has them for people):
+
+    meta        format, log generation, sequence (counts commits that changed a host)
+    positions   a row a partition: next offset, last record taken and its hash, log time
+    writers     dedupe rows of the batch writers (dimint/dedupe.py)
+    machines    a row a host: id, name, ip, facts
+    latest      a row a host: how many samples, first, last, received, sequence of its last change
+    runs, gaps  samples seen and samples lost, a row a run and a row a gap
+    counts      what was passed over, by reason
+    host_<id>   the samples: (timestamp, blob), single rows at the end, chunks before them (consumers/rows.py)
+
+Commits do not wait for the disk: a power cut may take the last ones, and the log has them.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import apsw
+
+from dimint.consumers.projection import Changes, HostFacts, HostLatest, PutGap, PutTail, RunRow, Seal, Write
+from dimint.consumers.rows import Placed, pack_sample, seal, unpack_sample, unseal
+from dimint.consumers.sealing import KEEP_TAIL, SEAL_LEAST, SEAL_MOST, ChunkSpan, Group, Key, group_rows, split_sizes
+from dimint.consumers.status import StatusProjection
+from dimint.dedupe import WriterRow
+from dimint.errors import LogMismatch
+
+__all__ = ["FORMAT", "PartitionState", "StatusTables"]
+
+FORMAT: Final = 1
+_FULL_WAIT_MS: Final = 30_000
+
+_SCHEMA: Final = """
+create table meta(name text primary key, value) without rowid;
+create table positions(partition integer primary key, position integer not null, last_offset integer, last_hash blob,
+                       log_time_us integer not null);
+create table writers(partition integer, writer blob, number integer not null, log_time_us integer not null,
+                     primary key(partition, writer)) without rowid;
+create table machines(id text primary key, name text not null, ip text not null, given_name text not null,
+                      claimed_ns integer not null, simulated integer not null, registered_ns integer not null,
+                      facts blob not null);
+create index machines_name on machines(name);
+create table latest(id text primary key, samples integer not null, first_ns integer, last_ns integer, received_ns integer,
+                    changed integer not null) without rowid;
+create table runs(host text, run blob, used_us integer not null, ranges blob not null, primary key(host, run)) without rowid;
+create table gaps(host text, run blob, first_seq integer, last_seq integer, reason text not null, timestamp integer not null,
+                  primary key(host, run, first_seq, last_seq)) without rowid;
+create table counts(name text primary key, n integer not null) without rowid;
+"""
+_HOST_TABLE: Final = """
+create table TABLE(n integer primary key, timestamp integer not null, sealed integer not null, until integer, blob blob not null);
+create index TABLE_time on TABLE(sealed, timestamp);
+"""
+
+
+class PartitionState(NamedTuple):
+    """How far one partition was read. `last_offset` is the last record taken and `last_hash` the xxh3_128 of its value."""
+
+    position: int
+    last_offset: int | None
+    last_hash: bytes | None
+    log_time_us: int
+
+
+class StatusTables:
+    """Owns one table file. One thread; `close` it. Raises LogMismatch for a file of another format."""
+
+    def __init__(self, path: Path, *, generation: str = "", sequence: int = 0) -> None:
+        """Open the file, or make it for the log `generation` with a first `sequence`."""
+        self.path = path
+        self._db = apsw.Connection(str(path), statementcachesize=512)
+        try:
+            self._db.set_busy_timeout(_FULL_WAIT_MS)
+            self._db.pragma("journal_mode", "wal")
+            self._db.pragma("synchronous", 1)
+            self._db.pragma("cache_size", -65536)
+            if not self._db.table_exists("main", "meta"):
+                with self._db:
+                    self._db.execute(_SCHEMA)
+                    rows = [("format", FORMAT), ("generation", generation), ("sequence", sequence)]
+                    self._db.executemany("insert into meta values(?, ?)", rows)
+            found = self._meta("format")
+            if found != FORMAT:
+                raise LogMismatch(f"{path} has format {found}, this program writes {FORMAT}", hint="rebuild the status tables")
+            self.generation: str = self._meta("generation")
+            self._sequence: int = self._meta("sequence")
+        except BaseException:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._db.close()
+
+    @property
+    def sequence(self) -> int:
+        """Counts commits that changed a host."""
+        return self._sequence
+
+    # --- loading ----------------------------------------------------------------------------------------------------
+    def partitions(self) -> dict[int, PartitionState]:
+        rows = self._db.execute("select partition, position, last_offset, last_hash, log_time_us from positions")
+        return {row[0]: PartitionState(*row[1:]) for row in rows}
+
+    def writers(self, partition: int) -> list[tuple[bytes, WriterRow]]:
+        rows = self._db.execute("select writer, number, log_time_us from writers where partition = ?", (partition,))
+        return [(writer, WriterRow(number, time)) for writer, number, time in rows]
+
+    def projection(self, partitions: int) -> StatusProjection:
+        """The projection as it was at the last commit."""
+        execute = self._db.execute
+        facts = execute("select id, given_name, claimed_ns, ip, facts, simulated, registered_ns from machines")
+        return StatusProjection(
+            partitions,
+            facts=[HostFacts(*row)._replace(simulated=bool(row[5])) for row in facts],
+            latest=[HostLatest(*row) for row in execute("select id, samples, first_ns, last_ns, received_ns from latest")],
+            runs=[RunRow(*row) for row in execute("select host, run, used_us, ranges from runs")],
+            names=dict(execute("select id, name from machines")),
+        )
+
+    # --- committing -------------------------------------------------------------------------------------------------
+    def commit(
+        self,
+        changes: Changes,
+        partitions: Mapping[int, PartitionState],
+        writers: Iterable[tuple[int, bytes, WriterRow | None]],
+    ) -> None:
+        """Store everything or nothing: data, dedupe rows and positions."""
+        db = self._db
+        db.execute("begin immediate")
+        try:
+            self._put(changes)
+            db.executemany(
+                "insert or replace into positions values(?, ?, ?, ?, ?)", [(at, *state) for at, state in partitions.items()]
+            )
+            for partition, writer, row in writers:
+                if row is None:
+                    db.execute("delete from writers where partition = ? and writer = ?", (partition, writer))
+                else:
+                    db.execute("insert or replace into writers values(?, ?, ?, ?)", (partition, writer, *row))
+            db.execute("commit")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("rollback")
+            raise
+
+    def _put(self, changes: Changes) -> None:
+        db = self._db
+        if changes.latest:
+            self._sequence += 1
+            db.execute("update meta set value = ? where name = 'sequence'", (self._sequence,))
+        for host in changes.new_hosts:
+            db.execute(_HOST_TABLE.replace("TABLE", f"host_{host}"))
+        db.executemany(
+            """insert into machines(id, name, given_name, claimed_ns, ip, facts, simulated, registered_ns)
+               values(?1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)
+               on conflict do update set given_name = ?2, claimed_ns = ?3, ip = ?4, facts = ?5, simulated = ?6""",
+            changes.facts,
+        )
+        db.executemany("update machines set name = ?2 where id = ?1", changes.names.items())
+        for write in changes.writes:
+            self._write(write)
+        db.executemany(
+            "insert or replace into latest values(?, ?, ?, ?, ?, ?)", [(*row, self._sequence) for row in changes.latest]
+        )
+        for run in changes.runs:
+            if run.ranges is None:
+                db.execute("delete from runs where host = ? and run = ?", run[:2])
+            else:
+                db.execute("insert or replace into runs values(?, ?, ?, ?)", run)
+        db.executemany("insert into counts values(?1, ?2) on conflict do update set n = n + ?2", changes.counts.items())
+
+    def _write(self, write: Write) -> None:
+        if isinstance(write, PutTail):
+            sql = f"insert into host_{write.host} values(?, ?, 0, null, ?)"
+            self._db.execute(sql, write[1:])
+        elif isinstance(write, Seal):
+            _Sealer(self._db, f"host_{write.host}").run()
+        elif isinstance(write, PutGap):
+            self._db.execute("insert or ignore into gaps values(?, ?, ?, ?, ?, ?)", write)
+
+    def _meta(self, name: str) -> Any:
+        return self._db.execute("select value from meta where name = ?", (name,)).get
+
+
+class _Sealer:
+    """Moves the older tail rows of one host's table into chunks (consumers/sealing.py)."""
+
+    def __init__(self, db: apsw.Connection, table: str) -> None:
+        self._db, self._table = db, table
+
+    def run(self) -> None:
+        ((size,),) = self._all("select count(*) from TABLE where sealed = 0")
+        if size < KEEP_TAIL + SEAL_LEAST:
+            return
+        most = min(size - KEEP_TAIL, SEAL_MOST)
+        sql = "select timestamp, n from TABLE where sealed = 0 order by timestamp, n limit ?"
+        rows: list[Key] = self._all(sql, most)
+        for group in group_rows(rows, self._chunks_from(rows[0])):
+            self._seal(group)
+
+    def _chunks_from(self, first: Key) -> list[ChunkSpan]:
+        """Chunks from the last one at or before the row on."""
+        edge = self._all(
+            """select timestamp, n from TABLE where sealed = 1 and (timestamp, n) <= (?, ?)
+               order by timestamp desc, n desc limit 1""",
+            *first,
+        )
+        start = edge[0] if edge else (-1, -1)
+        sql = "select timestamp, n, until from TABLE where sealed = 1 and (timestamp, n) >= (?, ?) order by timestamp, n"
+        return [ChunkSpan((time, n), until) for time, n, until in self._all(sql, *start)]
+
+    def _seal(self, group: Group) -> None:
+        tail = [(n, *self._all("select blob from TABLE where n = ?", n)[0], time) for time, n in group.rows]
+        # a tail blob starts with its plain size
+        sizes = [int.from_bytes(blob[:4], "little") for _, blob, _ in tail]
+        if group.into is None:
+            placed = None
+        else:
+            ((blob,),) = self._all("select blob from TABLE where n = ?", group.into.first[1])
+            placed = [*unseal(blob), *((n, unpack_sample(time, blob)) for n, blob, time in tail)]
+            placed.sort(key=_order)
+            sizes = [pack_sample(stored)[1] for _, stored in placed]
+        at = 0
+        made = []
+        for count in split_sizes(sizes):
+            if placed is not None:
+                part = placed[at : at + count]
+            else:
+                part = [(n, unpack_sample(time, blob)) for n, blob, time in tail[at : at + count]]
+            made.append((part[0][0], part[0][1].time_ns, part[-1][1].time_ns, seal(part)))
+            at += count
+        gone = [(n,) for n, _, _ in tail] + ([] if group.into is None else [(group.into.first[1],)])
+        self._db.executemany(self._sql("delete from TABLE where n = ?"), gone)
+        self._db.executemany(self._sql("insert into TABLE values(?, ?, 1, ?, ?)"), made)
+
+    def _all(self, sql: str, *values: Any) -> list[Any]:
+        return list(self._db.execute(self._sql(sql), values))
+
+    def _sql(self, sql: str) -> str:
+        return sql.replace("TABLE", self._table)
+
+
+def _order(placed: Placed) -> Key:
+    return placed[1].time_ns, placed[0]
