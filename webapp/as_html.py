@@ -48,7 +48,7 @@ def gpu_table_page(page: Page, style: PageStyle, summary: str, bodies: Iterable[
 
 def message_page(style: PageStyle, title: str, message: str) -> str:
     """A page that only says something: an error."""
-    return _frame(Page("", 0, 1, "", "", 0), style, [node("h1", title), node("p", message, cls="empty")])
+    return _frame(Page("", 0, 1, "", "", 0), style, [node("h1", users_text(title)), node("p", users_text(message), cls="empty")])
 
 
 _LEGEND: Final = node(

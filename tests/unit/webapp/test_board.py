@@ -1,0 +1,82 @@
+"""The board: what changed, in which order, and when it is news."""
+
+from dimint.clock import ManualClock
+from dimint.webapp.board import Board, BoardRules
+from dimint.webapp.models import Status
+from dimint.webapp.trends import STEP_NS, STEPS, Trends
+from dimint.webapp.view import sampled
+from tests.support.fleet import MemoryTables, host_id
+from tests.support.hosts import GTX, gpu, sample
+
+SECOND = 1_000_000_000
+RULES = BoardRules(down_after_s=60.0, order="name", save_interval_s=0.0, names={})
+CONTENT = sample([gpu(0, GTX, 1, 2, 3, 4)])
+
+
+def test_snapshot_is_the_same_until_something_changes() -> None:
+    """Unchanged tables give the same snapshot, a new sample changes its host only."""
+    tables, clock = MemoryTables(), ManualClock()
+    for number in range(3):
+        tables.register(host_id(number), f"h{number}")
+        tables.put(host_id(number), clock.time_ns(), CONTENT)
+    board = Board(tables, RULES, clock)
+    first = board.refresh()
+    assert board.refresh() is first
+    tables.put(host_id(1), clock.time_ns() + 1, CONTENT)
+    second = board.refresh()
+    assert [a is b for a, b in zip(first.hosts, second.hosts, strict=True)] == [True, False, True]
+    assert [second.changed[host.id] > first.sequence for host in second.hosts] == [False, True, False]
+    assert second.order_changed == first.order_changed
+
+
+def test_silence_is_news() -> None:
+    """A host goes down and comes back without any other change; one known from before the start waits."""
+    tables, clock = MemoryTables(), ManualClock()
+    tables.register(host_id(1), "old")
+    tables.put(host_id(1), clock.time_ns() - 1, CONTENT)
+    board = Board(tables, RULES, clock)
+    assert board.refresh().hosts[0].status is Status.WAITING
+    tables.put(host_id(1), clock.time_ns(), CONTENT)
+    assert board.refresh().hosts[0].status is Status.RUNNING
+    clock.advance(60.5)
+    down = board.refresh()
+    assert down.hosts[0].status is Status.DOWN
+    assert down.changed[host_id(1)] == down.sequence
+    tables.put(host_id(1), clock.time_ns(), CONTENT)
+    assert board.refresh().hosts[0].status is Status.RUNNING
+
+
+def test_names_by_address() -> None:
+    """A name that the settings give an address is shown, unless another host has it; hosts are found by both names."""
+    tables, clock = MemoryTables(), ManualClock()
+    tables.register(host_id(1), "gpu-01.lab", "10.0.0.1")
+    tables.register(host_id(2), "taken", "10.0.0.2")
+    tables.register(host_id(3), "other", "10.0.0.3")
+    board = Board(tables, BoardRules(60.0, "name", 0.0, {"10.0.0.1": "front", "10.0.0.3": "taken"}), clock)
+    assert [host.name for host in board.refresh().hosts] == ["front", "other", "taken"]
+    for name in ("front", "gpu-01.lab", "gpu_01_lab", host_id(1)):
+        found = board.find(name)
+        assert found is not None
+        assert found.id == host_id(1)
+    assert board.find("nobody") is None
+
+
+def test_history_is_read_back_at_the_start() -> None:
+    """The little lines know what was stored before the server started."""
+    tables, clock = MemoryTables(), ManualClock()
+    tables.register(host_id(1), "h")
+    for step in range(10):
+        tables.put(host_id(1), clock.time_ns() + step * STEP_NS, sample([gpu(0, GTX, 1, 2, step * 10, 4)]))
+    (line,) = Board(tables, RULES, clock).refresh().hosts[0].trends
+    assert line == (None,) * (STEPS - 10) + tuple(range(0, 100, 10))
+
+
+def test_trends_keep_a_window_and_let_late_samples_go() -> None:
+    """Old steps leave, a gap stays a gap, what comes late does not rewrite the line."""
+    trends = Trends()
+    for step in (0, 1, 100, 40, 159):
+        trends.add(sampled(step * STEP_NS, sample([gpu(0, GTX, 1, 2, step % 100, 4)])))
+    (line,) = trends.lines(1)
+    assert line[0] == 0
+    assert line[-1] == 59
+    assert sum(value is not None for value in line) == 2

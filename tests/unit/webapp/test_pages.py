@@ -1,0 +1,143 @@
+"""The pages: everything escaped, nothing that a name can break, the same tree for the first page and its updates."""
+
+import json
+from datetime import UTC
+from html.parser import HTMLParser
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimint.webapp.as_html import Page, gpu_table_page, hosts_page, message_page
+from dimint.webapp.cards import PageStyle, gpu_rows_node, host_node, summary_node, trend
+from dimint.webapp.models import Host, Status
+from dimint.webapp.nodes import Node, dump_json, node, to_html, to_json
+from tests.support.hosts import GTX, MIB, cpu, gpu, host, sample
+
+STYLE = PageStyle(UTC, title="<DiMint>", description="a & b")
+PAGE = Page("/", 0, 3, "2018/12/03 23:16:59", "/events?view=cards&page=0", 5)
+
+
+class Outline(HTMLParser):
+    """Every tag with its attributes, and whether tags are closed as they were opened."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len(dict(attrs)) == len(attrs)
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "link", "input"):
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def whole_page(hosts: list[Host], *, rows: bool) -> str:
+    parts = [to_html(host_node(shown, STYLE, rows=rows)) for shown in hosts]
+    return hosts_page(PAGE, STYLE, to_html(summary_node(hosts)), parts, rows=rows)
+
+
+def gpu_page(hosts: list[Host]) -> str:
+    return gpu_table_page(PAGE, STYLE, to_html(summary_node(hosts)), [to_html(gpu_rows_node(shown, STYLE)) for shown in hosts])
+
+
+EVIL = "</script><img src=x onerror=alert(1)>\"'&"
+NAMES = st.one_of(st.text(max_size=300), st.sampled_from([EVIL, "\x1b]0;x\x07", "\u202eexe", "\ud800", "<bdi>", "\x00parts\x00"]))
+
+
+@settings(max_examples=100, deadline=None)
+@given(NAMES, NAMES, st.sampled_from(list(Status)), st.booleans())
+def test_no_name_becomes_markup(name: str, other: str, status: Status, simulated: bool) -> None:
+    """A page with hostile names has the tags and attributes of one with harmless names, and no control characters."""
+
+    def hosts(first: str, second: str) -> list[Host]:
+        card = gpu(0, first, 1, 2, 3, 4) | {"u": "u"}
+        content = sample([card], [{"g": 0, "pid": 1, "name": second, "user": first, "mem": MIB}], **cpu())
+        lost = sample([card | {"st": "lost"}])
+        return [
+            host("h", content, status=status, simulated=simulated), host("i", lost), host("j", sample([], gpu_state="hung")),
+        ]  # fmt: skip
+
+    def pages(first: str, second: str) -> list[str]:
+        shown = [
+            Host(**{**fields(one), "name": first, "ip": second, "id": f"{at:032x}"})
+            for at, one in enumerate(hosts(first, second))
+        ]
+        return [
+            whole_page(shown, rows=False),
+            whole_page(shown, rows=True),
+            gpu_page(shown),
+            message_page(STYLE, first or "x", second),
+        ]
+
+    for hostile, harmless in zip(pages(name or "x", other or "x"), pages("x", "x"), strict=True):
+        hostile.encode()
+        assert [(tag, sorted(names)) for tag, names in Outline(hostile).tags] == [
+            (tag, sorted(names)) for tag, names in Outline(harmless).tags
+        ]
+        assert not any((ord(char) < 32 and char != "\n") or 0x7F <= ord(char) < 0xA0 or char == "\u202e" for char in hostile)
+
+
+def fields(shown: Host) -> dict[str, Any]:
+    return {name: getattr(shown, name) for name in Host.__slots__}
+
+
+def test_pages_need_no_inline_script_or_style() -> None:
+    """What the content policy forbids is not there: no inline script, style or handler."""
+    text = whole_page([host("h", sample([gpu(0, GTX, 1, 2, 3, 4)], **cpu()))], rows=False)
+    for tag, attributes in Outline(text).tags:
+        assert tag != "style"
+        assert tag != "script" or attributes["src"] == "/static/live.js"
+        assert not any(name == "style" or name.startswith("on") for name in attributes)
+
+
+def test_state_is_symbol_word_and_class() -> None:
+    """Colour never stands alone."""
+    for status, words in ((Status.RUNNING, "● running"), (Status.WAITING, "◌ waiting"), (Status.DOWN, "✖ down")):
+        assert words in Outline(whole_page([host("h", None, status=status)], rows=False)).text
+
+
+def test_everything_asked_of_a_card_is_there() -> None:
+    """Utilisation, memory, temperature, power, processes with user and memory, CPU and memory of the host, the badge."""
+    card = gpu(0, GTX, 10_000, 11_169, 57, 71) | {"p_mW": 212_000, "p_lim_mW": 250_000}
+    content = sample([card], [{"g": 0, "pid": 77, "name": "train", "user": "alice", "mem": 512 * MIB, "orphan": True}], **cpu())
+    shown = host("h", content, simulated=True)
+    text = Outline(whole_page([shown], rows=False)).text
+    for words in (GTX, "57 %", "9.8 / 10.9 GiB", "71 °C", "212 / 250 W", "alice", "train", "77", "512 MiB", "13 %",
+                  "12.0 / 64.0 GiB", "simulated", "orphan", "2018/12/03 23:16:59", "load 0.50 1.25 2.00"):  # fmt: skip
+        assert words in text, words
+    for text in (gpu_page([shown]), whole_page([shown], rows=True)):
+        assert "simulated" in Outline(text).text
+
+
+def test_json_of_a_tree_is_the_tree() -> None:
+    """What the browser builds from is the same tree that became HTML."""
+
+    def back(value: Any) -> Node | str:
+        return value if isinstance(value, str) else Node(value[0], value[1], tuple(map(back, value[2:])))
+
+    tree = host_node(host("<h>", sample([gpu(0, GTX, 1, 2, 3, 4)], **cpu())), STYLE, rows=False)
+    assert back(json.loads(dump_json(to_json([tree])))[0]) == tree
+
+
+def test_trend_has_gaps_and_words() -> None:
+    """Nothing known is a gap in the line; the line says its median and highest value."""
+    line = trend((None, 10, 20, None, 30), "GPU 0")
+    assert line is not None
+    assert line.children[0] == node("path", d="M25.0 20.8L50.0 18.6M100.0 16.4")
+    assert line.attributes["aria-label"] == "GPU 0: median 20 %, highest 30 %"
+    assert trend((None, 10), "GPU 0") is None

@@ -1,0 +1,102 @@
+"""From stored samples to what is shown: units, missing values, states, times."""
+
+from datetime import UTC
+from functools import partial
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dimint.webapp.models import Status
+from dimint.webapp.times import DateOrder, compact, gpu_stamp, stamp
+from dimint.webapp.view import ordered, paged, sampled, status_of, thinned
+from tests.support.hosts import GTX, MIB, gpu, host, ns, sample
+
+SECOND = 1_000_000_000
+
+
+def test_status_rule() -> None:
+    """Not heard since the server's start is waiting, silent for longer than the threshold is down, else running."""
+    rule = partial(status_of, started_ns=100 * SECOND, down_after_s=60.0)
+    assert rule(None, now_ns=101 * SECOND) is Status.WAITING
+    assert rule(99 * SECOND, now_ns=10_000 * SECOND) is Status.WAITING
+    assert rule(100 * SECOND, now_ns=160 * SECOND) is Status.RUNNING
+    assert rule(100 * SECOND, now_ns=160 * SECOND + 1) is Status.DOWN
+    assert rule(200 * SECOND, now_ns=150 * SECOND) is Status.RUNNING
+
+
+def test_units_of_a_sample() -> None:
+    """Bytes become MiB, m°C become °C, mW become W; None stays None."""
+    card = gpu(3, GTX, 235, 11169, 7, 36) | {"p_mW": 250_499, "p_lim_mW": None}
+    shown = sampled(1, sample([card], [{"g": 3, "pid": 1963, "name": "/usr/bin/X", "user": "root", "mem": 148 * MIB}]))
+    (found,) = shown.gpus
+    assert (found.key, found.index, found.used_mib, found.total_mib, found.available_mib) == ("gpu:3", 3, 235, 11169, 10934)
+    assert (found.temperature_c, found.util_pct, found.power_w, found.power_limit_w, found.memory_pct) == (36, 7, 250, None, 2)
+    assert found.processes[0].pid == "1963"
+    assert found.processes[0].used_mib == 148
+
+
+def test_gpus_with_one_index_keep_distinct_keys() -> None:
+    """Two entries with the same index do not hide each other in a map by key."""
+    shown = sampled(1, sample([gpu(0, "a", 1, 2, 3, 4), gpu(0, "b", 1, 2, 3, 4)]))
+    assert [found.key for found in shown.gpus] == ["gpu:0", "gpu:0.1"]
+
+
+def test_unread_process_list_is_not_an_empty_one() -> None:
+    """A GPU in procs_err has an unknown list of processes."""
+    card = gpu(0, GTX, 1, 2, 3, 4)
+    assert not sampled(1, sample([card], procs_err={card["u"]: 4})).gpus[0].processes_known
+
+
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from("gpu proc cpu mem gpu_state procs_err i u st mem_tot load pid g".split())
+
+
+@given(st.dictionaries(KEYS, JUNK | st.lists(st.dictionaries(KEYS, JUNK, max_size=6), max_size=3), max_size=8))
+def test_no_sample_is_an_error(content: dict[str, Any]) -> None:
+    """Whatever a sender puts into a sample, it is shown or left out."""
+    shown = sampled(5, content)
+    assert len({found.key for found in shown.gpus}) == len(shown.gpus)
+
+
+def test_times_are_in_the_servers_zone() -> None:
+    """The integer, the shown and the GPU's time are the zone's, across a change to summer time."""
+    tokyo, berlin = ZoneInfo("Asia/Tokyo"), ZoneInfo("Europe/Berlin")
+    at = ns("2018/11/30 14:29:47.115")
+    assert compact(at, tokyo) == 20181130232947
+    assert gpu_stamp(at, tokyo) == "2018/11/30 23:29:47.115"
+    assert [compact(ns(text), berlin) for text in ("2024/03/31 00:59:59", "2024/03/31 01:00:00")] == [
+        20240331015959,
+        20240331030000,
+    ]
+    assert stamp(at, UTC, DateOrder.MDY) == "11/30/2018 14:29:47"
+    assert stamp(None, UTC) == "no entry received."
+
+
+@given(st.integers(-(2**70), 2**70))
+def test_any_time_can_be_shown(time_ns: int) -> None:
+    """A sender's broken clock gives a date at the edge, never an error."""
+    for zone in (UTC, ZoneInfo("Pacific/Kiritimati"), ZoneInfo("Pacific/Niue")):
+        assert len(str(compact(time_ns, zone))) == 14
+        assert len(stamp(time_ns, zone)) == 19
+
+
+def test_order_and_pages() -> None:
+    """By name, or by address with numbers compared as numbers; pages count from 1, 0 is all, past the end is empty."""
+    hosts = [host("c", None, ip="10.0.0.2"), host("a", None, ip="10.0.0.10"), host("b", None, ip="fe80::1")]
+    assert [shown.name for shown in ordered(hosts, "name")] == ["a", "b", "c"]
+    by_address = ordered(hosts, "address")
+    assert [shown.name for shown in by_address] == ["c", "a", "b"]
+    assert [len(paged(by_address, page, 2)) for page in (0, 1, 2, 3)] == [3, 2, 1, 0]
+
+
+def test_thinning_keeps_the_newest() -> None:
+    """Entries closer than the save interval go, counted from the newest one."""
+    samples = [sampled(second * SECOND, {}) for second in range(0, 100, 5)]
+    assert [kept.time_ns // SECOND for kept in thinned(samples, 30.0, 3)] == [35, 65, 95]
+    assert [kept.time_ns // SECOND for kept in thinned(samples, 0.0, 2)] == [90, 95]
