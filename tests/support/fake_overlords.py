@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dimint.client.calls import Call
+from dimint.client.content import decode
 from dimint.client.network import Drop, Send
 from dimint.client.operations import Operation
 from dimint.client.session import Session
@@ -88,7 +89,8 @@ class Overlord:
     seen: list[dict[str, Any]] = field(default_factory=list)
 
     def handle(self, frame: bytes) -> dict[str, Any] | None:
-        request = json.loads(frame)
+        """The reply to a frame; None for none."""
+        request = decode(frame)
         self.seen.append(request)
         cmd = request["cmd"]
         if cmd in self.silent:
