@@ -14,8 +14,6 @@ the header's `logged_at_ns`, or else the record's timestamp; it is kept in µs.
 """
 
 from collections import Counter
-from collections.abc import Callable
-from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 from dimint.batch import KIND, MAGIC, Batch, Event, Header, decode
@@ -63,7 +61,6 @@ class Quarantine(NamedTuple):
 
 Taken: TypeAlias = Counted | Repeated | DeadLetter | Halt | Quarantine
 
-_kind_of = itemgetter(KIND)
 _SHAPES_MAX, _SHAPE_MAX_LENGTH = 4096, 32
 
 
@@ -95,7 +92,8 @@ class Intake:
         self.unknown_events = 0
         """Events of unknown kinds passed over; only where unknown kinds are not critical."""
         self._critical = is_critical(topic)
-        self._sound = _shape_checker(topic)
+        # kind and field types of events that were sound: `problem_of` looks at nothing else
+        self._sound: set[tuple[object, ...]] = set()
         self._check = check
 
     def take(self, record: Record) -> Taken:
@@ -116,14 +114,14 @@ class Intake:
         if self._check is not None and self.writers.counts(header.writer, header.number):
             problem = self._check(batch)
         if problem is not None:
-            unknown = set(map(_kind_of, events)) - KINDS.keys()
-            if unknown and self._critical:
-                return Halt(offset, f"unknown kind of event {min(unknown)!r:.100}; upgrade this program")
-            for event in events:
-                if not self._sound(event):
-                    return self._dead(offset, "fields", problem_of(event, self.topic) or "")
-            if problem:
-                return Halt(offset, problem)
+            unknown = 0
+        for event in events:
+            if (event[KIND], *map(type, event)) not in self._sound:
+                verdict = self._examine(offset, events)
+                if not isinstance(verdict, int):
+                    return verdict
+                unknown = verdict
+                break
         self.position = offset + 1
         now_us = (record.timestamp_ns if header.logged_at_ns is None else header.logged_at_ns) // 1000
         if not self.writers.take(header.writer, header.number, log_time_us=max(now_us, self.log_time_us)):
@@ -132,30 +130,25 @@ class Intake:
         if now_us > self.log_time_us:
             self.log_time_us = now_us
             self.writers.forget(now_us)
-        if unknown:
-            self.unknown_events += sum(event[KIND] in unknown for event in events)
+        self.unknown_events += unknown
         return Counted(offset, self.log_time_us, header, events)
+
+    def _examine(self, offset: int, events: list[Event]) -> DeadLetter | Halt | int:
+        """Look at each event of a batch; the number of unknown ones if the batch is sound."""
+        unknown = [event[KIND] for event in events if event[KIND] not in KINDS]
+        if unknown and self._critical:
+            return Halt(offset, f"unknown kind of event {unknown[0]!r:.100}; upgrade this program")
+        for event in events:
+            if event[KIND] in KINDS:
+                problem = problem_of(event, self.topic)
+                if problem is not None:
+                    return self._dead(offset, "fields", problem)
+                shape = (event[KIND], *map(type, event))
+                if len(self._sound) < _SHAPES_MAX and len(shape) < _SHAPE_MAX_LENGTH:
+                    self._sound.add(shape)
+        return len(unknown)
 
     def _dead(self, offset: int, reason: str, detail: str) -> DeadLetter:
         self.position = offset + 1
         self.dead_letters[reason] += 1
         return DeadLetter(offset, reason, detail)
-
-
-def _shape_checker(topic: str) -> Callable[[Event], bool]:
-    """A fast `problem_of(event, topic) is None`: events of one kind and the same field types are checked once."""
-    sound: set[tuple[object, ...]] = set()
-
-    def is_sound(event: Event) -> bool:
-        shape = (event[KIND], *map(type, event))
-        if shape in sound:
-            return True
-        if event[KIND] not in KINDS:
-            return True
-        if problem_of(event, topic) is not None:
-            return False
-        if len(sound) < _SHAPES_MAX and len(shape) < _SHAPE_MAX_LENGTH:
-            sound.add(shape)
-        return True
-
-    return is_sound

@@ -32,7 +32,9 @@ class _Partition:
         return numbering.unknown(number)
 
     def land_some(self, draw: st.DataObject) -> None:
-        while self.parked and draw.draw(st.booleans(), label="land"):
+        while self.parked:
+            if not draw.draw(st.booleans(), label="land"):
+                break
             index = draw.draw(st.integers(0, len(self.parked) - 1), label="which")
             self.log.append(self.parked.pop(index))
 
