@@ -108,9 +108,8 @@ def _from_environment(environ: Mapping[str, str], errors: list[str]) -> dict[str
             _add(found, name, _Raw(value, variable), errors)
         else:
             near = nearest_name(name)
-            errors.append(
-                f"{variable}: no such setting" + (f", did you mean {ENVIRONMENT_PREFIX}{near.upper()}?" if near else "")
-            )
+            question = f"; did you mean {ENVIRONMENT_PREFIX}{near.upper()}?" if near else ""
+            errors.append(f"{shown(variable)}: no such setting{question}")
     return found
 
 
@@ -159,6 +158,8 @@ def read_config(path: str) -> dict[str, object]:
 
 
 def _read_text(path: str) -> str:
+    if not path.isprintable():
+        raise SettingsError(f"config file {shown(path)}: not a usable path")
     try:
         fd = os.open(Path(path).expanduser(), os.O_RDONLY | os.O_NONBLOCK)
         try:
