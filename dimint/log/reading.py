@@ -14,6 +14,7 @@ the header's `logged_at_ns`, or else the record's timestamp; it is kept in µs.
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from dimint.batch import KIND, MAGIC, Batch, Event, Header, decode
@@ -109,19 +110,20 @@ class Intake:
         except CorruptRecord as error:
             return Quarantine(offset, str(error))
         header, events = batch
-        unknown: set[str] = set()
+        unknown = 0
         problem: str | None = ""
         if self._check is not None and self.writers.counts(header.writer, header.number):
             problem = self._check(batch)
         if problem is not None:
-            unknown = 0
-        for event in events:
-            if (event[KIND], *map(type, event)) not in self._sound:
-                verdict = self._examine(offset, events)
-                if not isinstance(verdict, int):
-                    return verdict
-                unknown = verdict
-                break
+            for event in events:
+                if (event[KIND], *map(type, event)) not in self._sound:
+                    verdict = self._examine(offset, events)
+                    if not isinstance(verdict, int):
+                        return verdict
+                    unknown = verdict
+                    break
+            if problem:
+                return Halt(offset, problem)
         self.position = offset + 1
         now_us = (record.timestamp_ns if header.logged_at_ns is None else header.logged_at_ns) // 1000
         if not self.writers.take(header.writer, header.number, log_time_us=max(now_us, self.log_time_us)):
