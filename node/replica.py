@@ -236,7 +236,8 @@ class Replica:
         return found
 
     def scan(self, prefix: str, after: str | None, limit: int) -> list[Found]:
-        """Keys with `prefix` and above `after`, in byte order: at most `limit`, and at most SCAN_MAX_BYTES (but one)."""
+        """Keys with `prefix` and above `after`, in byte order: at most `limit`, and as many as SCAN_MAX_BYTES of keys and
+        values allow, but at least one if there is one."""
         low = prefix.encode()
         above = b"" if after is None else after.encode()
         if len(low) > KEY_MAX_BYTES:
@@ -246,7 +247,7 @@ class Replica:
         for key, row in self._state.data.scan(max(above[:KEY_MAX_BYTES], low), low, limit + 1):
             if key <= above:
                 continue
-            size += len(key) + len(row)
+            size += len(key) + len(row) - VALUE_AT
             if len(found) == limit or (found and size > SCAN_MAX_BYTES):
                 break
             version, expires_us = HEAD.unpack_from(row)
