@@ -1,0 +1,83 @@
+"""Overlords and nodes are killed while clients write: every acknowledged write counts once."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dimint.client import AsyncClient, Client
+from tests.support.kv_system import KvSystem, kv_system
+
+
+@pytest.fixture
+def system(tmp_path: Path) -> Iterator[KvSystem]:
+    """Two overlords and two nodes."""
+    with kv_system(tmp_path, overlords=2, nodes=2) as running:
+        yield running
+
+
+def test_a_killed_overlord_costs_no_increment(system: KvSystem) -> None:
+    """kill -9 of the overlord in use: the next request is answered within a second, the sum is exact."""
+    with Client(system.addresses, timeout=15) as client:
+        first = _in_use(system, client)
+        slowest_s = 0.0
+        for number in range(1, 301):
+            if number == 100:
+                system.kill(first)
+            start = time.monotonic()
+            assert client.incr("n") == number
+            slowest_s = max(slowest_s, time.monotonic() - start)
+        assert slowest_s < 1.5, "about a second, with room for a busy machine"
+        assert client.get("n", consistency="strong") == 300
+
+
+def test_many_increments_at_once_survive_overlords_that_die_and_return(system: KvSystem) -> None:
+    """Each of the two dies once, with hundreds of writes under way."""
+
+    async def use() -> None:
+        async with AsyncClient(system.addresses, timeout=30) as client:
+
+            async def count(key: str) -> None:
+                for _ in range(100):
+                    await client.incr(key)
+
+            async def kill() -> None:
+                for name in ("overlord-1", "overlord-2"):
+                    await asyncio.sleep(0.4)
+                    await asyncio.to_thread(system.kill, name)
+                    await asyncio.to_thread(system.start, name)
+                    await asyncio.to_thread(system.wait_ready)
+
+            keys = [f"n{number % 8}" for number in range(24)]
+            await asyncio.gather(kill(), *(count(key) for key in keys))
+            values = await client.mget(set(keys), consistency="strong")
+            assert values == dict.fromkeys(set(keys), 300)
+            assert client.unresolved() == []
+
+    asyncio.run(use())
+
+
+def test_a_killed_node_is_passed_by(system: KvSystem) -> None:
+    """Reads go on while a node is dead, and after it came back."""
+    with Client(system.addresses, timeout=10) as client:
+        for number in range(50):
+            client.set(f"k{number}", number)
+        slave = next(node for node in client.state() if node["role"] == "slave")
+        names = {name for name in system.processes if name.startswith("node")}
+        pids = {name: system.processes[name].pid for name in names}
+        victim = next(name for name in names if pids[name] == slave.get("pid")) if "pid" in slave else sorted(names)[1]
+        system.kill(victim)
+        for number in range(50):
+            assert client.get(f"k{number}") == number
+        system.start(victim)
+        system.wait_ready()
+        for number in range(50):
+            assert client.get(f"k{number}") == number
+
+
+def _in_use(system: KvSystem, client: Client) -> str:
+    client.incr("n", 0)
+    home = client._session.home
+    return f"overlord-{system.addresses.index(str(home).removeprefix('tcp://')) + 1}"
