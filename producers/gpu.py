@@ -259,7 +259,7 @@ class Nvml:
             try:
                 shares, device.seen_us = utilisation(self._library, device.handle, device.seen_us)
                 for pid, row in merged.items():
-                    row[4] = shares.get(pid, 0)
+                    row[4] = shares.get(pid)
             except ListFailed as error:
                 if error.code in _UNSUPPORTED:
                     device.unsupported.add("process_utilisation")

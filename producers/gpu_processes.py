@@ -82,7 +82,7 @@ def running(library: Any, handle: Any, kind: str) -> list[Running]:
 def utilisation(library: Any, handle: Any, since_us: int) -> tuple[dict[int, int], int]:
     """Share of the GPU's multiprocessors per pid in %, from samples after `since_us` (driver's clock); the newest time.
 
-    Empty when there is no sample since then, which is how the driver says that nothing ran. Raises ListFailed.
+    A pid without a new sample is left out: that is not 0. Raises ListFailed.
     """
     function = getattr(library, "nvmlDeviceGetProcessUtilization", None)
     if function is None:

@@ -10,7 +10,7 @@ import os
 import select
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgpack
@@ -58,10 +58,12 @@ class GpuWatch:
         clock: Clock,
         *,
         deadline_s: float = DEADLINE_S,
-        command: Sequence[str] = _COMMAND,
+        sysfs: str = "/sys",
         env: Mapping[str, str] | None = None,
+        kill: Callable[["subprocess.Popen[bytes]"], None] = subprocess.Popen.kill,
     ) -> None:
-        self._clock, self._deadline_s, self._command, self._env = clock, deadline_s, command, env
+        self._clock, self._deadline_s, self._env, self._kill = clock, deadline_s, env, kill
+        self._command = (*_COMMAND, sysfs)
         self._child: subprocess.Popen[bytes] | None = None
         self._unpacker = msgpack.Unpacker(max_buffer_size=_BUFFER_MAX_BYTES)
         self._waiting_since: float | None = None
@@ -100,7 +102,7 @@ class GpuWatch:
                 return answer
             if self._waiting_since is None and not self._leaving:
                 return GpuReading(self._state, [], versions=self._versions)
-            if self._child is not None and self._leaving and self._state == "hung":
+            if self._child is not None and self._leaving and self._state == "hung" and not _ends(self._child, _LEAVE_S):
                 return GpuReading("hung", [], versions=self._versions)
             left = end - self._clock.monotonic()
             if left <= 0 or not self._wait(left):
@@ -116,14 +118,9 @@ class GpuWatch:
         if child is None:
             return
         _close_pipes(child)
-        try:
-            child.wait(_LEAVE_S)
-        except subprocess.TimeoutExpired:
+        if not _ends(child, _LEAVE_S):
             child.kill()
-            try:
-                child.wait(_LEAVE_S)
-            except subprocess.TimeoutExpired:
-                return
+            _ends(child, _LEAVE_S)
 
     def __enter__(self) -> "GpuWatch":
         return self
@@ -217,7 +214,7 @@ class GpuWatch:
                 self._skip[self._at] = (now + backoff.next_s(), backoff)
             self._state = "hung"
             self._leaving = True
-            child.kill()
+            self._kill(child)
             self._waiting_since = now  # a process stuck in the kernel is told again, in case it comes to itself
 
     def _gone(self, child: subprocess.Popen[bytes], now: float) -> None:
@@ -249,10 +246,7 @@ class GpuWatch:
         poll.register(self._child.stdout.fileno(), select.POLLIN)
         happened = poll.poll(max(1, round(timeout_s * 1000)))
         if happened and not happened[0][1] & select.POLLIN:  # its end is closed and it is still on its way out
-            try:
-                self._child.wait(timeout_s)
-            except subprocess.TimeoutExpired:
-                return False
+            return _ends(self._child, timeout_s)
         return bool(happened)
 
 
@@ -261,6 +255,15 @@ def _read_available(descriptor: int) -> bytes:
         return os.read(descriptor, 1 << 16)
     except BlockingIOError:
         return b""
+
+
+def _ends(child: subprocess.Popen[bytes], timeout_s: float) -> bool:
+    """Whether the process is gone within the time."""
+    try:
+        child.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _close_pipes(child: subprocess.Popen[bytes]) -> None:

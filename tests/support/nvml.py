@@ -1,0 +1,46 @@
+"""The fake libnvidia-ml.so.1: built once a test session for each set of symbols, told what to do by a file."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+__all__ = ["FakeDriver", "build_library"]
+
+_SOURCE = Path(__file__).parent / "fake_nvml" / "nvml.c"
+
+
+def build_library(folder: Path, *, process_symbols: int = 3) -> Path:
+    """Folder with the library in it, for LD_LIBRARY_PATH. Skips the test where there is no C compiler."""
+    compiler = shutil.which("cc")
+    if compiler is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("there is no C compiler, which CI must have")
+        pytest.skip("no C compiler (cc) to build the fake NVML with")
+    place = folder / f"nvml-{process_symbols}"
+    library = place / "libnvidia-ml.so.1"
+    if not library.exists():
+        place.mkdir()
+        options = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", f"-DPROC_VERSION={process_symbols}"]
+        subprocess.run([compiler, *options, "-o", str(library), str(_SOURCE)], check=True)
+    return place
+
+
+class FakeDriver:
+    """A driver under a script. `environment` makes a child process use it."""
+
+    def __init__(self, library: Path, script: Path) -> None:
+        self._library, self._script = library, script
+        self.tell("count 0")
+
+    def tell(self, *lines: str) -> None:
+        """Replace the script; the next call follows it."""
+        fresh = self._script.with_suffix(".new")
+        fresh.write_text("".join(f"{line}\n" for line in lines))
+        fresh.replace(self._script)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"LD_LIBRARY_PATH": str(self._library), "FAKE_NVML": str(self._script)}
