@@ -4,8 +4,9 @@
 
     byte   size  what
     0      1     format version, now 1
-    1      4     size of the body, big-endian
-    5      …     the body as one lz4 block (high compression), to the end
+    1      8     xxh3_64 of every byte from 9 on, big-endian
+    9      4     size of the body, big-endian
+    13     …     the body as one lz4 block (high compression), to the end
 
     body = msgpack [count, shapes, which, columns]        or, for values that are not alike:  msgpack [count, values]
 
@@ -22,6 +23,7 @@ from typing import Any, Final, TypeAlias
 
 import lz4.block
 import msgpack
+from xxhash import xxh3_64_digest
 
 from dimint.consumers.columns import decode_column, encode_column
 from dimint.errors import CorruptRecord, UnknownVersion
@@ -32,7 +34,7 @@ VERSION: Final = 1
 DEPTH_MAX: Final = 16
 BODY_MAX_BYTES: Final = 64 << 20
 """Largest body that is inflated; far above what the tables seal."""
-_HEAD: Final = 5
+_SIZE_AT, _HEAD = 9, 13
 _FEW: Final = 4
 """Fewer values than this are not worth columns."""
 _ALIKE: Final = 4
@@ -54,7 +56,8 @@ def encode(values: Sequence[Any]) -> bytes:
     if len(body) > BODY_MAX_BYTES:
         raise ValueError(f"a chunk of {len(body)} bytes is over the limit of {BODY_MAX_BYTES}")
     packed: bytes = lz4.block.compress(body, mode="high_compression", compression=_HARD, store_size=False)
-    return bytes((VERSION,)) + len(body).to_bytes(4, "big") + packed
+    rest = len(body).to_bytes(4, "big") + packed
+    return bytes((VERSION,)) + xxh3_64_digest(rest) + rest
 
 
 def decode(blob: bytes) -> list[Any]:
@@ -63,9 +66,9 @@ def decode(blob: bytes) -> list[Any]:
         raise UnknownVersion(
             f"a chunk of format {blob[:1].hex() or 'nothing'}", hint="upgrade this program or rebuild the tables"
         )
-    size = int.from_bytes(blob[1:_HEAD], "big")
-    if size > BODY_MAX_BYTES:
-        raise CorruptRecord(f"a chunk claims {size} bytes", hint="rebuild the status tables")
+    if blob[1:_SIZE_AT] != xxh3_64_digest(blob[_SIZE_AT:]):
+        raise CorruptRecord("a chunk's checksum does not match its bytes", hint="rebuild the status tables")
+    size = int.from_bytes(blob[_SIZE_AT:_HEAD], "big")
     try:
         body = msgpack.unpackb(lz4.block.decompress(blob[_HEAD:], uncompressed_size=size), strict_map_key=False)
         if len(body) == 2:
