@@ -66,7 +66,7 @@ def create_app(reader: Tables, settings: WebSettings, clock: Clock, around: Surr
         REQUEST_TIMEOUT=REQUEST_S,
         RESPONSE_TIMEOUT=RESPONSE_S,
         REQUEST_MAX_SIZE=HTTP_BODY_MAX_BYTES,
-        GRACEFUL_SHUTDOWN_TIMEOUT=2.0,
+        TOUCHUP=False,  # it rewrites classes of the process, which a second app in it then finds changed
     )
     rules = BoardRules(settings.down_threshold, settings.order, settings.save_interval, dict(around.ip2name))
     order = DateOrder(settings.date_order)

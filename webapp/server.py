@@ -1,6 +1,7 @@
 """Serving an application on one thread: own event loop, bound socket, clean end; no signals, no worker processes."""
 
 import asyncio
+import errno
 import logging
 import socket
 import threading
@@ -42,6 +43,8 @@ def bind(address: str, port: int) -> socket.socket:
         door.listen(_BACKLOG)
     except OSError as error:
         door.close()
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise SettingsError(f"http_bind: {address} is no address of this machine") from error
         problem = f"http_port: cannot listen on {address}:{port} ({error.strerror})"
         raise SettingsError(problem, hint="choose another --http_port") from error
     door.setblocking(False)
@@ -84,6 +87,10 @@ class WebServer:
         assert server is not None
         try:
             await server.startup()  # type: ignore[no-untyped-call]
+        except BaseException:
+            Sanic.unregister_app(self._app)
+            raise
+        try:
             await server.before_start()  # type: ignore[no-untyped-call]
             await server.start_serving()  # type: ignore[no-untyped-call]
             await server.after_start()  # type: ignore[no-untyped-call]
@@ -102,6 +109,8 @@ class WebServer:
             await asyncio.sleep(0.02)
         for connection in set(server.connections):
             connection.abort()
+        while server.connections and asyncio.get_running_loop().time() < deadline + 1.0:
+            await asyncio.sleep(0)  # what was aborted is gone when the loop has come round
         await server.after_stop()  # type: ignore[no-untyped-call]
         self._door.close()
         Sanic.unregister_app(self._app)

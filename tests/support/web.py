@@ -1,0 +1,55 @@
+"""A web app on a free port of 127.0.0.1, served on a thread, as the program serves it."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+from dimint.clock import Clock
+from dimint.settings import WebSettings, build, settings_of
+from dimint.webapp.app import Surroundings, create_app
+from dimint.webapp.board import Tables
+from dimint.webapp.server import WebServer, bind, quiet_sanic
+
+__all__ = ["raw_exchange", "serving", "web_settings"]
+
+
+def web_settings(**given: Any) -> WebSettings:
+    """The defaults, on a free port, with what a test gives."""
+    values = {row.name: row.default for row in settings_of("web")}
+    return build(WebSettings, values | {"data_dir": Path("/nowhere"), "log": "/nowhere", "http_port": 0} | given, given)
+
+
+@contextmanager
+def serving(tables: Tables, clock: Clock, **given: Any) -> Iterator[tuple[str, int]]:
+    """Serve these tables; (address, port). It has ended, threads and all, when the block is left."""
+    quiet_sanic()
+    settings = web_settings(**given)
+    app = create_app(tables, settings, clock, Surroundings(UTC, own_names=("monitor.lab",)))
+    listening = threading.Event()
+    server = WebServer(app, bind(settings.http_bind, settings.http_port), listening.set)
+    thread = threading.Thread(target=server.run, name="web-under-test")
+    thread.start()
+    try:
+        assert listening.wait(10)
+        yield server.address
+    finally:
+        server.stop()
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+def raw_exchange(address: tuple[str, int], request: bytes, timeout_s: float = 5.0) -> bytes:
+    """Send bytes as they are and read until the server closes, or until nothing comes for the time given."""
+    with socket.create_connection(address, timeout=timeout_s) as connection:
+        connection.sendall(request)
+        received = b""
+        try:
+            while chunk := connection.recv(65536):
+                received += chunk
+        except TimeoutError:
+            pass
+        return received
