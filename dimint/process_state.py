@@ -154,6 +154,7 @@ def stop_program(pid: int, timeout_s: float = 15.0) -> None:
     Raises SettingsError if `pid` is none (also when the number now belongs to another program) or is somebody else's,
     DimintError if it does not end in time.
     """
+    ended = False
     try:
         process = psutil.Process(pid)
         created = process.create_time()
@@ -161,10 +162,11 @@ def stop_program(pid: int, timeout_s: float = 15.0) -> None:
             raise SettingsError(f"{pid} is not a dimint process", hint="dimint overlord list shows them")
         if process.create_time() != created or pid == os.getpid():
             raise SettingsError(f"{pid} is not a dimint process any more")
+        ended = True
         process.terminate()  # psutil checks that the pid has not been given to another process
         process.wait(timeout_s)
     except psutil.NoSuchProcess:
-        if not psutil.pid_exists(pid):
+        if not ended:
             raise SettingsError(f"there is no process {pid}") from None
     except (ValueError, OverflowError):
         raise SettingsError(f"{pid} is not a pid") from None

@@ -96,6 +96,8 @@ class Service:
     def main(self, program: "Callable[[Service], None]") -> int:
         """Run a program to its end; the exit code. Blocks the main thread."""
         previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        # the kernel may give a signal to any thread; this wakes the one that runs Python's handlers
+        fd = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         hook, threading.excepthook = threading.excepthook, self._on_thread_exception
         try:
             self.spawn("main", self._ending_with(lambda: program(self)))
@@ -103,11 +105,12 @@ class Service:
             self._end()
         finally:
             threading.excepthook = hook
+            signal.set_wakeup_fd(fd)
             for number, handler in previous.items():
                 signal.signal(number, handler)
-            for fd in (self._wake_read, self._wake_write, self._parent_fd, self._ready_fd):
-                if fd is not None:
-                    os.close(fd)
+            for ours in (self._wake_read, self._wake_write, self._parent_fd, self._ready_fd):
+                if ours is not None:
+                    os.close(ours)
             self._parent_fd = self._ready_fd = None
         return self.exit_code
 
