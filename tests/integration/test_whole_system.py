@@ -1,0 +1,141 @@
+"""The promises of one machine, on real processes: what was acknowledged is there, whatever was killed."""
+
+import http.client
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.system import System, wait_until, writing
+
+pytestmark = pytest.mark.timeout(150)
+
+
+def _get(system: System, path: str) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", system.http_port, timeout=5)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def _expect_at_least(system: System, acknowledged: dict[str, int]) -> None:
+    """Every acknowledged number is there, or a later one of the same key."""
+    assert acknowledged
+    with system.old_client() as client:
+        for key, number in acknowledged.items():
+            reply = client("get", key=key, consistency="strong")
+            assert reply.get("value", -1) >= number, (key, number, reply)
+
+
+def _is_replaced(system: System, name: str, pid: int) -> bool:
+    child = system.children().get(name)
+    return child is not None and child.pid != pid
+
+
+def _has_grown(acknowledged: dict[str, int], before: dict[str, int]) -> bool:
+    return any(acknowledged[key] > number for key, number in before.items())
+
+
+def _digests(system: System) -> list[set[str]]:
+    """Digests of every partition's replicas, once all have caught up."""
+
+    def read() -> list[set[str]] | None:
+        with system.old_client() as client:
+            partitions: list[dict[str, Any]] = client("status")["partitions"]
+        for partition in partitions:
+            if not partition["replicas"] or any(replica["lag"] for replica in partition["replicas"].values()):
+                return None
+        return [{replica["digest"] for replica in partition["replicas"].values()} for partition in partitions]
+
+    found: list[set[str]] = wait_until(read, 20, "all replicas have caught up")
+    return found
+
+
+def test_first_minute(tmp_path: Path) -> None:
+    """One command, then a raw socket, curl's view, the JSON and the page all answer; Ctrl-C ends it with exit code 0."""
+    with System(tmp_path / "data") as system:
+        with system.old_client() as client:
+            assert client("set", key="k", value={"deep": [1, 2.5, None]}) == {"value": {"deep": [1, 2.5, None]}}
+            assert client("get", key="k") == {"value": {"deep": [1, 2.5, None]}}
+            assert client("get", key="k", consistency="strong") == {"value": {"deep": [1, 2.5, None]}}
+            assert client("get", key="missing") == {}
+            assert client("get_overlords") == {"overlords": [f"127.0.0.1:{system.client_port}"]}
+            (node,) = client("state")["state"]
+            assert node["role"] == "master"
+            (overlord,) = client("overlord_state")["overlord_state"]
+            assert overlord["overlord_id"] == f"127.0.0.1:{system.client_port}"
+            assert overlord["is_running"] is True
+        status, view = _get(system, "/?term=true")
+        assert status == 200
+        assert view.splitlines()[1].startswith("| host ")
+        assert len({len(line) for line in view.splitlines() if line}) == 1
+        status, page = _get(system, "/")
+        assert status == 200
+        assert "<html" in page
+        assert _get(system, "/-/healthy")[0] == 200
+        assert system.stop(signal.SIGINT) == 0
+        assert not [line for line in system.errors if "Traceback" in line]
+
+
+def test_everything_killed_while_writing(tmp_path: Path) -> None:
+    """After kill -9 of all processes at once every acknowledged write is there again."""
+    system = System(tmp_path / "data")
+    with system, writing(system, "k") as acknowledged:
+        wait_until(lambda: len(acknowledged) == 10, 10, "writes go through")
+        time.sleep(0.5)
+        system.kill_all()
+    with system:
+        _expect_at_least(system, acknowledged)
+        assert system.stop() == 0
+
+
+@pytest.mark.parametrize("options", [("--nodes", "2"), ("--nodes", "3", "--max_slave_count", "1")], ids=["pair", "groups"])
+def test_each_process_killed_while_writing(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """Any one process may be killed in the middle of writes: it comes back, nothing acknowledged is lost, replicas agree."""
+    system = System(tmp_path / "data", *options)
+    with system:
+        with writing(system, "k") as acknowledged:
+            wait_until(lambda: len(acknowledged) == 10, 10, "writes go through")
+            for name, child in sorted(system.children().items()):
+                before = dict(acknowledged)
+                child.kill()
+                wait_until(partial(_is_replaced, system, name, child.pid), 10, f"{name} is started again")
+                wait_until(partial(_has_grown, acknowledged, before), 20, "writes go on")
+        _expect_at_least(system, acknowledged)
+        assert all(len(digests) == 1 for digests in _digests(system))
+        assert system.stop() == 0
+
+
+def test_slaves_serve_while_the_master_is_dead(tmp_path: Path) -> None:
+    """A master that is paused for ever takes no reads with it: its slave answers, strongly too."""
+    system = System(tmp_path / "data", "--nodes", "2")
+    with system:
+        with system.old_client() as client:
+            for number in range(50):
+                assert client("set", key=f"k{number}", value=number) == {"value": number}
+            master = next(node["node_id"] for node in client("state")["state"] if node["role"] == "master")
+            pids = {node["node_id"]: node["cmdline"] for node in client("state")["state"]}
+            number = next(argument.partition("=")[2] for argument in pids[master] if argument.startswith("--node_name="))
+            child = system.children()[f"node-{number}"]
+            child.suspend()
+            try:
+                for number in range(50):
+                    assert client("get", key=f"k{number}", consistency="strong") == {"value": number}
+            finally:
+                child.resume()
+        assert system.stop() == 0
+
+
+def test_children_end_with_the_program(tmp_path: Path) -> None:
+    """Kill -9 of `dimint up` itself ends its children within two seconds."""
+    with System(tmp_path / "data") as system:
+        system.children()
+        os.kill(system.pid, signal.SIGKILL)
+        system.expect_no_children(2.0)
