@@ -43,7 +43,7 @@ def from_msgpack(raw: bytes) -> bytes:
         raise TooLarge(f"the value takes {len(raw)} bytes, the limit is {VALUE_MAX_BYTES}")
     try:
         value = msgpack.unpackb(raw, strict_map_key=False)
-    except (ValueError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.UnpackException) as error:  # TypeError: a list or map as a key
         raise ParseError(f"the value is not msgpack: {error}") from error
     _check_depth(value)
     if _fits_json(value):

@@ -101,7 +101,8 @@ class LogDirectory:
 
     def bind_wake(self, topic: str) -> "WakeSocket":
         """A new socket that gets one datagram after each commit to the topic."""
-        assert self._fd is not None
+        if self._fd is None:
+            raise LogError("the log is closed")
         (self.path / "wake" / topic).mkdir(mode=0o700, parents=True, exist_ok=True)
         name = f"wake/{topic}/{secrets.token_hex(8)}"
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)

@@ -27,7 +27,6 @@ class EmbeddedLog:
         self._lock = threading.Lock()
         self._files: dict[str, TopicFile] = {}
         self._partitions: dict[str, int] = {}
-        self._readers: set[EmbeddedReader] = set()
         self._closed = False
 
     def describe(self) -> LogDescription:
@@ -82,9 +81,7 @@ class EmbeddedLog:
 
     def reader(self) -> EmbeddedReader:
         self._check_open()
-        reader = EmbeddedReader(self._directory, self._readers.discard)
-        self._readers.add(reader)
-        return reader
+        return EmbeddedReader(self._directory)
 
     def close(self) -> None:
         with self._lock:
@@ -96,6 +93,7 @@ class EmbeddedLog:
             for file in self._files.values():
                 file.close()
             self._files.clear()
+        self._directory.close()
 
     def _learn(self, topic: str) -> int:
         with self._file(topic, 0) as file:

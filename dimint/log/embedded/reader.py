@@ -4,7 +4,7 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from dimint.errors import LogError
 from dimint.log.embedded.directory import LogDirectory, WakeSocket
@@ -44,8 +44,8 @@ class _Followed:
 class EmbeddedReader:
     """See the port's Reader. Belongs to one thread, but for `wake`."""
 
-    def __init__(self, directory: LogDirectory, on_close: Callable[["EmbeddedReader"], None]) -> None:
-        self._directory, self._on_close = directory, on_close
+    def __init__(self, directory: LogDirectory) -> None:
+        self._directory = directory
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(self._wake_fd, select.POLLIN)
@@ -102,7 +102,6 @@ class EmbeddedReader:
             os.close(self._wake_fd)
         for topic in list(self._topics):
             self._drop(topic)
-        self._on_close(self)
 
     def _read(self, max_bytes: int) -> list[Record]:
         """What is there, at most READ_MAX_RECORDS; every partition comes first in its turn."""
