@@ -62,6 +62,14 @@ class _Flight:
             self.flying[lane] = self._next[lane].popleft()
             publisher.send(lane, self.flying[lane])
 
+    def split(self, lane: int) -> bool:
+        """Plan to send the lane's chunk again in halves: one event of it was refused. False if there is only one."""
+        events = self.flying[lane]
+        if len(events) > 1:
+            middle = len(events) // 2
+            self._next[lane].extendleft((events[middle:], events[:middle]))
+        return len(events) > 1
+
     def give_up(self, lane: int) -> None:
         """Nothing more on this lane: what failed and what follows, in order."""
         self.failed += self.flying.pop(lane)
@@ -142,7 +150,7 @@ class Delivery:
             flight = self._flight
             if flight is None or outcome.lane not in flight.flying:
                 continue
-            if outcome.refused is not None:
+            if outcome.refused is not None and not flight.split(outcome.lane):
                 self._refused(flight.flying[outcome.lane], outcome.refused)
             if outcome.published or outcome.refused is not None:
                 del flight.flying[outcome.lane]
@@ -208,6 +216,8 @@ class Delivery:
         """Declare samples as lost."""
         now_ns = self._clock.time_ns()
         for event in events:
+            if event[0] == "host.gap":  # what it declares stays lost
+                self._dropped.append(event)
             if event[0] != "host.sample":
                 continue
             host, run, seq = event[1], event[3], event[4]

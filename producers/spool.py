@@ -168,8 +168,14 @@ class Spool:
     @contextlib.contextmanager
     def _commit(self) -> Iterator[None]:
         """One durable transaction. Raises SpoolFull, with the counters as the file has it."""
-        with self._translated(), self._db:
-            yield
+        with self._translated():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:  # a full disk has ended it already
+                    self._db.execute("ROLLBACK")
         self._waits = True
 
     @contextlib.contextmanager
