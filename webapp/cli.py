@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import time
 from contextlib import ExitStack
 from datetime import UTC, datetime, tzinfo
 from pathlib import Path
@@ -15,19 +14,13 @@ from dimint.errors import SettingsError
 from dimint.registry.opening import open_registry
 from dimint.service import Service
 from dimint.settings import WebSettings
+from dimint.system_clock import SystemClock
 from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.server import WebServer, bind, quiet_sanic
 
 __all__ = ["local_zone", "read_ip2name", "run"]
 
 _IP2NAME_MAX_BYTES: Final = 4 << 20
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    time_ns = staticmethod(time.time_ns)
-    monotonic = staticmethod(time.monotonic)
 
 
 def run(settings: WebSettings, service: Service) -> None:

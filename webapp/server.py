@@ -100,6 +100,8 @@ class WebServer:
             await self._end(server)
 
     async def _end(self, server: AsyncioServer) -> None:
+        for _ in range(4):
+            await asyncio.sleep(0)  # a connection that is being accepted gets its protocol, or asyncio would leak it
         server.close()  # type: ignore[no-untyped-call]
         await server.before_stop()  # type: ignore[no-untyped-call]
         deadline = asyncio.get_running_loop().time() + 2.0
