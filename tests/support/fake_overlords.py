@@ -110,7 +110,15 @@ class Overlord:
             return {**where, "generation": "gen", "epoch": 1, "nodes": self.nodes, "replicas": replicas}
         if cmd == "get":
             key = request["key"]
-            return {"version": store.versions.get(key, 0)} | ({"value": store.values[key]} if key in store.values else {})
+            return {"value": store.values[key], "version": store.versions[key]} if key in store.values else {"version": 0}
+        if cmd == "scan":
+            keys = sorted(key for key in store.values if key.startswith(request["prefix"]) and key > request.get("after", ""))
+            page = keys[: request["limit"]]
+            return {"items": [[key, store.values[key]] for key in page], "next": page[-1] if keys != page else None}
+        if cmd == "state":
+            return {"state": [{"node_id": "n1", "role": "master", "key_count": len(store.values), "cpu_percent": 1.25}]}
+        if cmd == "overlord_state":
+            return {"overlord_state": [{"overlord_id": "10.0.0.1:5556", "name": "evil\x1b[2J", "is_running": True}]}
         if cmd == "mget":
             return {"values": {key: store.values[key] for key in request["keys"] if key in store.values}}
         if cmd == "mset":
