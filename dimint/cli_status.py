@@ -12,7 +12,15 @@ __all__ = ["status"]
 
 @click.command(name="status", help="Show the log, the overlords, the nodes and every partition with its replicas.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Host of an overlord.")
-@click.option("--port_for_client", "--port-for-client", type=click.IntRange(1, 65535), default=5556, show_default=True)
+@click.option(
+    "--port_for_client",
+    "--port-for-client",
+    type=click.IntRange(1, 65535),
+    default=5556,
+    show_default=True,
+    envvar="DIMINT_PORT_FOR_CLIENT",
+    help="Its port for clients.",
+)
 @click.option("--timeout", type=click.FloatRange(0.1, 30.0), default=5.0, show_default=True, help="Seconds.")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def status(host: str, port_for_client: int, timeout: float, as_json: bool) -> None:

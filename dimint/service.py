@@ -35,7 +35,7 @@ from typing import Final, Protocol
 
 from dimint.errors import DimintError, SettingsError
 
-__all__ = ["EXIT_FAILURE", "EXIT_OK", "EXIT_SETTINGS", "PARENT_FD", "READY_FD", "Process", "Service", "spawn_thread"]
+__all__ = ["EXIT_FAILURE", "EXIT_HARD", "EXIT_OK", "EXIT_SETTINGS", "PARENT_FD", "READY_FD", "Process", "Service", "spawn_thread"]
 
 EXIT_OK: Final = 0
 EXIT_FAILURE: Final = 1
