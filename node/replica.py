@@ -37,7 +37,7 @@ from dimint.node.outcomes import Known, OutcomeRing
 from dimint.node.rows import HEAD, VALUE_AT, VERSION
 from dimint.node.state import State
 
-__all__ = ["DIGEST_EVERY", "META", "Applied", "Due", "Fingerprint", "Meta", "Problem", "Replica", "read_meta"]
+__all__ = ["DIGEST_EVERY", "META", "Applied", "Due", "Fingerprint", "Meta", "Page", "Problem", "Replica", "read_meta"]
 
 DIGEST_EVERY = 4096
 """Replicas compare digests after the first record at or past each multiple of this offset."""
@@ -81,6 +81,13 @@ class Due(NamedTuple):
     key: str
     version: int
     expires_us: int
+
+
+class Page(NamedTuple):
+    """Part of a scan; `more` says whether keys were left out at its end."""
+
+    found: list[Found]
+    more: bool
 
 
 class Problem(NamedTuple):
@@ -235,24 +242,24 @@ class Replica:
                 found.append(Found(key, row[VALUE_AT:], version, expires_us))
         return found
 
-    def scan(self, prefix: str, after: str | None, limit: int) -> list[Found]:
+    def scan(self, prefix: str, after: str | None, limit: int) -> Page:
         """Keys with `prefix` and above `after`, in byte order: at most `limit`, and as many as SCAN_MAX_BYTES of keys and
         values allow, but at least one if there is one."""
         low = prefix.encode()
         above = b"" if after is None else after.encode()
-        if len(low) > KEY_MAX_BYTES:
-            return []
         found: list[Found] = []
         size = 0
-        for key, row in self._state.data.scan(max(above[:KEY_MAX_BYTES], low), low, limit + 1):
+        if len(low) > KEY_MAX_BYTES:
+            return Page(found, more=False)
+        for key, row in self._state.data.scan(max(above[:KEY_MAX_BYTES], low), low, limit + 2):
             if key <= above:
                 continue
             size += len(key) + len(row) - VALUE_AT
             if len(found) == limit or (found and size > SCAN_MAX_BYTES):
-                break
+                return Page(found, more=True)
             version, expires_us = HEAD.unpack_from(row)
             found.append(Found(key.decode(), row[VALUE_AT:], version, expires_us))
-        return found
+        return Page(found, more=False)
 
     def due(self, before_us: int, limit: int) -> list[Due]:
         """Keys that expire before log time `before_us`, the earliest first."""

@@ -22,7 +22,7 @@ from dimint.limits import PARTITIONS_MAX
 from dimint.locks import FileLock
 from dimint.node.state import State
 
-__all__ = ["FORMAT", "Store"]
+__all__ = ["FORMAT", "Store", "StoreInUse"]
 
 FORMAT: Final = b"1"
 MAP_BYTES: Final = 1 << 30
@@ -32,10 +32,14 @@ _ROOM_BYTES: Final = 128 << 20
 """The map grows before a transaction would find less room than this (or a quarter of a small map)."""
 
 
+class StoreInUse(SettingsError):
+    """Another node has the directory."""
+
+
 class Store:
     """The store in `directory` (made if need be), locked against a second node.
 
-    Raises SettingsError if another node has it or if it is of an unknown format.
+    Raises StoreInUse if another node has it, SettingsError if it is of an unknown format.
     """
 
     def __init__(self, directory: Path, *, map_bytes: int = MAP_BYTES, map_max_bytes: int = MAP_MAX_BYTES) -> None:
@@ -43,7 +47,7 @@ class Store:
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(directory / "lock")
         if not self._lock.acquire():
-            raise SettingsError(f"{directory} is in use by another node", hint="stop that one or give this one another name")
+            raise StoreInUse(f"{directory} is in use by another node", hint="stop that one or give this one another name")
         self._map_bytes, self._map_max_bytes = map_bytes, map_max_bytes
         self._env: Any = None
         self._txn: Any = None

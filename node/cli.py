@@ -1,0 +1,122 @@
+"""Puts a node together from its settings: what `dimint node`, `dimint up` and `dimint rebuild` run."""
+
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from dimint.errors import SettingsError
+from dimint.genesis import Genesis
+from dimint.log.opening import GenesisSettings, genesis, open_log
+from dimint.log.port import Log
+from dimint.node.loop import Addresses, Node, tune_collector
+from dimint.node.membership import Ports
+from dimint.node.rebuild import rebuild_store
+from dimint.node.store import Store, StoreInUse
+from dimint.process_state import own_address
+from dimint.registry.opening import open_registry
+from dimint.service import Service
+from dimint.settings import NodeSettings
+from dimint.system_clock import SystemClock
+
+__all__ = ["NODES_FOLDER", "rebuild", "run"]
+
+NODES_FOLDER = "nodes"
+"""In the data directory: one directory a node, with its store and its id."""
+UNNAMED_MAX = 64
+ANY_ADDRESS = {"0.0.0.0", "::", "*"}  # noqa: S104 - recognised, not bound
+
+
+def run(settings: NodeSettings, service: Service) -> None:
+    """Open log, registry and store, serve until the service stops, close them again."""
+    clock = SystemClock()
+    host = socket.gethostname()
+    with ExitStack() as stack:
+        log, found = _open_log(settings, clock, stack)
+        registry = open_registry(settings, spawn=service.spawn)
+        stack.callback(registry.close)
+        store = stack.enter_context(closing(_open_store(settings)))
+        tune_collector()
+        node = Node(
+            node_id(store.directory),
+            found,
+            Ports(log, registry, clock),
+            store,
+            host=host,
+            addresses=Addresses(
+                settings.bind,
+                settings.advertise or (own_address() if settings.bind in ANY_ADDRESS else settings.bind),
+                settings.port_for_reads,
+                settings.allow_plain,
+            ),
+            heartbeat_s=settings.heartbeat,
+            spawn=service.spawn,
+            ready=service.ready,
+        )
+        service.run(node)
+
+
+def rebuild(settings: NodeSettings) -> None:
+    """Rebuild the stores of this machine's nodes from the log, beside the live ones, and switch to them.
+
+    Prints a line a partition. Raises SettingsError if a node is running on one of them.
+    """
+    tune_collector()
+    with ExitStack() as stack:
+        log, _ = _open_log(settings, SystemClock(), stack)
+        directories = [_directory(settings, settings.node_name)] if settings.node_name else list(_directories(settings))
+        for directory in directories:
+            with closing(Store(directory)) as store:
+                aside = directory / "rebuild"
+                shutil.rmtree(aside, ignore_errors=True)
+                for rebuilt in rebuild_store(store, log, aside):
+                    print(f"node {node_id(directory)} {rebuilt}", flush=True)
+                store.replace_by(aside)
+                shutil.rmtree(aside, ignore_errors=True)
+        if not directories:
+            print(f"no node has a store in {settings.data_dir / NODES_FOLDER}")
+
+
+def node_id(directory: Path) -> str:
+    """The id of the node in `directory`, 32 hex digits, made the first time."""
+    file = directory / "id"
+    if not file.exists():
+        temporary = directory / "id.new"
+        temporary.write_text(os.urandom(16).hex() + "\n")
+        os.replace(temporary, file)
+    text = file.read_text().strip()
+    if len(text) != 32 or any(digit not in "0123456789abcdef" for digit in text):
+        raise SettingsError(f"{file} does not hold a node id", hint="remove it: the node gets a new one")
+    return text
+
+
+def _open_log(settings: NodeSettings, clock: SystemClock, stack: ExitStack) -> tuple[Log, Genesis]:
+    log = open_log(settings.log, clock=clock)
+    stack.callback(log.close)
+    return log, genesis(log, wanted=GenesisSettings(), clock=clock, host=socket.gethostname(), process="node")
+
+
+def _directory(settings: NodeSettings, name: str) -> Path:
+    if "/" in name or name in (".", ".."):
+        raise SettingsError(f"node_name: {name!r} is no name for a directory")
+    return settings.data_dir / NODES_FOLDER / name
+
+
+def _directories(settings: NodeSettings) -> Iterator[Path]:
+    folder = settings.data_dir / NODES_FOLDER
+    if folder.is_dir():
+        yield from sorted(path for path in folder.iterdir() if (path / "store").is_dir())
+
+
+def _open_store(settings: NodeSettings) -> Store:
+    """The named store, or the first one that no other node has."""
+    if settings.node_name:
+        return Store(_directory(settings, settings.node_name))
+    for number in range(1, UNNAMED_MAX + 1):
+        try:
+            return Store(_directory(settings, str(number)))
+        except StoreInUse:
+            continue
+    raise SettingsError(f"{UNNAMED_MAX} nodes run in {settings.data_dir} already", hint="give this one a --node_name")

@@ -1,0 +1,263 @@
+"""The node's own door for clients: get, mget and scan of the partitions that it serves (docs/protocol.md). [S]
+
+Peer is whatever the driver calls one connection by. Replies keep the order of a connection's requests unless those carry
+an `id`. A strong read needs the log's end, asked after the read came: `wants_ends` names the partitions, `ends` goes on.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final, Generic, TypeVar
+
+from dimint import wire
+from dimint.door import Found
+from dimint.errors import Busy, NodeNotAvailable, ParseError, RequestError, TimedOut, TooLarge, UnknownCommand
+from dimint.genesis import Genesis
+from dimint.limits import SCAN_MAX_BYTES
+from dimint.node.pending import Pending
+from dimint.node.replica import Page, Replica
+
+__all__ = ["Direct"]
+
+DEFAULT_TIMEOUT_S: Final = 5.0
+MGET_MAX_BYTES: Final = 32 << 20
+LINE_MAX: Final = 10_000
+"""Requests without `id` of one connection that may wait for an earlier one."""
+
+Peer = TypeVar("Peer")
+
+
+class _Job(Generic[Peer]):
+    """One request under way. `frame` is its reply once there is one."""
+
+    __slots__ = ("deadline", "form", "frame", "left", "offsets", "peer", "request")
+
+    def __init__(
+        self, peer: Peer, form: wire.Form, request: wire.Get | wire.Mget | wire.Scan, offsets: dict[int, int], deadline: float
+    ) -> None:
+        self.peer, self.form, self.request, self.offsets, self.deadline = peer, form, request, offsets, deadline
+        self.left = 0
+        self.frame: bytes | None = None
+
+
+class Direct(Generic[Peer]):
+    """`replicas` is the live map of what the node holds; `serve` says which of them it may serve."""
+
+    def __init__(self, genesis: Genesis, replicas: Mapping[int, Replica], *, end_is_linearizable: bool) -> None:
+        self._genesis, self._replicas = genesis, replicas
+        self._linearizable = end_is_linearizable
+        self._serving: frozenset[int] = frozenset()
+        self._waiting: Pending[_Job[Peer]] = Pending()
+        self._lines: dict[Peer, deque[_Job[Peer]]] = {}
+        self._strong: list[_Job[Peer]] = []
+        self._replies: list[tuple[Peer, bytes]] = []
+
+    def serve(self, partitions: frozenset[int]) -> None:
+        """Serve exactly these from now on; what waits for others is told that they moved."""
+        gone = self._serving - partitions
+        self._serving = partitions
+        for partition in gone:
+            for job in self._waiting.drop(partition):
+                self._fail(job, _moved(), moved=True)
+
+    def receive(self, peer: Peer, frame: bytes | None, now: float) -> None:
+        """One frame of a client; None for a message that is none."""
+        try:
+            request = wire.parse(frame or b"")
+            if not isinstance(request, wire.Get | wire.Mget | wire.Scan):
+                raise UnknownCommand("a node's own door answers get, mget and scan; ask an overlord")
+        except RequestError as error:
+            blank, reply = wire.refused(frame or b"", error)
+            self._answer_in_line(peer, blank, reply)
+            return
+        assert frame is not None
+        job = _Job[Peer](peer, wire.form_of(frame), request, {}, now + (request.timeout or DEFAULT_TIMEOUT_S))
+        if request.id is None and not self._stand_in_line(job):
+            return
+        try:
+            partitions = self._partitions_of(request)
+            asked = wire.min_offsets(request, self._genesis.generation, self._genesis.kv_partitions)
+        except RequestError as error:
+            self._fail(job, error)
+            return
+        if not partitions <= self._serving:
+            self._fail(job, _moved(), moved=True)
+            return
+        job.offsets = {partition: asked.get(partition, 0) for partition in partitions}
+        if request.consistency != "strong":
+            self._start(job)
+        elif self._linearizable:
+            self._strong.append(job)
+        else:
+            self._fail(job, NodeNotAvailable("strong reads go through an overlord here"))
+
+    def wants_ends(self) -> set[int]:
+        """Partitions whose end offset the strong reads wait for."""
+        return {partition for job in self._strong for partition in job.offsets}
+
+    def ends(self, ends: Mapping[int, int]) -> None:
+        """The end offsets of `wants_ends`, asked after it."""
+        jobs, self._strong = self._strong, []
+        for job in jobs:
+            for partition, offset in job.offsets.items():
+                job.offsets[partition] = max(offset, ends[partition])
+            self._start(job)
+
+    def came_on(self, partition: int) -> None:
+        """The partition's replica has applied something."""
+        replica = self._replicas.get(partition)
+        if replica is not None:
+            for job in self._waiting.reached(partition, replica.next_offset):
+                job.left -= 1
+                if not job.left:
+                    self._serve(job)
+
+    def expire(self, now: float) -> None:
+        """Answer what waited until its deadline."""
+        for partition, job in self._waiting.expire(now):
+            self._fail(job, TimedOut(f"partition {partition} of this node did not come to the position in time"))
+
+    def next_deadline(self) -> float | None:
+        """When `expire` has something to answer."""
+        return self._waiting.next_deadline()
+
+    def take(self) -> list[tuple[Peer, bytes]]:
+        """Replies to send now, in this order."""
+        replies, self._replies = self._replies, []
+        return replies
+
+    # --- one request ----------------------------------------------------------------------------------------------------
+    def _partitions_of(self, request: wire.Get | wire.Mget | wire.Scan) -> frozenset[int]:
+        place = self._genesis.partition_of_key
+        if isinstance(request, wire.Get):
+            return frozenset((place(request.key.encode()),))
+        if isinstance(request, wire.Mget):
+            return frozenset(place(key.encode()) for key in request.keys)
+        if request.partitions is None:
+            return self._serving
+        if not all(0 <= partition < self._genesis.kv_partitions for partition in request.partitions):
+            raise ParseError(f"the log has {self._genesis.kv_partitions} partitions")
+        return frozenset(request.partitions)
+
+    def _start(self, job: _Job[Peer]) -> None:
+        for partition, offset in job.offsets.items():
+            replica = self._replicas.get(partition)
+            if replica is None:
+                self._fail(job, _moved(), moved=True)
+                return
+            if replica.next_offset < offset:
+                if not self._waiting.add(partition, offset, job.deadline, job):
+                    self._fail(job, Busy("too many reads wait"))
+                    return
+                job.left += 1
+        if not job.left:
+            self._serve(job)
+
+    def _serve(self, job: _Job[Peer]) -> None:
+        if job.frame is not None:
+            return
+        try:
+            if isinstance(job.request, wire.Get):
+                frame = self._get(job, job.request)
+            elif isinstance(job.request, wire.Mget):
+                frame = self._mget(job, job.request)
+            else:
+                frame = self._scan(job, job.request)
+        except RequestError as error:
+            self._fail(job, error, moved=isinstance(error, NodeNotAvailable))
+            return
+        self._finish(job, frame)
+
+    def _get(self, job: _Job[Peer], request: wire.Get) -> bytes:
+        (partition,) = job.offsets
+        found = self._replica(partition).get([request.key])
+        token = self._token(partition)
+        if not found:
+            return wire.got(job.form, request, None, 0, token)
+        return wire.got(job.form, request, found[0].value, found[0].version, token)
+
+    def _mget(self, job: _Job[Peer], request: wire.Mget) -> bytes:
+        by_partition: dict[int, list[str]] = {}
+        keys = list(dict.fromkeys(request.keys))
+        for key in keys:
+            by_partition.setdefault(self._genesis.partition_of_key(key.encode()), []).append(key)
+        found: dict[str, Found] = {}
+        for partition, wanted in by_partition.items():
+            found.update((one.key, one) for one in self._replica(partition).get(wanted))
+        if sum(len(one.value) for one in found.values()) > MGET_MAX_BYTES:
+            raise TooLarge(f"the values take more than {MGET_MAX_BYTES} bytes; ask for fewer keys")
+        there = [found[key] for key in keys if key in found]
+        values = {one.key: job.form.load(one.value) for one in there}
+        versions = {one.key: one.version for one in there}
+        return wire.reply(job.form, request, {"values": values}, positions=self._tokens(job), versions=versions)
+
+    def _scan(self, job: _Job[Peer], request: wire.Scan) -> bytes:
+        pages = [self._replica(partition).scan(request.prefix, request.after, request.limit) for partition in job.offsets]
+        items, after = _merge(pages, request.limit)
+        fields: dict[str, Any] = {"items": [[one.key, job.form.load(one.value)] for one in items], "next": after}
+        return wire.reply(job.form, request, fields, positions=self._tokens(job))
+
+    def _replica(self, partition: int) -> Replica:
+        replica = self._replicas.get(partition)
+        if replica is None:
+            raise _moved()
+        return replica
+
+    def _token(self, partition: int) -> str:
+        return wire.format_token(self._genesis.generation, partition, self._replica(partition).next_offset)
+
+    def _tokens(self, job: _Job[Peer]) -> list[str]:
+        return [self._token(partition) for partition in sorted(job.offsets)]
+
+    # --- replies in order -----------------------------------------------------------------------------------------------
+    def _stand_in_line(self, job: _Job[Peer]) -> bool:
+        line = self._lines.setdefault(job.peer, deque())
+        if len(line) >= LINE_MAX:
+            return False  # a client that sends so much without reading gets no more replies
+        line.append(job)
+        return True
+
+    def _answer_in_line(self, peer: Peer, request: wire.Request, frame: bytes) -> None:
+        line = self._lines.get(peer) if request.id is None else None
+        if not line:
+            self._replies.append((peer, frame))
+        elif len(line) < LINE_MAX:
+            job = _Job[Peer](peer, wire.JSON, wire.Get(key="-"), {}, 0.0)
+            job.frame = frame
+            line.append(job)
+
+    def _fail(self, job: _Job[Peer], error: RequestError, **fields: Any) -> None:
+        if job.frame is None:
+            more = {name: value for name, value in fields.items() if value}
+            self._finish(job, wire.failed(job.form, job.request, error, **more))
+
+    def _finish(self, job: _Job[Peer], frame: bytes) -> None:
+        job.frame = frame
+        if job.request.id is not None:
+            self._replies.append((job.peer, frame))
+            return
+        line = self._lines[job.peer]
+        while line and (done := line[0].frame) is not None:
+            line.popleft()
+            self._replies.append((job.peer, done))
+        if not line:
+            del self._lines[job.peer]
+
+
+def _moved() -> NodeNotAvailable:
+    return NodeNotAvailable("this node does not serve the key")
+
+
+def _merge(pages: list[Page], limit: int) -> tuple[list[Found], str | None]:
+    """One page of all partitions' pages, and where the next one starts. Byte order of UTF-8 is that of Python's strings."""
+    # nothing is known about what comes after the last key of a page that was cut
+    certain = min((page.found[-1].key for page in pages if page.more and page.found), default=None)
+    merged = sorted((one for page in pages for one in page.found), key=lambda one: one.key)
+    items: list[Found] = []
+    size = 0
+    for one in merged:
+        size += len(one.key) + len(one.value)
+        if len(items) == limit or (certain is not None and one.key > certain) or (items and size > SCAN_MAX_BYTES):
+            break
+        items.append(one)
+    more = len(items) < len(merged) or certain is not None
+    return items, items[-1].key if more and items else None

@@ -1,0 +1,261 @@
+"""The node's driver: one thread that applies and serves, a reading thread and a cluster thread that feed it.
+
+A turn takes what has come (news of the cluster, reads, records), applies records, answers what can be answered, sends all
+of it, and commits if it is time. Records are taken in small portions, so that reads do not wait long during a rebuild.
+Nothing waits while an LMDB transaction is open but the write transaction of at most COMMIT_S.
+"""
+
+import gc
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Final, NamedTuple
+
+from dimint.assignment import Assignment
+from dimint.door import Hello, Progress, Reads
+from dimint.errors import OffsetOutOfRange
+from dimint.events import KV_TOPIC
+from dimint.genesis import Genesis
+from dimint.log.port import Record
+from dimint.node.desk import Desk
+from dimint.node.direct import Direct
+from dimint.node.feed import Feed
+from dimint.node.holdings import Holdings
+from dimint.node.links import Link, Links
+from dimint.node.membership import Membership, Ports, Seen
+from dimint.node.store import Store
+from dimint.service import spawn_thread
+from dimint.transport import Context, Dealer, Door, Peer
+
+__all__ = ["Addresses", "Node", "tune_collector"]
+
+IDLE_S: Final = 0.5
+RECEIVE_MAX: Final = 2000
+APPLY_BYTES: Final = 1 << 20
+"""Records are applied in portions of about so many bytes; reads are answered in between."""
+READY_S: Final = 3.0
+"""A node without an assignment counts as ready after so long."""
+END_WAIT_S: Final = 3.0
+
+logger = logging.getLogger("dimint.node")
+
+
+class Addresses(NamedTuple):
+    """Where to listen for clients, and the host under which others reach it. Port 0 takes any free one."""
+
+    bind: str
+    advertise: str
+    port: int
+    allow_plain: bool = False
+
+
+def tune_collector() -> None:
+    """Collect garbage cycles rarely: decoded batches are thousands of short-lived lists without any."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
+
+
+class Node:
+    """One node process over an opened store. Log, registry and store are the caller's to open and close.
+
+    `ready` is called once, from `run`, when the node serves (or nobody gave it anything to serve for READY_S).
+    """
+
+    def __init__(
+        self,
+        node: str,
+        genesis: Genesis,
+        ports: Ports,
+        store: Store,
+        *,
+        host: str,
+        addresses: Addresses,
+        heartbeat_s: float = 2.0,
+        spawn: Callable[[str, Callable[[], None]], threading.Thread] = spawn_thread,
+        ready: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.node = node
+        self._genesis, self._ports, self._host = genesis, ports, host
+        self._addresses, self._heartbeat_s = addresses, heartbeat_s
+        self._spawn, self._ready = spawn, ready
+        self._log, _, self._clock = ports
+        self._stopping = False
+        self._news: deque[Seen] = deque()
+        self._failure: BaseException | None = None
+        self._assignment: Assignment | None = None
+        self._mastered: frozenset[int] = frozenset()
+        self._context = Context()
+        self._poller = self._context.poller()
+        self._holdings = Holdings(store, self._log, moved_positions=self._read_on)
+        self._desk: Desk[Link] = Desk(self._holdings.replicas)
+        linearizable = self._log.describe().end_is_linearizable
+        self._direct: Direct[Peer] = Direct(genesis, self._holdings.replicas, end_is_linearizable=linearizable)
+        self._feed = Feed(self._log, wake=self._poller.wake)
+        self._moved = False
+        self.client_address = ""
+        """Known from when `ready` is called."""
+
+    def stop(self) -> None:
+        """From any thread, any time; idempotent."""
+        self._stopping = True
+        self._poller.wake()
+
+    def run(self) -> None:
+        """Serve until `stop`. Raises SettingsError if the door cannot listen, LogBroken or StoreError if they fail for good."""
+        self._door = self._context.door()
+        membership: Membership | None = None
+        threads: list[threading.Thread] = []
+        links: Links | None = None
+        try:
+            self._listen()
+            self._poller.add(self._door)
+            links = Links(self._context, self._poller, Hello(self.node, self._genesis.generation, self.client_address))
+            info = {"client": self.client_address, "pid": os.getpid(), "host": self._host}
+            membership = Membership(self._ports, self._genesis, self.node, info, self._host, self._post)
+            threads.append(self._spawn("reader", self._feed.run))
+            threads.append(self._spawn("cluster", partial(membership.run, heartbeat_s=self._heartbeat_s)))
+            self._serve(links, membership)
+            self._holdings.commit(self._clock.monotonic())
+        finally:
+            self._feed.stop()
+            if membership is not None:
+                membership.stop()
+            for thread in threads:
+                thread.join(END_WAIT_S)
+            if links is not None:
+                links.close()
+            self._poller.remove(self._door)
+            self._door.close()
+            self._poller.close()
+            self._context.close()
+
+    def _listen(self) -> None:
+        where = self._addresses
+        port = self._door.bind(where.bind, where.port, allow_plain=where.allow_plain).rpartition(":")[2]
+        host = f"[{where.advertise}]" if ":" in where.advertise else where.advertise
+        self.client_address = f"tcp://{host}:{port}"
+
+    # --- turns ----------------------------------------------------------------------------------------------------------
+    def _serve(self, links: Links, membership: Membership) -> None:
+        clock = self._clock
+        started = now = clock.monotonic()
+        told = more = False
+        while not self._stopping:
+            ready = self._poller.wait(0.0 if more else self._patience(now))
+            now = clock.monotonic()
+            while self._news:
+                self._learn(self._news.popleft(), links, now)
+            self._take_requests(ready, links, now)
+            more = self._take_records(links, now)
+            now = clock.monotonic()
+            self._desk.expire(now)
+            self._direct.expire(now)
+            self._send()
+            if links.progress_is_due(now):
+                links.tick(now)
+                membership.key_count = sum(replica.key_count for replica in self._holdings.replicas.values())
+                epoch = 0 if self._assignment is None else self._assignment.epoch
+                links.report(Progress(self.node, epoch, self._holdings.states()), now)
+                if not told and (now - started >= READY_S or self._is_serving(links)):
+                    told = True
+                    self._ready()
+            self._holdings.end_turn(now)
+            if self._moved:
+                self._moved = False
+                self._feed.assign(self._holdings.positions())
+
+    def _patience(self, now: float) -> float:
+        """How long to wait for something to come."""
+        waits = [IDLE_S if self._assignment is not None else 0.1]
+        at = self._holdings.next_time(now)
+        if at is not None:
+            waits.append(at)
+        waits += [max(0.0, at - now) for at in (self._desk.next_deadline(), self._direct.next_deadline()) if at is not None]
+        return min(waits)
+
+    def _is_serving(self, links: Links) -> bool:
+        held = self._holdings.replicas
+        return links.welcomed and bool(held) and all(self._holdings.caught_up(partition) for partition in held)
+
+    def _take_requests(self, ready: list[Door | Dealer], links: Links, now: float) -> None:
+        for member in ready:
+            if member is self._door:
+                for peer, frame in self._door.receive(RECEIVE_MAX):
+                    self._direct.receive(peer, frame, now)
+            elif (received := links.receive(member)) is not None:
+                link, messages = received
+                for message in messages:
+                    if isinstance(message, Reads):
+                        self._desk.read(link, message.reads, now)
+                    else:
+                        self._desk.ask(link, message, now)
+        wanted = self._direct.wants_ends()
+        if wanted:
+            self._direct.ends({partition: self._log.bounds(KV_TOPIC, partition).end for partition in wanted})
+
+    def _take_records(self, links: Links, now: float) -> bool:
+        """Apply one portion of records; whether there may be more."""
+        records: list[Record] = []
+        size = 0
+        taken = self._feed.take()
+        while taken is not None:
+            if isinstance(taken, OffsetOutOfRange):
+                self._apply(records, links, now)
+                self._holdings.misread(taken.partition, taken, now)
+                return False
+            records += taken
+            size += sum([len(record.value) for record in taken])
+            if size >= APPLY_BYTES:
+                break
+            taken = self._feed.take()
+        self._apply(records, links, now)
+        return taken is not None
+
+    def _apply(self, records: list[Record], links: Links, now: float) -> None:
+        if not records:
+            return
+        for partition, reported in self._holdings.apply(records, now).items():
+            if reported and partition in self._mastered and self._holdings.caught_up(partition):
+                for applied in reported:
+                    link = links.of_writer(applied.writer)
+                    if link is not None:
+                        self._desk.push(link, partition, applied)
+            self._desk.came_on(partition)
+            self._direct.came_on(partition)
+
+    def _send(self) -> None:
+        for link, message in self._desk.take():
+            link.send(message)
+        for peer, frame in self._direct.take():
+            self._door.send(peer, frame)
+
+    # --- the cluster ----------------------------------------------------------------------------------------------------
+    def _post(self, seen: Seen) -> None:
+        """On the membership's thread."""
+        self._news.append(seen)
+        self._poller.wake()
+
+    def _learn(self, seen: Seen, links: Links, now: float) -> None:
+        for link in links.follow(seen.overlords, now):
+            self._desk.lost(link)
+        assignment = seen.assignment
+        if assignment is None or assignment == self._assignment:
+            return
+        if len(assignment.partitions) != self._genesis.kv_partitions:
+            logger.error("the assignment has %d partitions, the log %d", len(assignment.partitions), self._genesis.kv_partitions)
+            return
+        self._assignment = assignment
+        self._mastered = assignment.mastered_by(self.node)
+        for partition in self._holdings.hold(assignment.held_by(self.node), now):
+            self._desk.dropped(partition)
+        served = range(len(assignment.partitions))
+        self._direct.serve(frozenset(partition for partition in served if self.node in assignment.servers_of(partition)))
+        logger.info("epoch %d: this node holds %d partitions", assignment.epoch, len(self._holdings.replicas))
+
+    def _read_on(self) -> None:
+        """The positions to read from have changed."""
+        self._moved = True

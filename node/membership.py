@@ -1,0 +1,124 @@
+"""A node's life in the cluster, on a thread of its own: it is a member, follows the assignment, and says that it lives.
+
+The thread owns every call of the registry and the writer of the heartbeats; nothing of that is on the way of a read.
+Registry callbacks only wake it. What it learns goes to `post`.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from dimint import assignment as assignments
+from dimint.assignment import ASSIGNMENT_PATH, Assignment
+from dimint.clock import Clock
+from dimint.errors import AppendFailed, AppendUnknown, NotApplied
+from dimint.events import STATUS_TOPIC
+from dimint.genesis import Genesis
+from dimint.log.port import Log
+from dimint.process_state import ProcessState
+from dimint.registry.port import Registry
+from dimint.writer import BatchWriter, Outgoing
+
+__all__ = ["Membership", "OverlordInfo", "Ports", "Seen"]
+
+LOOK_S: Final = 1.0
+"""The registry is read at least this often, and at once when it calls."""
+BEAT_WAIT_S: Final = 5.0
+
+logger = logging.getLogger("dimint.node")
+
+
+class Ports(NamedTuple):
+    """What a node works with; opened and closed by whoever composes it."""
+
+    log: Log
+    registry: Registry
+    clock: Clock
+
+
+class OverlordInfo(NamedTuple):
+    """A live overlord: the address of its node door, and its writer (it has another one after each start)."""
+
+    address: str
+    writer: str
+
+
+class Seen(NamedTuple):
+    """The registry as it is now. `assignment` is the newest seen, None as long as there is none."""
+
+    overlords: Mapping[str, OverlordInfo]
+    assignment: Assignment | None
+
+
+class Membership:
+    """`run` is the thread; `post` is called on it. `key_count` is set by the main loop for the heartbeats."""
+
+    def __init__(
+        self, ports: Ports, genesis: Genesis, node: str, info: Mapping[str, Any], host: str, post: Callable[[Seen], None]
+    ) -> None:
+        self._ports, self._genesis = ports, genesis
+        self._node, self._info, self._host = node, info, host
+        self._post = post
+        self._woken = threading.Event()
+        self._stopped = False
+        self._assignment: Assignment | None = None
+        self.key_count = 0
+
+    def run(self, *, heartbeat_s: float) -> None:
+        """Join, then look after things until `stop`. Registry errors end it, and with it the process."""
+        log, registry, clock = self._ports
+        writer = BatchWriter(log, clock=clock, host=self._host, process=self._node)
+        membership = registry.join("node", self._node, self._info)
+        cancel = registry.watch(self._woken.set)
+        process = ProcessState()
+        next_beat = next_look = clock.monotonic()
+        try:
+            while not self._stopped:
+                now = clock.monotonic()
+                called = self._woken.is_set()
+                self._woken.clear()
+                if called or now >= next_look:
+                    next_look = now + LOOK_S
+                    self._look()
+                if now >= next_beat:
+                    next_beat = now + heartbeat_s
+                    self._beat(writer, process.read())
+                self._woken.wait(max(0.0, min(next_look, next_beat) - clock.monotonic()))
+        finally:
+            cancel()
+            membership.leave()
+            writer.close()
+
+    def stop(self) -> None:
+        """From any thread; idempotent."""
+        self._stopped = True
+        self._woken.set()
+
+    def _look(self) -> None:
+        registry = self._ports.registry
+        overlords = {}
+        for overlord, info in registry.members("overlord").items():
+            address = info.get("node")
+            if isinstance(address, str):
+                overlords[overlord] = OverlordInfo(address, str(info.get("writer", "")))
+        stored = registry.get(ASSIGNMENT_PATH)
+        if stored is not None:
+            try:
+                found = assignments.decode(stored.value)
+            except msgspec.DecodeError as error:
+                logger.error("the assignment in the registry cannot be read: %s", error)
+            else:
+                if self._assignment is None or found.epoch >= self._assignment.epoch:
+                    self._assignment = found
+        self._post(Seen(overlords, self._assignment))
+
+    def _beat(self, writer: BatchWriter, state: Mapping[str, Any]) -> None:
+        event = ["node.heartbeat", self._node, 0, 0, state, self.key_count]
+        partition = self._genesis.status_partition(self._node)
+        # a heartbeat that is not in the log is nothing to act on: the next one comes soon
+        with contextlib.suppress(AppendFailed, AppendUnknown, NotApplied):
+            writer.append_and_wait(Outgoing(STATUS_TOPIC, partition, (writer.by,), (event,)), BEAT_WAIT_S)
