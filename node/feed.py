@@ -42,7 +42,7 @@ class Feed:
         self._reader.wake()
 
     def take(self) -> list[Record] | OffsetOutOfRange | None:
-        """The next records, or the position that is not in the log (then nothing is read until `assign`); None if there is nothing."""
+        """The next records, or the position that is not in the log (nothing more is read until `assign`); None for nothing."""
         with self._changed:
             if not self._queue:
                 return None
