@@ -118,7 +118,9 @@ def node_main() -> int:
 
 
 def produce_main() -> int:
-    """`dimint-produce`: the agent in the foreground."""
+    """`dimint-produce [--once | doctor]`: the agent in the foreground, or a look at what it would publish."""
+    if "--once" in sys.argv[1:]:
+        return _run(root, "dimint-produce", ["agent", "once", *(word for word in sys.argv[1:] if word != "--once")])
     return _foreground("agent", "dimint-produce")
 
 

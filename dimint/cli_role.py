@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from dimint.children import ChildSpec, start_in_background
+from dimint.cli_agent import doctor, once
 from dimint.cli_options import with_settings
 from dimint.errors import SettingsError
 from dimint.logs import BACKGROUND, log_path, start_logging
@@ -131,3 +132,5 @@ node = _group("node", NodeSettings, "Keep and serve the keys.")
 consumer = _group("consumer", ConsumerSettings, "Keep the status tables of the hosts.")
 web = _group("web", WebSettings, "Serve the status pages.")
 agent = _group("agent", AgentSettings, "Publish this host's CPU and GPU.")
+for _command in (once, doctor):
+    agent.add_command(_command)

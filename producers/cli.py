@@ -1,13 +1,10 @@
 """Puts the agent together from its settings: what `dimint-produce` and `dimint up` run."""
 
-import json
 import os
 import socket
-import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +25,7 @@ from dimint.producers.state import host_id, known_gpus, remember_gpus, simulated
 from dimint.service import Service
 from dimint.settings import AgentSettings
 
-__all__ = ["once", "run"]
+__all__ = ["SystemClock", "once", "open_publisher", "run"]
 
 
 class SystemClock:
@@ -36,14 +33,6 @@ class SystemClock:
 
     time_ns = staticmethod(time.time_ns)
     monotonic = staticmethod(time.monotonic)
-
-
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    """A publisher, and what tells others that this agent is there."""
-
-    publisher: Publisher
-    announce: Callable[[str], None]
 
 
 def run(settings: AgentSettings, service: Service) -> None:
@@ -56,16 +45,16 @@ def run(settings: AgentSettings, service: Service) -> None:
         raise SettingsError(f"another agent works with {directory}", hint="stop it, or give this one another --data_dir")
     with ExitStack() as stack:
         stack.callback(lock.release)
-        schedule = Schedule(settings.interval, clock.monotonic())
         identity = _identity(settings, directory)
-        opened = _open_publisher(settings, clock, stack)
+        publisher = stack.enter_context(open_publisher(settings, clock))
         spool = Spool(directory / "spool.db", clock)
         stack.callback(spool.close)
+        stack.enter_context(_announced(settings, identity.id))
+        schedule = Schedule(settings.interval, clock.monotonic())
         sources: list[Source] = [_this_host(settings, identity, clock, schedule)]
         if settings.simulate:
             sources.append(_simulated(settings, directory, clock))
-        opened.announce(identity.id)
-        agent = Agent(sources, Delivery(opened.publisher, spool, clock), opened.publisher, schedule, clock)
+        agent = Agent(sources, Delivery(publisher, spool, clock), publisher, schedule, clock)
         service.ready()
         service.run(agent)
 
@@ -93,12 +82,6 @@ def once(settings: AgentSettings) -> dict[str, Any]:
     }
 
 
-def print_once(settings: AgentSettings) -> None:
-    """`dimint-produce --once`: the sample as JSON on standard output."""
-    json.dump(once(settings), sys.stdout, indent=1, ensure_ascii=False)
-    sys.stdout.write("\n")
-
-
 def _identity(settings: AgentSettings, directory: Path) -> HostIdentity:
     return HostIdentity(
         id=host_id(directory, machine_id()),
@@ -123,26 +106,43 @@ def _simulated(settings: AgentSettings, directory: Path, clock: Clock) -> Simula
     return SimulatedFleet(hosts, ids, clock)
 
 
-def _open_publisher(settings: AgentSettings, clock: Clock, stack: ExitStack) -> _Opened:
+@contextmanager
+def open_publisher(settings: AgentSettings, clock: Clock) -> Iterator[Publisher]:
+    """The way out that the settings name. Raises SettingsError or LogError for a log that cannot be opened."""
     if settings.to:
-        publisher = OverlordPublisher(settings.to, clock)
-        stack.callback(publisher.close)
-        return _Opened(publisher, lambda _: None)
+        to_overlord = OverlordPublisher(settings.to, clock)
+        try:
+            yield to_overlord
+        finally:
+            to_overlord.close()
+        return
     from dimint.log.opening import genesis, open_log  # agents far from the log do without it
-    from dimint.registry.opening import open_registry
     from dimint.writer import BatchWriter
 
     host, process = socket.gethostname(), f"agent/{os.getpid()}"
     log = open_log(settings.log, clock=clock)
-    stack.callback(log.close)
-    found = genesis(log, wanted=settings.genesis, clock=clock, host=host, process=process)
+    try:
+        found = genesis(log, wanted=settings.genesis, clock=clock, host=host, process=process)
+        to_log = LogPublisher(BatchWriter(log, clock=clock, host=host, process=process), found)
+        try:
+            yield to_log
+        finally:
+            to_log.close()
+    finally:
+        log.close()
+
+
+@contextmanager
+def _announced(settings: AgentSettings, identity: str) -> Iterator[None]:
+    """Be a member of the registry, where there is one to reach: an agent with `to` knows only its overlord."""
+    if settings.to:
+        yield
+        return
+    from dimint.registry.opening import open_registry
+
     registry = open_registry(settings)
-    stack.callback(registry.close)
-    writer = BatchWriter(log, clock=clock, host=host, process=process)
-    to_log = LogPublisher(writer, found)
-    stack.callback(to_log.close)
-
-    def announce(identity: str) -> None:
-        registry.join("agent", identity, {"pid": os.getpid(), "host": host, "simulated": settings.hosts})
-
-    return _Opened(to_log, announce)
+    try:
+        registry.join("agent", identity, {"pid": os.getpid(), "host": socket.gethostname(), "simulated": settings.hosts})
+        yield
+    finally:
+        registry.close()

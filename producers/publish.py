@@ -51,6 +51,9 @@ class Publisher(Protocol):
     def wake(self) -> None:
         """Make `wait` return, or the next one. From any thread."""
 
+    def reachable(self, timeout_s: float) -> bool:
+        """Whether the other side answers within the time; only while nothing is in flight."""
+
     def close(self) -> None:
         """Idempotent."""
 
@@ -89,6 +92,9 @@ class LogPublisher:
 
     def wake(self) -> None:
         self._bell.set()
+
+    def reachable(self, timeout_s: float) -> bool:
+        return True  # it was opened
 
     def close(self) -> None:
         self._writer.close()
@@ -148,6 +154,13 @@ class OverlordPublisher:
 
     def wake(self) -> None:
         self._poller.wake()
+
+    def reachable(self, timeout_s: float) -> bool:
+        self._dealer.send(msgpack.packb({"cmd": "get_overlords", "id": 0}))
+        if self._dealer.wait(timeout_s):
+            return bool(self._dealer.receive())
+        self._connect_again()
+        return False
 
     def close(self) -> None:
         self._poller.remove(self._dealer)

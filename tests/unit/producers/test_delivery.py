@@ -71,6 +71,9 @@ class Sink:
     def wake(self) -> None:
         return
 
+    def reachable(self, timeout_s: float) -> bool:
+        return timeout_s > 0
+
     def close(self) -> None:
         return
 
