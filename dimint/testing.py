@@ -15,6 +15,9 @@ from dimint.log.port import Bounds, Entry, Log, LogDescription, Reader, Record, 
 
 __all__ = ["FaultyLog", "memory_log"]
 
+_LANDING = ("pass", "hide")
+"""Fates of a record that reach the log inside."""
+
 
 def memory_log(topics: Sequence[TopicSpec] = (), *, clock: Clock | None = None) -> MemoryLog:
     """A new log in memory with these topics."""
@@ -102,32 +105,31 @@ class FaultyLog:
     # --- the port ----------------------------------------------------------------------------------------------------
 
     def append(self, entries: Sequence[Entry]) -> list[Future[int]]:
-        return [self._append_one(entry) for entry in entries]
-
-    def _append_one(self, entry: Entry) -> Future[int]:
-        future: Future[int] = Future()
+        futures: list[Future[int]] = [Future() for _ in entries]
+        answers: list[tuple[str, Future[int], Future[int] | None]] = []
         with self._lock:
-            what = "break" if self._broken else self._script.popleft() if self._script else "pass"
-            holding = self._holding
-            if what == "park":
-                self._parked.append(entry)
-        if what == "break":
-            future.set_exception(LogBroken("the disk is gone"))
-        elif what == "fail":
-            future.set_exception(AppendFailed("the log took nothing"))
-        elif what in ("lose", "park"):
-            future.set_exception(AppendUnknown("the connection broke"))
-        else:
-            inner = self._inner.append([entry])[0]
-            if what == "hide":
-                inner.result()
-                future.set_exception(AppendUnknown("the connection broke"))
-            elif holding:
-                with self._lock:
-                    self._held.append((future, inner))
-            else:
-                inner.add_done_callback(lambda done: _copy(done, future))
-        return future
+            fates = self._fates(len(entries))
+            # a call that the log inside refuses uses up no switches
+            inner = iter(self._inner.append([entry for entry, fate in zip(entries, fates, strict=True) if fate in _LANDING]))
+            for _ in range(0 if self._broken else min(len(entries), len(self._script))):
+                self._script.popleft()
+            for entry, fate, future in zip(entries, fates, futures, strict=True):
+                sent = next(inner) if fate in _LANDING else None
+                if fate == "park":
+                    self._parked.append(entry)
+                if fate == "pass" and self._holding and sent is not None:
+                    self._held.append((future, sent))
+                else:
+                    answers.append((fate, future, sent))
+        for fate, future, sent in answers:
+            _answer(fate, future, sent)
+        return futures
+
+    def _fates(self, count: int) -> list[str]:
+        if self._broken:
+            return ["break"] * count
+        script = list(self._script)[:count]
+        return script + ["pass"] * (count - len(script))
 
     def describe(self) -> LogDescription:
         return self._inner.describe()
@@ -154,6 +156,20 @@ class FaultyLog:
         """Answers that are still held are released first."""
         self.release_acks()
         self._inner.close()
+
+
+def _answer(fate: str, future: Future[int], sent: Future[int] | None) -> None:
+    if fate == "break":
+        future.set_exception(LogBroken("the disk is gone"))
+    elif fate == "fail":
+        future.set_exception(AppendFailed("the log took nothing"))
+    elif fate == "pass":
+        assert sent is not None
+        sent.add_done_callback(lambda done: _copy(done, future))
+    else:
+        if sent is not None:
+            sent.exception()  # hidden, but there
+        future.set_exception(AppendUnknown("the connection broke"))
 
 
 def _copy(done: Future[int], to: Future[int]) -> None:

@@ -14,7 +14,7 @@ from dimint.clock import ManualClock
 from dimint.errors import AppendFailed, LogBroken, LogMismatch, SettingsError
 from dimint.log.embedded import EmbeddedLog
 from dimint.log.embedded.directory import LogDirectory, network_filesystem
-from dimint.log.embedded.topic import WAL_MAX_PAGES, check_sqlite
+from dimint.log.embedded.topic import WAL_MAX_PAGES, TopicFile, check_sqlite
 from dimint.log.port import Bounds, Entry, TopicPartition, TopicSpec
 from tests.support.log_process import start
 from tests.support.logs import PARTITIONS, TOPIC
@@ -110,6 +110,43 @@ def test_processes_that_start_at_once_agree_on_one_log(tmp_path: Path) -> None:
         assert answer.startswith("error") == (wanted != hash_range)
         if wanted != hash_range:
             assert f"hash_range of this log is {hash_range} for ever, not {wanted}" in answer
+
+
+def test_readers_find_by_themselves_what_nobody_told_them(log: EmbeddedLog, tmp_path: Path) -> None:
+    """A committer that dies between its commit and the datagram leaves no reader waiting for long."""
+    reader = log.reader()
+    reader.assign({TopicPartition(TOPIC, 0): 0})
+    assert reader.poll(0) == []
+    directory = LogDirectory(tmp_path)
+    file = TopicFile(directory, TOPIC)
+    timer = threading.Timer(0.02, lambda: file.append([(0, b"silent")], time.time_ns()))
+    timer.start()
+    began = time.monotonic()
+    assert [record.value for record in reader.poll(10)] == [b"silent"]
+    assert time.monotonic() - began < 2
+    timer.join()
+    file.close()
+    directory.close()
+    reader.close()
+
+
+def test_large_and_wide_commits(tmp_path: Path) -> None:
+    """Commits of many rows, of large rows and over many partitions are all whole and in order."""
+    log = EmbeddedLog(tmp_path, clock=time)
+    log.create([TopicSpec(TOPIC, 40)])
+    sent: dict[int, list[bytes]] = {partition: [] for partition in range(40)}
+    for count, size in ((1, 10), (40, 10), (700, 3), (5, 1_000_000), (16, 10), (300, 2000)):
+        entries = [Entry(TOPIC, index % 40, bytes([index % 256]) * size) for index in range(count)]
+        for entry in entries:
+            sent[entry.partition].append(entry.value)
+        for future in log.append(entries):
+            future.result(30)
+    for partition, expected in sent.items():
+        values: list[bytes] = []
+        while records := log.read(TOPIC, partition, len(values)):
+            values += [record.value for record in records]
+        assert values == expected
+    log.close()
 
 
 def test_write_ahead_log_stays_bounded_under_readers(log: EmbeddedLog, tmp_path: Path) -> None:

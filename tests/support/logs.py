@@ -9,6 +9,7 @@ from dimint.clock import Clock
 from dimint.log.embedded import EmbeddedLog
 from dimint.log.memory import MemoryBroker, MemoryLog
 from dimint.log.port import Log, TopicSpec
+from dimint.testing import FaultyLog
 
 TOPIC = "t.one"
 OTHER = "t.two"
@@ -41,7 +42,13 @@ def _embedded(path: Path, clock: Clock) -> Callable[[], Log]:
     return lambda: EmbeddedLog(path, clock=clock)
 
 
-BACKENDS = {"memory": _memory, "embedded": _embedded}
+def _faulty(path: Path, clock: Clock) -> Callable[[], Log]:
+    opener = _memory(path, clock)
+    return lambda: FaultyLog(opener())
+
+
+BACKENDS = {"memory": _memory, "embedded": _embedded, "faulty": _faulty}
+"""The last one is the fake that breaks on purpose: unbroken it keeps the contract too."""
 
 
 @contextmanager

@@ -110,28 +110,24 @@ class Committer:
             pass
         for topic, group in _split(handed):
             self._commit(topic, group)
-        if time.monotonic() >= self._expire_at and self._broken is None:
-            self._expire()
+        if self._broken is None and time.monotonic() >= self._expire_at:
+            self._expire_at = time.monotonic() + (_EXPIRE_MORE_S if self._expire() else _EXPIRE_EVERY_S)
         return going_on
 
     def _commit(self, topic: str, group: list[_Handed]) -> None:
+        pages = 0
         try:
             if self._broken is not None:
                 raise self._broken
             opened = self._open(topic)
-            rows = [(entry.partition, entry.value) for entry, _ in group]
-            offsets, pages = opened.file.append(rows, self._clock.time_ns())
-        except LogError as error:
-            if isinstance(error, LogBroken):
-                self._broken = error
+            offsets, pages = opened.file.append([(entry.partition, entry.value) for entry, _ in group], self._clock.time_ns())
+        except Exception as error:  # noqa: BLE001  whatever it is, nobody may wait for ever: the futures carry it
+            failure = error if isinstance(error, LogError) else LogBroken(f"the commit failed: {error!r}")
+            if isinstance(failure, LogBroken):
+                self._broken = failure
             for _, future in group:
-                future.set_exception(error)
+                future.set_exception(failure)
             return
-        except BaseException as error:
-            self._broken = LogBroken(f"the commit thread failed: {error!r}")
-            for _, future in group:
-                future.set_exception(self._broken)
-            raise
         opened.waker.wake(time.time_ns())
         for (_, future), offset in zip(group, offsets, strict=True):
             future.set_result(offset)
@@ -146,17 +142,17 @@ class Committer:
             return
         opened.checkpoint_at = WAL_MAX_PAGES if done else pages + _CHECKPOINT_RETRY_PAGES
 
-    def _expire(self) -> None:
-        pause = _EXPIRE_EVERY_S
+    def _expire(self) -> bool:
+        """Drop some of what is too old; whether there is more."""
+        more = False
         try:
             for topic in self._directory.topics():
-                if self._open(topic).file.expire(self._clock.time_ns()):
-                    pause = _EXPIRE_MORE_S
+                more |= self._open(topic).file.expire(self._clock.time_ns())
         except LogBroken as error:
             self._broken = error
         except LogError:
-            pass  # busy, no room, or a topic in the making: the next round finds it
-        self._expire_at = time.monotonic() + pause
+            return False  # busy, no room, or a topic in the making: the next round finds it
+        return more
 
     def _open(self, topic: str) -> _Open:
         if topic not in self._topics:

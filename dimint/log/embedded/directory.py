@@ -188,18 +188,16 @@ class Waker:
             if self._listed_at_ns < changed_ns + self._FRESH_NS:
                 self._names = [f"{self._short}/{name}" for name in os.listdir(self._directory)]
                 self._listed_at_ns = now_ns
-        except FileNotFoundError:
-            return
+        except OSError:
+            return  # no reader has ever been there, or nobody can be found
         for name in self._names:
             try:
                 self._socket.sendto(b"", name)
-            except (BlockingIOError, FileNotFoundError):
-                continue  # woken already, or gone since the listing
             except ConnectionRefusedError:
                 with suppress(OSError):
                     os.unlink(name)
             except OSError:
-                continue
+                continue  # woken already and not awake yet, or gone since the listing
 
     def close(self) -> None:
         self._socket.close()

@@ -251,7 +251,8 @@ class TopicFile:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+        with _translated():
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
         try:
             yield
         finally:
@@ -364,5 +365,5 @@ def _translated() -> Iterator[None]:
         yield
     except (apsw.FullError, apsw.BusyError, apsw.LockedError) as error:
         raise AppendFailed(f"the embedded log takes nothing now: {error}", hint="is the disk full?") from error
-    except apsw.Error as error:
+    except (apsw.Error, OSError) as error:
         raise LogBroken(f"the embedded log is broken: {type(error).__name__}: {error}") from error
