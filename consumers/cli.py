@@ -2,7 +2,6 @@
 
 import os
 import socket
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,20 +9,14 @@ from dimint.consumers.folder import TablesFolder
 from dimint.consumers.reading import TABLES_FOLDER
 from dimint.consumers.rebuild import Rebuilt, rebuild_tables
 from dimint.consumers.runner import StatusConsumer
-from dimint.log.opening import GenesisSettings, genesis, open_log
+from dimint.log.opening import genesis, open_log
 from dimint.log.port import Log
 from dimint.registry.opening import open_registry
 from dimint.service import Service
 from dimint.settings import CommonSettings, ConsumerSettings
+from dimint.system_clock import SystemClock
 
 __all__ = ["rebuild", "run"]
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    time_ns = staticmethod(time.time_ns)
-    monotonic = staticmethod(time.monotonic)
 
 
 def run(settings: ConsumerSettings, service: Service) -> None:
@@ -57,5 +50,5 @@ def _open_log(settings: CommonSettings, stack: ExitStack) -> Log:
     clock = SystemClock()
     source = open_log(settings.log, clock=clock)
     stack.callback(source.close)
-    genesis(source, wanted=GenesisSettings(), clock=clock, host=socket.gethostname(), process="consumer")
+    genesis(source, wanted=settings.genesis, clock=clock, host=socket.gethostname(), process="consumer")
     return source

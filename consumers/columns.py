@@ -17,7 +17,6 @@ middle value and takes 2, 4 or 8 bytes. `planes` are the lowest bytes of all, th
 leave long runs of zeros, which the chunk's lz4 takes away, instead of widening every value.
 """
 
-import sys
 from array import array
 from collections.abc import Sequence
 from itertools import accumulate, repeat
@@ -37,7 +36,7 @@ _EXACT_MAX: Final = 1 << 53
 """Up to here every integer is a float, so that scaled floats can come back exactly."""
 _LEAST: Final = -(1 << 63)
 _MOST: Final = (1 << 64) - 1
-_LITTLE: Final = sys.byteorder == "little"
+_LITTLE: Final = array("H", [1]).tobytes() == b"\1\0"
 
 
 def encode_column(values: Sequence[Any]) -> Column:

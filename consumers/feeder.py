@@ -24,7 +24,8 @@ _DEAD_LOGGED_MAX: Final = 20
 class Feeder:
     """Owns one table file and feeds it. One thread.
 
-    Raises LogMismatch if the file was filled from another log, or from one that has lost what the file has seen.
+    Raises LogMismatch if the file was filled from another log, or from one that has lost what the file has seen;
+    CorruptRecord if it is damaged.
     """
 
     def __init__(self, source: Log, path: Path, *, first_sequence: int) -> None:

@@ -81,7 +81,10 @@ class TablesFolder:
         return live
 
     def quarantine(self, path: Path) -> Path:
-        """Put a closed file aside."""
+        """Put a closed file aside, in place of the last one that was."""
+        for found in self._files():
+            if found[1] == "quarantined":
+                self.remove(self.path / found[0])
         aside = path.with_name(path.name.replace("status-", "quarantined-"))
         for side in _SIDES:
             with contextlib.suppress(FileNotFoundError):

@@ -17,6 +17,7 @@ import msgpack
 
 from dimint.consumers.names import clean_name
 from dimint.consumers.rows import HostRow, Placed, StoredSample, is_host_id, unpack_sample, unseal
+from dimint.errors import CorruptRecord
 from dimint.limits import FETCH_MAX_SAMPLES
 
 __all__ = ["CURRENT", "TABLES_FOLDER", "HostRow", "StatusReader", "StoredSample"]
@@ -36,7 +37,7 @@ _HOST = """select m.id, m.name, m.ip, m.facts, m.simulated, m.registered_ns, l.f
 class StatusReader:
     """Reads the status tables in the folder `path`; one thread at a time, any thread.
 
-    A folder that is missing or empty is a system without hosts. Raises CorruptRecord where a stored blob is damaged.
+    A folder that is missing or empty is a system without hosts. Raises CorruptRecord where what is stored is damaged.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -62,19 +63,21 @@ class StatusReader:
     def hosts(self) -> list[HostRow]:
         """Every host, by name."""
         db = self._open()
-        return [] if db is None else [_host_row(row) for row in db.execute(_HOST + " order by m.name, m.id")]
+        if db is None:
+            return []
+        with _snapshot(db):
+            return [_host_row(row) for row in db.execute(_HOST + " order by m.name, m.id")]
 
     def host(self, id_or_name: str) -> HostRow | None:
         """The host with this id, this unique name (`gpu_01_lab`), or the name that cleans to it (`gpu-01.lab`)."""
         db = self._open()
         if db is None:
             return None
-        if is_host_id(id_or_name):
-            for row in db.execute(_HOST + " where m.id = ?", (id_or_name,)):
-                return _host_row(row)
-        for row in db.execute(_HOST + " where m.name = ?", (clean_name(id_or_name),)):
-            return _host_row(row)
-        return None
+        with _snapshot(db):
+            row = db.execute(_HOST + " where m.id = ?", (id_or_name,)).get if is_host_id(id_or_name) else None
+            if row is None:
+                row = db.execute(_HOST + " where m.name = ?", (clean_name(id_or_name),)).get
+        return None if row is None else _host_row(row)
 
     # --- samples ----------------------------------------------------------------------------------------------------
     def latest(self, host_ids: Iterable[str]) -> dict[str, StoredSample]:
@@ -162,7 +165,11 @@ class StatusReader:
             return None
         if file != self._file:
             self.close()
-            self._db = open_read_only(self._folder / file)
+            try:
+                self._db = open_read_only(self._folder / file)
+            except (apsw.CantOpenError, apsw.NotADBError, apsw.CorruptError, apsw.SQLError):
+                # switched once more in this moment, or no table file: its consumer will put another one there
+                return None
             self._file = file
             self._switches += 1
         self._stamp = stamp
@@ -170,17 +177,25 @@ class StatusReader:
 
 
 def open_read_only(path: Path) -> apsw.Connection:
-    """A connection that cannot write."""
+    """A connection that cannot write. Raises what apsw raises if that is no table file."""
     db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=256)
-    db.set_busy_timeout(_BUSY_MS)
+    try:
+        db.set_busy_timeout(_BUSY_MS)
+        db.execute("select value from meta where name = 'sequence'").fetchall()
+    except BaseException:
+        db.close()
+        raise
     return db
 
 
 @contextlib.contextmanager
 def _snapshot(db: apsw.Connection) -> Iterator[None]:
-    """One read transaction: everything inside sees the same commit."""
-    with db:
-        yield
+    """One read transaction: everything inside sees the same commit. Raises CorruptRecord for a damaged file."""
+    try:
+        with db:
+            yield
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise CorruptRecord(f"the status tables are damaged: {error}", hint="rebuild them") from error
 
 
 def samples_in_order(db: apsw.Connection, host: str) -> Iterator[Placed]:
@@ -214,7 +229,8 @@ class _HostTable:
 
     def __init__(self, db: apsw.Connection, host: str) -> None:
         self._db, self._table = db, f"host_{host}"
-        self._there = is_host_id(host) and db.table_exists("main", self._table)
+        # asked of a row, not of the schema: a connection learns of a new table only when it runs a statement
+        self._there = is_host_id(host) and db.execute("select 1 from machines where id = ?", (host,)).get is not None
 
     def down(self, most: int, to_ns: int = _LAST_NS) -> Iterator[Placed]:
         """Samples at or before `to_ns`, newest first; the first `most` of them are sure to be right and complete."""

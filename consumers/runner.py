@@ -1,5 +1,6 @@
 """The status consumer: follows the status topic and keeps the live tables at most a moment behind it."""
 
+import contextlib
 import logging
 import os
 import threading
@@ -10,7 +11,7 @@ from typing import Any, Final, Protocol
 from dimint.clock import Clock
 from dimint.consumers.feeder import Feeder
 from dimint.consumers.folder import TablesFolder, first_sequence
-from dimint.errors import LogMismatch, OffsetOutOfRange
+from dimint.errors import CorruptRecord, DimintError, LogMismatch, OffsetOutOfRange
 from dimint.log.port import Log, Reader
 
 __all__ = ["COMMIT_EVENTS", "COMMIT_S", "StatusConsumer"]
@@ -41,18 +42,15 @@ class StatusConsumer:
     def __init__(self, source: Log, folder: TablesFolder, clock: Clock, announce: Announce = lambda info: None) -> None:
         self._log, self._folder, self._clock, self._announce = source, folder, clock, announce
         self._stopping = threading.Event()
+        self._put_aside_once = False
         self._reader: Reader = source.reader()
 
     def run(self) -> None:
-        feeder: Feeder | None = None
         try:
             while not self._stopping.is_set():
-                feeder = self._open()
-                self._follow(feeder)
-                feeder.close()
+                with contextlib.closing(self._open()) as feeder:
+                    self._follow(feeder)
         finally:
-            if feeder is not None:
-                feeder.close()
             self._reader.close()
 
     def stop(self) -> None:
@@ -65,13 +63,20 @@ class StatusConsumer:
         if path is not None:
             try:
                 return self._opened(path)
-            except LogMismatch as error:
-                aside = self._folder.quarantine(path)
-                log.critical("%s; it is kept as %s, and new tables are filled from the log", error, aside.name)
+            except (LogMismatch, CorruptRecord) as error:
+                self._put_aside(path, error)
         path = self._folder.new("status")
         feeder = self._opened(path)
         self._folder.switch(path)
         return feeder
+
+    def _put_aside(self, path: Path, error: DimintError) -> None:
+        """Once a process: tables that come out damaged again are not a matter of the tables."""
+        if self._put_aside_once:
+            raise error
+        self._put_aside_once = True
+        aside = self._folder.quarantine(path)
+        log.critical("%s. The file is kept as %s; new tables are filled from the log", error.message, aside.name)
 
     def _opened(self, path: Path) -> Feeder:
         feeder = Feeder(self._log, path, first_sequence=first_sequence(path))
@@ -84,6 +89,13 @@ class StatusConsumer:
 
     def _follow(self, feeder: Feeder) -> None:
         """Feed one table file until it is not the live one any more."""
+        try:
+            self._feed(feeder)
+        except CorruptRecord as error:
+            feeder.close()
+            self._put_aside(feeder.tables.path, error)
+
+    def _feed(self, feeder: Feeder) -> None:
         self._reader.assign(feeder.positions())
         commit_at: float | None = None
         while not self._stopping.is_set():
@@ -104,7 +116,7 @@ class StatusConsumer:
             records = self._reader.poll(max(0.0, timeout_s))
         except OffsetOutOfRange as error:
             if error.offset >= error.start:
-                raise LogMismatch(str(error), hint="the log has lost records: start again to rebuild the tables") from error
+                raise CorruptRecord(f"the log has lost records that the tables have: {error}") from error
             feeder.skip_trimmed(error.partition, error.start)
             self._reader.assign(feeder.positions())
             return

@@ -14,7 +14,8 @@ Tables of a file (docs/operations.md has them for people):
 Commits do not wait for the disk: a power cut may take the last ones, and the log has them.
 """
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -25,7 +26,7 @@ from dimint.consumers.rows import Placed, pack_sample, seal, unpack_sample, unse
 from dimint.consumers.sealing import KEEP_TAIL, SEAL_LEAST, SEAL_MOST, ChunkSpan, Group, Key, group_rows, split_sizes
 from dimint.consumers.status import StatusProjection
 from dimint.dedupe import WriterRow
-from dimint.errors import LogMismatch
+from dimint.errors import CorruptRecord, LogMismatch
 
 __all__ = ["FORMAT", "PartitionState", "StatusTables"]
 
@@ -64,31 +65,47 @@ class PartitionState(NamedTuple):
     log_time_us: int
 
 
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """SQLite's word for a damaged file becomes ours."""
+    try:
+        yield
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        raise CorruptRecord(f"{path} is damaged: {error}", hint="rebuild the status tables") from error
+
+
 class StatusTables:
-    """Owns one table file. One thread; `close` it. Raises LogMismatch for a file of another format."""
+    """Owns one table file. One thread; `close` it.
+
+    Raises LogMismatch for a file of another format and CorruptRecord for a damaged one, at any time.
+    """
 
     def __init__(self, path: Path, *, generation: str = "", sequence: int = 0) -> None:
         """Open the file, or make it for the log `generation` with a first `sequence`."""
         self.path = path
         self._db = apsw.Connection(str(path), statementcachesize=512)
         try:
-            self._db.set_busy_timeout(_FULL_WAIT_MS)
-            self._db.pragma("journal_mode", "wal")
-            self._db.pragma("synchronous", 1)
-            self._db.pragma("cache_size", -65536)
-            if not self._db.table_exists("main", "meta"):
-                with self._db:
-                    self._db.execute(_SCHEMA)
-                    rows = [("format", FORMAT), ("generation", generation), ("sequence", sequence)]
-                    self._db.executemany("insert into meta values(?, ?)", rows)
-            found = self._meta("format")
-            if found != FORMAT:
-                raise LogMismatch(f"{path} has format {found}, this program writes {FORMAT}", hint="rebuild the status tables")
-            self.generation: str = self._meta("generation")
-            self._sequence: int = self._meta("sequence")
+            with _damage_named(path):
+                self._prepare(generation, sequence)
         except BaseException:
             self._db.close()
             raise
+
+    def _prepare(self, generation: str, sequence: int) -> None:
+        self._db.set_busy_timeout(_FULL_WAIT_MS)
+        self._db.pragma("journal_mode", "wal")
+        self._db.pragma("synchronous", 1)
+        self._db.pragma("cache_size", -65536)
+        if not self._db.table_exists("main", "meta"):
+            with self._db:
+                self._db.execute(_SCHEMA)
+                rows = [("format", FORMAT), ("generation", generation), ("sequence", sequence)]
+                self._db.executemany("insert into meta values(?, ?)", rows)
+        found = self._meta("format")
+        if found != FORMAT:
+            raise LogMismatch(f"{self.path} has format {found}, this program writes {FORMAT}", hint="rebuild the status tables")
+        self.generation: str = self._meta("generation")
+        self._sequence: int = self._meta("sequence")
 
     def close(self) -> None:
         """Idempotent."""
@@ -101,24 +118,29 @@ class StatusTables:
 
     # --- loading ----------------------------------------------------------------------------------------------------
     def partitions(self) -> dict[int, PartitionState]:
-        rows = self._db.execute("select partition, position, last_offset, last_hash, log_time_us from positions")
-        return {row[0]: PartitionState(*row[1:]) for row in rows}
+        """How far every partition was read of which anything was."""
+        with _damage_named(self.path):
+            rows = self._db.execute("select partition, position, last_offset, last_hash, log_time_us from positions")
+            return {row[0]: PartitionState(*row[1:]) for row in rows}
 
     def writers(self, partition: int) -> list[tuple[bytes, WriterRow]]:
-        rows = self._db.execute("select writer, number, log_time_us from writers where partition = ?", (partition,))
-        return [(writer, WriterRow(number, time)) for writer, number, time in rows]
+        """The dedupe rows of one partition."""
+        with _damage_named(self.path):
+            rows = self._db.execute("select writer, number, log_time_us from writers where partition = ?", (partition,))
+            return [(writer, WriterRow(number, time)) for writer, number, time in rows]
 
     def projection(self, partitions: int) -> StatusProjection:
         """The projection as it was at the last commit."""
-        execute = self._db.execute
-        facts = execute("select id, given_name, claimed_ns, ip, facts, simulated, registered_ns from machines")
-        return StatusProjection(
-            partitions,
-            facts=[HostFacts(*row)._replace(simulated=bool(row[5])) for row in facts],
-            latest=[HostLatest(*row) for row in execute("select id, samples, first_ns, last_ns, received_ns from latest")],
-            runs=[RunRow(*row) for row in execute("select host, run, used_us, ranges from runs")],
-            names=dict(execute("select id, name from machines")),
-        )
+        with _damage_named(self.path):
+            execute = self._db.execute
+            facts = execute("select id, given_name, claimed_ns, ip, facts, simulated, registered_ns from machines")
+            return StatusProjection(
+                partitions,
+                facts=[HostFacts(*row)._replace(simulated=bool(row[5])) for row in facts],
+                latest=[HostLatest(*row) for row in execute("select id, samples, first_ns, last_ns, received_ns from latest")],
+                runs=[RunRow(*row) for row in execute("select host, run, used_us, ranges from runs")],
+                names=dict(execute("select id, name from machines")),
+            )
 
     # --- committing -------------------------------------------------------------------------------------------------
     def commit(
@@ -128,6 +150,15 @@ class StatusTables:
         writers: Iterable[tuple[int, bytes, WriterRow | None]],
     ) -> None:
         """Store everything or nothing: data, dedupe rows and positions."""
+        with _damage_named(self.path):
+            self._commit(changes, partitions, writers)
+
+    def _commit(
+        self,
+        changes: Changes,
+        partitions: Mapping[int, PartitionState],
+        writers: Iterable[tuple[int, bytes, WriterRow | None]],
+    ) -> None:
         db = self._db
         db.execute("begin immediate")
         try:
