@@ -17,7 +17,7 @@ from dimint.process_state import own_address, program_command, programs, stop_pr
 from dimint.service import Service
 from dimint.settings import AgentSettings, CommonSettings, ConsumerSettings, NodeSettings, OverlordSettings, WebSettings
 
-__all__ = ["agent", "consumer", "node", "overlord", "run_role", "web"]
+__all__ = ["agent", "consumer", "make_data_dir", "node", "overlord", "run_role", "web"]
 
 PACKAGES = {
     "overlord": "dimint.overlord.cli",
@@ -29,8 +29,20 @@ PACKAGES = {
 """Role → the module whose `run(settings, service)` composes it."""
 
 
+def make_data_dir(settings: CommonSettings) -> None:
+    """The data directory, private to this user. Raises SettingsError if it cannot be written."""
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        line = f"data_dir: {settings.data_dir}: {error.strerror}"
+        raise SettingsError(line, hint="name a directory that can be written") from None
+    if not os.access(settings.data_dir, os.W_OK | os.X_OK):
+        raise SettingsError(f"data_dir: {settings.data_dir} cannot be written", hint="name another with --data_dir")
+
+
 def run_role(role: str, settings: CommonSettings, log_name: str) -> int:
     """Run one process of a role in the foreground until it ends; the exit code."""
+    make_data_dir(settings)
     start_logging(log_path(settings.data_dir, log_name), sys.stderr)
 
     def program(service: Service) -> None:
@@ -82,6 +94,7 @@ def _list_command() -> click.Command:
 
 def _run_command(role: str, cls: type[CommonSettings]) -> click.Command:
     def run(settings: Any) -> int:
+        make_data_dir(settings)
         click.echo(f"ip : {own_address()}")
         return run_role(role, settings, _log_name(role, settings))
 
@@ -92,6 +105,7 @@ def _start_command(role: str, cls: type[CommonSettings]) -> click.Command:
     def start(settings: Any) -> int:
         if BACKGROUND in os.environ:  # this is the child
             return run_role(role, settings, _log_name(role, settings))
+        make_data_dir(settings)
         command = (*program_command(), *sys.argv[1:])
         spec = ChildSpec(role, command, log_path(settings.data_dir, _log_name(role, settings)))
         pid = start_in_background(spec)

@@ -58,13 +58,8 @@ def run(settings: UpSettings, specs: Sequence[ChildSpec], service: Service) -> N
 
 
 def _lock_directory(directory: Path) -> FileLock:
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = FileLock(directory / "up.lock")
-        acquired = lock.acquire()
-    except OSError as error:
-        raise SettingsError(f"data_dir: {directory}: {error.strerror}", hint="name a directory that can be written") from None
-    if not acquired:
+    lock = FileLock(directory / "up.lock")
+    if not lock.acquire():
         raise SettingsError(f"another dimint up runs on {directory}", hint="stop it, or give this one another --data_dir")
     return lock
 
