@@ -170,9 +170,9 @@ class Door:
             return False
         return True
 
-    def close(self) -> None:
-        """Idempotent; what is still queued is dropped."""
-        self._socket.close(linger=0)
+    def close(self, *, linger_ms: int = 0) -> None:
+        """Idempotent; what is queued is still sent for `linger_ms`, while the context closes."""
+        self._socket.close(linger=linger_ms)
 
     def _peer(self, identity: bytes) -> Peer:
         if len(self._peers) > 10_000:  # identities of connections that are long gone

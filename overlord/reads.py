@@ -81,6 +81,7 @@ class ReadTable:
         self._turn = 0
         self._nodes: dict[str, dict[int, Replica]] = {}
         self._positions: dict[tuple[str, int], int] = {}
+        self._ready: set[tuple[str, int]] = set()
         self._servers: tuple[tuple[str, ...], ...] = ()
 
     # --- who is there ------------------------------------------------------------------------------------------------
@@ -93,6 +94,7 @@ class ReadTable:
         if self._nodes.pop(node, None) is None:
             return
         self._positions = {at: position for at, position in self._positions.items() if at[0] != node}
+        self._ready = {at for at in self._ready if at[0] != node}
         for id in [id for id, group in self._sent.items() if group.node == node]:
             self._park(self._sent.pop(id), now=0.0)
 
@@ -106,9 +108,13 @@ class ReadTable:
         known = self._nodes.get(node)
         if known is None:
             return
+        self._nodes[node] = {replica.partition: replica for replica in replicas}
         for replica in replicas:
-            known[replica.partition] = replica
             self._positions[node, replica.partition] = replica.next_offset
+            if replica.caught_up:
+                self._ready.add((node, replica.partition))
+        for partition in known.keys() - self._nodes[node].keys():
+            self._ready.discard((node, partition))
 
     def replicas(self, node: str) -> dict[int, Replica]:
         """What the node said last, by partition."""
@@ -239,23 +245,24 @@ class ReadTable:
         reads.append(Read(id, want.partition, "get", keys, want.min_offset, wait_ms, want.strict))
 
     def _choose(self, want: Want, tried: set[str]) -> str | None:
-        """A connected replica: one known to be far enough if there is one, in turns; None without any."""
-        partition, min_offset, _, _ = want
-        servers = self._servers[partition] if self._servers else ()
-        nodes, positions = self._nodes, self._positions
-        able = [node for node in servers if node in nodes]
-        if not able:
-            return None
-        if len(able) > 1:
-            if tried:
-                able = [node for node in able if node not in tried] or able
-            ready = [
-                node for node in able if positions.get((node, partition), 0) >= min_offset and _serves(nodes[node], partition)
-            ]
-            able = ready or able
-            self._turn = turn = self._turn + 1
-            return able[turn % len(able)]
-        return able[0]
+        """A connected replica: one known to be far enough if there is one, in turns; None without any.
+
+        A replica that was never caught up since it is here does not answer weak reads: what it lacks would look deleted.
+        """
+        partition, min_offset, strict, _ = want
+        nodes, positions, ready = self._nodes, self._positions, self._ready
+        able = [
+            node
+            for node in (self._servers[partition] if self._servers else ())
+            if node in nodes and (strict or (node, partition) in ready)
+        ]
+        if len(able) < 2:
+            return able[0] if able else None
+        if tried:
+            able = [node for node in able if node not in tried] or able
+        able = [node for node in able if positions.get((node, partition), 0) >= min_offset] or able
+        self._turn = turn = self._turn + 1
+        return able[turn % len(able)]
 
     def _retry(self, group: _Group, now: float, by_node: dict[str, list[Read]]) -> None:
         if all(part.pending.reply is not None for part in group.parts):
@@ -273,11 +280,6 @@ class ReadTable:
     def _hurry(self) -> None:
         for group in self._parked:
             group.retry_at = 0.0
-
-
-def _serves(replicas: dict[int, Replica], partition: int) -> bool:
-    replica = replicas.get(partition)
-    return replica is not None and replica.problem is None
 
 
 def parts_by_partition(keys: list[str], partition_of: Callable[[bytes], int]) -> Iterator[tuple[int, list[str]]]:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from dimint.assignment import Assignment
-from dimint.batch import By
-from dimint.door import Answers, FromNode, Outcomes, Progress
+from dimint.batch import KEY, By, Event
+from dimint.door import Answers, FromNode, Outcomes, Progress, Replica
 from dimint.errors import InternalError, OutcomeUnknown, ParseError, RequestError
-from dimint.events import KV_TOPIC, STATUS_TOPIC
+from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
 from dimint.overlord.cluster_answers import ClusterAnswers
 from dimint.overlord.effects import Append, Effects, ToNode
@@ -75,6 +75,7 @@ class Core:
         self.table = PendingTable()
         self.lanes = [Lane(KV_TOPIC, index, by, generation=generation) for index in range(genesis.kv_partitions)]
         self.status_lanes = [Lane(STATUS_TOPIC, index, by, absolute_times=True) for index in range(genesis.status_partitions)]
+        self.cluster_lane = Lane(CLUSTER_TOPIC, 0, by)
         self.reads = ReadTable()
         self.outcomes = OutcomeTable(identity.writer)
         partition_of = genesis.partition_of_key
@@ -83,6 +84,8 @@ class Core:
         self._kv_reads = KeyValueReads(self.table, self.lanes, self.reads, self._strong, partition_of, generation)
         self._publisher = Publisher(self.table, self.status_lanes, genesis.status_partition)
         self.cluster = ClusterAnswers(self.table, genesis, identity.log_kind, identity.durability, self.reads, self.lanes)
+        self._every_lane = [*self.lanes, *self.status_lanes, self.cluster_lane]
+        self._lane_of = {(lane.topic, lane.partition): lane for lane in self._every_lane}
         self._ends_cheap = identity.end_is_linearizable
         self._assignment: Assignment | None = None
         writes, reads, publisher, cluster = self._writes, self._kv_reads, self._publisher, self.cluster
@@ -126,7 +129,7 @@ class Core:
 
     def appended(self, append: Append, offset: int, number: int, now: float) -> None:
         """The log has acknowledged a batch."""
-        lane = self._lane(append)
+        lane = self._lane_of[append.topic, append.partition]
         token, waiting = lane.landed(offset)
         if lane.topic != KV_TOPIC:
             return
@@ -139,7 +142,7 @@ class Core:
 
     def append_failed(self, append: Append, error: RequestError) -> None:
         """A batch is not in the log and never will be (NotApplied), or nobody will ever know (OutcomeUnknown)."""
-        self._lane(append).failed(error)
+        self._lane_of[append.topic, append.partition].failed(error)
 
     def from_node(self, node: str, message: FromNode, now: float) -> None:
         """One message of a connected node (its Hello is `node_is_there`)."""
@@ -168,6 +171,13 @@ class Core:
         self.reads.place(tuple(assignment.servers_of(index) for index in range(len(assignment.partitions))))
         self.outcomes.hurry(now)
 
+    def record(self, topic: str, event: Event) -> None:
+        """Append an event of this overlord itself: a heartbeat (with absolute time), or cluster history."""
+        if topic == STATUS_TOPIC:
+            self.status_lanes[self.genesis.status_partition(event[KEY])].add_own(event)
+        else:
+            self.cluster_lane.add_own(event)
+
     def ends(self, ends: Mapping[int, int]) -> None:
         """End offsets that the last effects asked for."""
         self._strong.ends(ends)
@@ -180,10 +190,7 @@ class Core:
             self._overdue(pending)
         asks = self._asks()
         appends = []
-        for lane in self.lanes:
-            if lane.flight is None and (append := lane.cut()) is not None:
-                appends.append(append)
-        for lane in self.status_lanes:
+        for lane in self._every_lane:
             if lane.flight is None and (append := lane.cut()) is not None:
                 appends.append(append)
         sends = self.reads.turn(now)
@@ -200,6 +207,10 @@ class Core:
         """Requests under way."""
         return len(self.table)
 
+    def progress(self) -> dict[str, dict[int, Replica]]:
+        """What every connected node has said of its partitions last."""
+        return {node: dict(self.reads.replicas(node)) for node in self.reads.connected()}
+
     # --- inside ------------------------------------------------------------------------------------------------------
     def _asks(self) -> list[int]:
         strong, status = self._strong.turn(), self.cluster.asks()
@@ -207,9 +218,6 @@ class Core:
             self.cluster.ends({lane.partition: self.reads.furthest(lane.partition) for lane in self.lanes})
             status = ()
         return sorted({*strong, *status}) if strong or status else []
-
-    def _lane(self, append: Append) -> Lane:
-        return (self.lanes if append.topic == KV_TOPIC else self.status_lanes)[append.partition]
 
     def _outcome_asks(self, now: float) -> list[ToNode]:
         asks = []

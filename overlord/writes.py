@@ -44,9 +44,10 @@ class Entry(NamedTuple):
 
 
 class Batch:
-    """Events of one lane, open until it is cut. `readers` are strong reads that its acknowledgement serves."""
+    """Events of one lane, open until it is cut. `own` are the overlord's, which no request waits for; `readers` are strong
+    reads that its acknowledgement serves."""
 
-    __slots__ = ("by", "bytes", "clients", "entries", "events", "named", "readers")
+    __slots__ = ("by", "bytes", "clients", "entries", "events", "named", "own", "readers")
 
     def __init__(self, by: By) -> None:
         self.by: list[By] = [by]
@@ -54,6 +55,7 @@ class Batch:
         self.events: list[Event] = []
         self.entries: list[Entry] = []
         self.named: set[tuple[str, int]] = set()
+        self.own: list[Event] = []
         self.readers: list[Callable[[int | RequestError], None]] = []
         self.bytes = 0
 
@@ -120,6 +122,11 @@ class Lane:
         batch.entries.append(Entry(pending, len(batch.events), len(events), wants_outcome, done, tag))
         batch.events.extend(events)
         batch.bytes += size
+
+    def add_own(self, event: Event) -> None:
+        """An event of the overlord itself; nobody is told what became of it."""
+        self.open.events.append(event)
+        self.open.own.append(event)
 
     def read_after(self, reader: Callable[[int | RequestError], None]) -> None:
         """Call `reader` with the next offset once anything handed over from now on is acknowledged."""
@@ -214,7 +221,7 @@ class Lane:
         if not any(map(is_done, (entry.pending for entry in batch.entries))):
             return
         events, entries = batch.events, batch.entries
-        batch.events, batch.entries = [], []
+        batch.events, batch.entries = list(batch.own), []
         for entry in entries:
             if not is_done(entry.pending):
                 batch.entries.append(entry._replace(first=len(batch.events)))
