@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dimint.errors import SettingsError
 from dimint.genesis import Genesis
-from dimint.log.opening import GenesisSettings, genesis, open_log
+from dimint.log.opening import genesis, open_log
 from dimint.log.port import Log
 from dimint.node.loop import Addresses, Node, tune_collector
 from dimint.node.membership import Ports
@@ -95,7 +95,7 @@ def node_id(directory: Path) -> str:
 def _open_log(settings: NodeSettings, clock: SystemClock, stack: ExitStack) -> tuple[Log, Genesis]:
     log = open_log(settings.log, clock=clock)
     stack.callback(log.close)
-    return log, genesis(log, wanted=GenesisSettings(), clock=clock, host=socket.gethostname(), process="node")
+    return log, genesis(log, wanted=settings.genesis, clock=clock, host=socket.gethostname(), process="node")
 
 
 def _directory(settings: NodeSettings, name: str) -> Path:

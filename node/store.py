@@ -117,20 +117,6 @@ class Store:
         if not self.uncommitted_bytes:
             self.abort()
 
-    def set_aside(self, name: str) -> Path:
-        """Move everything stored to a directory beside and start empty; where it is now."""
-        self.abort()
-        self._states.clear()
-        self._env.close()
-        aside = self.directory / name
-        for number in range(1, 1000):
-            if not aside.exists():
-                break
-            aside = self.directory / f"{name}.{number}"
-        os.rename(self.directory / "store", aside)
-        self._open()
-        return aside
-
     def replace_by(self, other: Path) -> None:
         """Put a store that was built in the directory `other`, and closed, in the place of this one."""
         self.abort()
