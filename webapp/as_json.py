@@ -13,7 +13,7 @@ from dimint.limits import FETCH_MAX_SAMPLES
 from dimint.webapp.models import Gpu, Host, Sampled, Status
 from dimint.webapp.times import NO_ENTRY, compact, gpu_stamp
 
-__all__ = ["dump", "error_body", "fetch_num", "gpu_data", "host_state", "states"]
+__all__ = ["dump", "error_body", "fetch_num", "gpu_data", "host_state", "states", "states_item"]
 
 
 def fetch_num(text: str | None) -> int:
@@ -48,9 +48,14 @@ def host_state(host: Host, zone: tzinfo, *, with_data: bool) -> dict[str, Any]:
     return state
 
 
-def states(hosts: Iterable[Host], zone: tzinfo) -> dict[str, Any]:
-    """`/states/`: host name → host."""
-    return {host.name: host_state(host, zone, with_data=False) for host in hosts}
+def states_item(host: Host, zone: tzinfo) -> bytes:
+    """A host's member of the map that `/states/` answers: its name, a colon, and what `host_state` has without data."""
+    return dump(host.name) + b":" + dump(host_state(host, zone, with_data=False))
+
+
+def states(items: Iterable[bytes]) -> bytes:
+    """`/states/`: host name → host, of its members."""
+    return b"{" + b",".join(items) + b"}"
 
 
 def dump(value: object) -> bytes:

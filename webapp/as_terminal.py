@@ -5,15 +5,16 @@ documented one to the character. Other widths move the room between the host and
 a display width of at most the terminal's, and no name can end a line, a cell or a box early (text.py).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import tzinfo
+from typing import Final, NamedTuple
 
 from dimint.webapp.models import Gpu, Host, Process, Sampled, Status
 from dimint.webapp.text import MISSING, clean, cut, display_name, fit, width
 from dimint.webapp.times import DateOrder, gpu_stamp, stamp
 
-__all__ = ["WIDTH_MAX", "WIDTH_MIN", "TerminalStyle", "detail_view", "gpu_table_view", "status_view"]
+__all__ = ["DETAIL_VIEW", "GPU_TABLE_VIEW", "STATUS_VIEW", "WIDTH_MAX", "WIDTH_MIN", "TerminalStyle", "TerminalView"]
 
 WIDTH_MIN, WIDTH_MAX = 80, 1000
 
@@ -36,59 +37,80 @@ class TerminalStyle:
         return min(max(self.columns, WIDTH_MIN), WIDTH_MAX)
 
 
-def status_view(hosts: Iterable[Host], style: TerminalStyle) -> str:
-    """`/?term=true`: one line a GPU, a box for every host that is not running."""
+class TerminalView(NamedTuple):
+    """One kind of view: what stands above, and the block of one host. A whole view is the blocks under the head."""
+
+    name: str
+    head: Callable[[TerminalStyle], str]
+    block: Callable[[Host, TerminalStyle], str]
+
+    def text(self, hosts: Iterable[Host], style: TerminalStyle) -> str:
+        """The view of these hosts, in their order."""
+        return self.head(style) + "".join(self.block(host, style) for host in hosts)
+
+
+def _columns(style: TerminalStyle, host: int, gpu: int) -> tuple[int, int]:
     extra = style.width - 80
-    host_columns, gpu_columns = 18 + extra // 2, 24 + extra - extra // 2
-    rule = _rule(host_columns, gpu_columns, 17, 8, 7)
-    lines = [rule, f"|{' host':<{host_columns}}|{' gpu':<{gpu_columns}}| memory usage    | volat. | temp. |", rule]
-    for host in hosts:
-        if host.status is Status.RUNNING:
-            label = _name(host, host_columns)
-            for gpu, cell in _gpu_cells(host.newest, gpu_columns):
-                used, total = _number(gpu.used_mib if gpu else None, 6), _number(gpu.total_mib if gpu else None, 6)
-                util, heat = _number(gpu.util_pct if gpu else None, 6), _number(gpu.temperature_c if gpu else None, 4)
-                lines.append(f"|{label}|{cell}| {used} / {total} |{util} %|{heat} °C|")
-                label = " " * host_columns
-        else:
-            lines += _silent_box(host, style)
-        lines.append(rule)
-    return _text(lines)
+    return host + extra // 2, gpu + extra - extra // 2
 
 
-def gpu_table_view(hosts: Iterable[Host], style: TerminalStyle) -> str:
-    """`/gpu_table?term=true`: which GPUs there are and how full their memory is."""
-    extra = style.width - 80
-    host_columns, gpu_columns = 30 + extra // 2, 27 + extra - extra // 2
-    rule = _rule(host_columns, gpu_columns, 19)
-    lines = [rule, f"|{' host name':<{host_columns}}|{' gpu name':<{gpu_columns}}| memory usage (MiB)|", rule]
-    for host in hosts:
-        if host.status is Status.RUNNING:
-            label = _name(host, host_columns)
-            for gpu, cell in _gpu_cells(host.newest, gpu_columns):
-                used, total = _number(gpu.used_mib if gpu else None, 7), _number(gpu.total_mib if gpu else None, 7)
-                lines.append(f"|{label}|{cell}| {used} / {total} |")
-                label = " " * host_columns
-        else:
-            lines += _silent_box(host, style)
-        lines.append(rule)
-    return _text(lines)
+def _status_rule(style: TerminalStyle) -> str:
+    return _rule(*_columns(style, 18, 24), 17, 8, 7)
 
 
-def detail_view(hosts: Iterable[Host], style: TerminalStyle) -> str:
-    """`/?term=true&detail=true` and `/states/<host>/?term=true`: a box a GPU with its processes."""
-    lines: list[str] = []
-    for host in hosts:
-        lines += ["", _title(host, style), *_facts(host, style), "-" * style.width]
-        if host.status is not Status.RUNNING:
-            lines += _note_box(f"status: {host.status}", style)
-        elif host.newest is None or not host.newest.gpus:
-            lines += [*_note_box(f"gpu: {MISSING}{_support(host.newest)}", style), ""]
-        else:
-            for gpu in host.newest.gpus:
-                lines += [*_gpu_box(gpu, host.newest, style), ""]
-        lines.append("_" * style.width)
-    return _text(lines)
+def _status_head(style: TerminalStyle) -> str:
+    host_columns, gpu_columns = _columns(style, 18, 24)
+    rule = _status_rule(style)
+    return _text([rule, f"|{' host':<{host_columns}}|{' gpu':<{gpu_columns}}| memory usage    | volat. | temp. |", rule])
+
+
+def _status_block(host: Host, style: TerminalStyle) -> str:
+    if host.status is not Status.RUNNING:
+        return _text([*_silent_box(host, style), _status_rule(style)])
+    host_columns, gpu_columns = _columns(style, 18, 24)
+    label = _name(host, host_columns)
+    lines = []
+    for gpu, cell in _gpu_cells(host.newest, gpu_columns):
+        used, total = _number(gpu.used_mib if gpu else None, 6), _number(gpu.total_mib if gpu else None, 6)
+        util, heat = _number(gpu.util_pct if gpu else None, 6), _number(gpu.temperature_c if gpu else None, 4)
+        lines.append(f"|{label}|{cell}| {used} / {total} |{util} %|{heat} °C|")
+        label = " " * host_columns
+    return _text([*lines, _status_rule(style)])
+
+
+def _table_rule(style: TerminalStyle) -> str:
+    return _rule(*_columns(style, 30, 27), 19)
+
+
+def _table_head(style: TerminalStyle) -> str:
+    host_columns, gpu_columns = _columns(style, 30, 27)
+    rule = _table_rule(style)
+    return _text([rule, f"|{' host name':<{host_columns}}|{' gpu name':<{gpu_columns}}| memory usage (MiB)|", rule])
+
+
+def _table_block(host: Host, style: TerminalStyle) -> str:
+    if host.status is not Status.RUNNING:
+        return _text([*_silent_box(host, style), _table_rule(style)])
+    host_columns, gpu_columns = _columns(style, 30, 27)
+    label = _name(host, host_columns)
+    lines = []
+    for gpu, cell in _gpu_cells(host.newest, gpu_columns):
+        used, total = _number(gpu.used_mib if gpu else None, 7), _number(gpu.total_mib if gpu else None, 7)
+        lines.append(f"|{label}|{cell}| {used} / {total} |")
+        label = " " * host_columns
+    return _text([*lines, _table_rule(style)])
+
+
+def _detail_block(host: Host, style: TerminalStyle) -> str:
+    lines = ["", _title(host, style), *_facts(host, style), "-" * style.width]
+    if host.status is not Status.RUNNING:
+        lines += _note_box(f"status: {host.status}", style)
+    elif host.newest is None or not host.newest.gpus:
+        lines += [*_note_box(f"gpu: {MISSING}{_support(host.newest)}", style), ""]
+    else:
+        for gpu in host.newest.gpus:
+            lines += [*_gpu_box(gpu, host.newest, style), ""]
+    return _text([*lines, "_" * style.width])
 
 
 def _text(lines: list[str]) -> str:
@@ -205,3 +227,11 @@ def _process_lines(gpu: Gpu, columns: int) -> Iterator[str]:
 def _process_line(process: Process) -> str:
     name = fit(clean(process.name) if process.name else MISSING, _PROCESS_NAME_COLUMNS, left=True)
     return f"{name} {_number(process.used_mib, 5)}MiB {clean(process.user) if process.user else MISSING}"
+
+
+STATUS_VIEW: Final = TerminalView("status", _status_head, _status_block)
+"""`/?term=true`: one line a GPU, a box for every host that is not running."""
+GPU_TABLE_VIEW: Final = TerminalView("gpu_table", _table_head, _table_block)
+"""`/gpu_table?term=true`: which GPUs there are and how full their memory is."""
+DETAIL_VIEW: Final = TerminalView("detail", lambda _style: "", _detail_block)
+"""`/?term=true&detail=true` and `/states/<host>/?term=true`: a box a GPU with its processes."""

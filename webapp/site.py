@@ -4,14 +4,15 @@ A part is kept with the Host that it was made from; hosts are immutable and an u
 snapshot, so a kept part is never stale.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 
 from sanic import Sanic
 
 from dimint.clock import Clock
-from dimint.webapp.as_terminal import TerminalStyle
+from dimint.webapp.as_json import states_item
+from dimint.webapp.as_terminal import TerminalStyle, TerminalView
 from dimint.webapp.board import Snapshot
 from dimint.webapp.cards import CARDS_MAX, PageStyle, gpu_rows_node, host_node, summary_node
 from dimint.webapp.feed import Feed
@@ -25,6 +26,7 @@ __all__ = ["VIEWS", "App", "Site", "View", "read_page"]
 
 App: TypeAlias = Sanic[Any, Any]
 View: TypeAlias = Literal["cards", "rows", "gpus"]
+Part = TypeVar("Part")
 VIEWS: Final[tuple[View, ...]] = get_args(View)
 
 _PAGE_MAX_DIGITS: Final = 9
@@ -51,7 +53,7 @@ class Site:
     static: Mapping[str, StaticFile]
     boot: str
     streams: int = 0
-    _html: dict[tuple[View, str], tuple[Host, str]] = field(default_factory=dict)
+    _kept: dict[tuple[str, str], tuple[Host, Any]] = field(default_factory=dict)
     _summary: tuple[int, str] = (-1, "")
     _messages: dict[tuple[View, int, int], bytes] = field(default_factory=dict)
     _messages_of: int = -1
@@ -76,16 +78,26 @@ class Site:
 
     def html_of(self, view: View, hosts: Sequence[Host]) -> list[str]:
         """The hosts' parts of a page."""
-        parts = []
-        for host in hosts:
-            made = self._html.get((view, host.id))
-            if made is None or made[0] is not host:
-                made = self._html[view, host.id] = host, to_html(self._node(view, host))
-            parts.append(made[1])
-        return parts
+        return [self._keep(view, host, lambda host: to_html(self._node(view, host))) for host in hosts]
+
+    def terminal(self, view: TerminalView, hosts: Sequence[Host]) -> str:
+        """A whole terminal view of these hosts."""
+        style = self.terminal_style
+        blocks = (self._keep(view.name, host, lambda host: view.block(host, style)) for host in hosts)
+        return view.head(style) + "".join(blocks)
+
+    def states_items(self, hosts: Sequence[Host]) -> list[bytes]:
+        """The hosts' members of the map that `/states/` answers."""
+        return [self._keep("states", host, lambda host: states_item(host, self.page_style.zone)) for host in hosts]
+
+    def _forget_others(self, snapshot: Snapshot) -> None:
+        """Let go of the parts of hosts that are gone."""
+        for key in [key for key in self._kept if key[1] not in snapshot.changed]:
+            del self._kept[key]
 
     def summary_html(self, snapshot: Snapshot) -> str:
         if self._summary[0] != snapshot.sequence:
+            self._forget_others(snapshot)
             self._summary = snapshot.sequence, to_html(summary_node(snapshot.hosts))
         return self._summary[1]
 
@@ -120,6 +132,14 @@ class Site:
         }
         text = f"event: parts\nid: {self.tag(snapshot.sequence)}\ndata: {dump_json(body)}\n\n"
         return text.encode("utf-8", "backslashreplace")
+
+    def _keep(self, kind: str, host: Host, make: Callable[[Host], Part]) -> Part:
+        """What was made of this very Host before, or is made now."""
+        kept = self._kept.get((kind, host.id))
+        if kept is None or kept[0] is not host:
+            kept = self._kept[kind, host.id] = host, make(host)
+        part: Part = kept[1]
+        return part
 
     def _node(self, view: View, host: Host) -> Node:
         if view == "gpus":

@@ -16,6 +16,7 @@ from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.server import WebServer, bind
 from tests.support.fleet import MemoryTables, busy_sample, host_id
 from tests.support.hosts import GTX, gpu, sample
+from tests.support.sse import events_of
 from tests.support.web import raw_exchange, serving, web_settings
 
 CONTENT = sample([gpu(0, GTX, 235, 11169, 0, 36)])
@@ -190,19 +191,6 @@ def test_network_filter() -> None:
         assert states.status_code == 200
         assert states.json() == {"status": "ERROR", "status_code": 403, "message": "forbidden"}
         assert httpx.get(base + "/-/healthy", trust_env=False).status_code == 200
-
-
-def events_of(lines: Iterator[str]) -> Iterator[tuple[str, dict[str, str]]]:
-    """(kind, fields) of each event of a stream."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        if line:
-            name, _, value = line.partition(": ")
-            fields[name] = value
-        elif fields:
-            if "event" in fields:
-                yield fields["event"], fields
-            fields = {}
 
 
 def test_live_updates() -> None:

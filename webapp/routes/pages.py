@@ -1,13 +1,10 @@
 """`/` and `/gpu_table`: pages for browsers, tables for terminals."""
 
-from collections.abc import Callable, Iterable
-
 from sanic import Request
 from sanic.response import HTTPResponse, html, text
 
 from dimint.webapp.as_html import Page, gpu_table_page, hosts_page
-from dimint.webapp.as_terminal import TerminalStyle, detail_view, gpu_table_view, status_view
-from dimint.webapp.models import Host
+from dimint.webapp.as_terminal import DETAIL_VIEW, GPU_TABLE_VIEW, STATUS_VIEW, TerminalView
 from dimint.webapp.site import App, Site, View, read_page
 
 __all__ = ["add_routes", "is_true"]
@@ -22,19 +19,19 @@ def is_true(request: Request, name: str) -> bool:
 
 def add_routes(app: App, site: Site) -> None:
     async def hosts(request: Request) -> HTTPResponse:
-        return await answer(request, "/", detail_view if is_true(request, "detail") else status_view)
+        return await answer(request, "/", DETAIL_VIEW if is_true(request, "detail") else STATUS_VIEW)
 
     async def gpu_table(request: Request) -> HTTPResponse:
-        return await answer(request, "/gpu_table", gpu_table_view)
+        return await answer(request, "/gpu_table", GPU_TABLE_VIEW)
 
-    async def answer(request: Request, path: str, view: Callable[[Iterable[Host], TerminalStyle], str]) -> HTTPResponse:
+    async def answer(request: Request, path: str, view: TerminalView) -> HTTPResponse:
         number = read_page(request.args.get("page"))
         if number is None:
             return text(_BAD_PAGE)
         snapshot = await site.feed.current()
         shown = site.hosts_of(snapshot, number)
         if is_true(request, "term"):
-            return text(view(shown, site.terminal_style))
+            return text(site.terminal(view, shown))
         kind: View = "gpus" if path == "/gpu_table" else site.view_for(shown)
         events = f"/events?view={kind}&page={number}&since={site.tag(snapshot.sequence)}"
         page = Page(path, number, site.pages_of(snapshot), site.when(snapshot), events, site.now_ms())

@@ -5,8 +5,8 @@ from dataclasses import replace
 from sanic import Request
 from sanic.response import HTTPResponse, raw, text
 
-from dimint.webapp.as_json import dump, error_body, fetch_num, host_state, states
-from dimint.webapp.as_terminal import detail_view
+from dimint.webapp.as_json import dump, error_body, fetch_num, host_state, states, states_item
+from dimint.webapp.as_terminal import DETAIL_VIEW
 from dimint.webapp.board import Board
 from dimint.webapp.models import Host
 from dimint.webapp.routes.pages import is_true
@@ -29,11 +29,13 @@ def add_routes(app: App, site: Site) -> None:
 
     async def all_hosts(request: Request) -> HTTPResponse:
         snapshot = await site.feed.current()
-        hosts = list(snapshot.hosts)
+        hosts = snapshot.hosts
         wanted = min(fetch_num(request.args.get("fetch_num")), max(1, _ALL_SAMPLES_MAX // max(1, len(hosts))))
-        if wanted > 1:
-            hosts = await site.feed.read(lambda board: [with_samples(board, host, wanted) for host in hosts])
-        return json_answer(states(hosts, zone))
+        if wanted == 1:
+            items = site.states_items(hosts)
+        else:
+            items = await site.feed.read(lambda board: [states_item(with_samples(board, host, wanted), zone) for host in hosts])
+        return raw(states(items), content_type="application/json")
 
     async def one_host(request: Request, name: str) -> HTTPResponse:
         await site.feed.current()
@@ -42,7 +44,7 @@ def add_routes(app: App, site: Site) -> None:
         if host is None:
             return json_answer(error_body(404, "not found"))
         if is_true(request, "term"):
-            return text(detail_view([host], site.terminal_style))
+            return text(DETAIL_VIEW.text([host], site.terminal_style))
         return json_answer({host.name: host_state(host, zone, with_data=True)})
 
     app.add_route(all_hosts, "/states/", methods=("GET", "HEAD"), name="states")

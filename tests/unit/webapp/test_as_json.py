@@ -5,7 +5,7 @@ from datetime import UTC
 
 import pytest
 
-from dimint.webapp.as_json import dump, error_body, fetch_num, gpu_data, host_state, states
+from dimint.webapp.as_json import dump, error_body, fetch_num, gpu_data, host_state, states, states_item
 from dimint.webapp.models import Status
 from tests.support.hosts import GTX, MIB, cpu, gpu, host, sample
 
@@ -30,7 +30,7 @@ def test_gpu_map_is_the_documented_one() -> None:
 def test_states_of_hosts_in_each_status() -> None:
     """A running host shows its data; others an empty map with their last time; one that never reported, words."""
     hosts = [host("up", CONTENT), host("gone", CONTENT, status=Status.DOWN), host("new", None, status=Status.WAITING)]
-    found = states(hosts, UTC)
+    found = json.loads(states(states_item(shown, UTC) for shown in hosts))
     assert list(found["up"]) == ["data", "ip_address", "status"]
     assert found["up"]["status"] == "running"
     assert found["gone"] == {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimint.webapp.as_terminal import TerminalStyle, detail_view, gpu_table_view, status_view
+from dimint.webapp.as_terminal import DETAIL_VIEW, GPU_TABLE_VIEW, STATUS_VIEW, TerminalStyle
 from dimint.webapp.models import Status
 from dimint.webapp.text import width
 from dimint.webapp.times import DateOrder
@@ -16,7 +16,8 @@ from tests.support.hosts import GTX, H100, MIB, cpu, gpu, host, sample
 
 GOLDEN = Path(__file__).parent.parent.parent / "golden"
 STYLE = TerminalStyle(UTC)
-VIEWS = (status_view, gpu_table_view, detail_view)
+VIEWS = (STATUS_VIEW, GPU_TABLE_VIEW, DETAIL_VIEW)
+status_view, gpu_table_view, detail_view = (view.text for view in VIEWS)
 
 TWO_GPUS = sample([gpu(0, GTX, 235, 11169, 0, 36), gpu(1, H100, 79000, 81559, 100, 71)])
 HOST1 = host("host1", TWO_GPUS)
@@ -93,9 +94,9 @@ def test_lost_gpu_is_loud() -> None:
 @pytest.mark.parametrize("view", VIEWS)
 def test_simulated_host_is_marked_and_cannot_be_imitated(view: Any) -> None:
     """The mark survives the cutting of the name, and a real host's name cannot end with it."""
-    simulated = view([host("s" * 300, TWO_GPUS, simulated=True)], STYLE)
+    simulated = view.text([host("s" * 300, TWO_GPUS, simulated=True)], STYLE)
     assert "… (sim)" in simulated
-    assert "(sim)" not in view([host("real (sim)", TWO_GPUS)], STYLE)
+    assert "(sim)" not in view.text([host("real (sim)", TWO_GPUS)], STYLE)
 
 
 def test_dates_follow_the_setting() -> None:
@@ -121,12 +122,12 @@ def test_no_name_breaks_a_box(name: str, other: str, ip: str, number: Any, statu
     hosts = [host(name, content, ip=ip, status=status, simulated=simulated), host(other, sample([], gpu_state=name), ip=ip)]
     style = TerminalStyle(UTC, columns=columns)
     for view in VIEWS:
-        text = view(hosts, style)
+        text = view.text(hosts, style)
         text.encode()
         lines = text.split("\n")[:-1]
         assert all(width(line) <= columns for line in lines)
         assert all(line.isprintable() for line in lines)
-        if view is not detail_view:
+        if view is not DETAIL_VIEW:
             assert {width(line) for line in lines} == {columns}
         else:
             assert all(
