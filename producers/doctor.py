@@ -85,6 +85,9 @@ def _ways_out(settings: AgentSettings) -> Iterator[Finding]:
     elif not os.access(_existing(path), os.W_OK):
         yield Finding("FAIL", "spool", f"{path.parent} cannot be made: no right to write in {_existing(path)}")
     where = settings.to or settings.log
+    if not settings.to and "://" not in where and not (Path(where) / "log").exists():
+        yield Finding("OK", "log", f"there is none in {where} yet: it will be made")
+        return
     try:
         with open_publisher(settings, SystemClock()) as publisher:
             answered = publisher.reachable(PATIENCE_S * 3)
