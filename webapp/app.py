@@ -97,7 +97,8 @@ def create_app(reader: Tables, settings: WebSettings, clock: Clock, around: Surr
 
 def _guard(app: App, settings: WebSettings, own_names: Collection[str]) -> None:
     pattern = re.compile(settings.network_filter) if settings.network_filter else None
-    names = {name.lower().removesuffix(".") for name in (*own_names, settings.http_bind)}
+    given = [name.strip() for name in settings.http_names.split(",")]
+    names = {name.lower().removesuffix(".") for name in (*own_names, settings.http_bind, *given)} - {""}
 
     async def check(request: Request) -> HTTPResponse | None:
         if not allows_host(request.headers.get("host", ""), names):

@@ -289,7 +289,7 @@ def _gpu_table_cells(gpu: Gpu | None, host: Host, style: PageStyle) -> list[Node
     users = sorted({process.user for process in gpu.processes if process.user})
     used = f"{_number(gpu.used_mib, '')}/ {_number(gpu.total_mib, 'MiB')}"
     return [
-        node("td", f"{gpu.index}: ", node("bdi", users_text(gpu.name))),
+        node("td", f"{gpu.index}: ", node("bdi", users_text(gpu.name)), cls="gpuname"),
         node("td", _bar(gpu.memory_pct, "mem", "memory"), node("span", used, cls="num")),
         node("td", _bar(gpu.util_pct, "util", "utilisation"), node("span", _number(gpu.util_pct, "%"), cls="num")),
         node("td", _number(gpu.temperature_c, "°C"), cls="right"),

@@ -44,7 +44,7 @@ def filled() -> MemoryTables:
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[tuple[str, int]]:
-    with serving(filled(), WallClock(), down_threshold=10_000.0) as found:
+    with serving(filled(), WallClock(), down_threshold=10_000.0, http_names="status.lab, Other.Lab") as found:
         yield found
 
 
@@ -157,7 +157,7 @@ def test_foreign_host_header(address: tuple[str, int], host: str) -> None:
 
 def test_own_host_headers(client: httpx.Client) -> None:
     """Addresses, localhost and the names we were told pass."""
-    for host in ("127.0.0.1:1", "[::1]:8080", "localhost", "Monitor.Lab:80", "192.168.7.7"):
+    for host in ("127.0.0.1:1", "[::1]:8080", "localhost", "Monitor.Lab:80", "192.168.7.7", "status.lab", "other.lab:81"):
         assert client.get("/states/", headers={"Host": host}).status_code == 200
 
 

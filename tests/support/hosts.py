@@ -53,4 +53,4 @@ def host(
 ) -> Host:
     """A host with one sample (or none) taken `at`."""
     samples = [] if content is None else [sampled(ns(at), content)]
-    return host_view(name, name, ip, {"simulated": simulated}, status, 1.0, samples)
+    return host_view(name, name, ip, {"simulated": simulated}, status, ns(at), samples)
