@@ -1,0 +1,213 @@
+"""`dimint up`: everything on one machine, as one program."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dimint.client import Client
+from dimint.errors import RequestError
+
+ROOT = Path(__file__).parent.parent.parent
+ROLES = {"overlord", "node", "consumer", "web", "agent"}
+
+
+class Up:
+    """One running `dimint up`."""
+
+    def __init__(self, directory: Path, *flags: str) -> None:
+        self.directory = directory
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("DIMINT_")}
+        command = [sys.executable, "-m", "dimint", "up", f"--data_dir={directory}", "--interval=0.2"]
+        ports = [] if any("port" in flag for flag in flags) else ["--port_for_client=0", "--port_for_node=0", "--http_port=0"]
+        self.process = subprocess.Popen(
+            [*command, *ports, *flags],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**kept, "PYTHONPATH": str(ROOT)},
+        )
+        self.client = self.pages = ""
+
+    def wait_ready(self) -> "Up":
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        found = re.match(r"ready: clients tcp://(\S+), pages http://(\S+)/, data ", line)
+        assert found is not None, (line, self.process.stderr.read() if not line and self.process.stderr else "")
+        self.client, self.pages = found.group(1), found.group(2)
+        return self
+
+    def children(self) -> dict[str, int]:
+        """Role → pid."""
+        found = {}
+        for child in psutil.Process(self.process.pid).children():
+            try:
+                arguments = child.cmdline()
+            except psutil.Error:
+                continue
+            if "run" in arguments and child.status() != psutil.STATUS_ZOMBIE:
+                found[arguments[arguments.index("run") - 1]] = child.pid
+        return found
+
+    def everything(self) -> list[int]:
+        return [process.pid for process in psutil.Process(self.process.pid).children(recursive=True)]
+
+    def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=30)
+        return self.process.returncode, out, err
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture
+def ups() -> Iterator[list[Up]]:
+    """What a test starts; nothing of it outlives the test."""
+    started: list[Up] = []
+    yield started
+    for up in started:
+        if up.process.poll() is None:
+            up.process.kill()
+        up.process.communicate()
+
+
+def get(address: str, path: str) -> str:
+    with closing(http.client.HTTPConnection(address, timeout=5)) as connection:
+        connection.request("GET", path)
+        return connection.getresponse().read().decode()
+
+
+def test_it_is_ready_serves_ends_cleanly_and_keeps_everything(ups: list[Up], tmp_path: Path) -> None:
+    """Ready means ready; Ctrl-C ends all of it with code 0, no traceback, no orphan; what was written is there next time."""
+    up = Up(tmp_path / "data", "--nodes=2")
+    ups.append(up)
+    up.wait_ready()
+    with Client(up.client) as client:
+        assert len(client.state()) == 2
+        client.set("greeting", "hello")
+        assert client.get("greeting", consistency="strong") == "hello"
+    states = json.loads(get(up.pages, "/states/"))
+    assert [host["status"] for host in states.values()] == ["running"]
+    assert "healthy" in get(up.pages, "/-/healthy")
+    assert set(up.children()) == ROLES
+    everything = up.everything()
+    assert len(everything) >= 6
+    assert up.end(signal.SIGINT) == (0, "", "")
+    assert not [pid for pid in everything if alive(pid)]
+    for log in (tmp_path / "data/logs").iterdir():
+        assert "Traceback" not in log.read_text(), log
+
+    up = Up(tmp_path / "data", "--hosts=3", "--simulate")
+    ups.append(up)
+    up.wait_ready()
+    with Client(up.client) as client:
+        assert client.get("greeting") == "hello"
+    states = json.loads(get(up.pages, "/states/"))
+    assert sum(host["status"] == "running" for host in states.values()) == 4
+    assert up.end()[0] == 0
+
+
+def test_killed_children_come_back(ups: list[Up], tmp_path: Path) -> None:
+    """kill -9 of each process in turn, writes going on: it is started again, and no acknowledged write is lost."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    up = Up(tmp_path / "data", f"--port_for_client={port}", "--port_for_node=0", "--http_port=0")
+    ups.append(up)
+    up.wait_ready()
+    before = up.children()
+    acknowledged = 0
+    with Client(up.client, timeout=15) as client:
+        for role in sorted(ROLES):
+            os.kill(up.children()[role], signal.SIGKILL)
+            for _ in range(20):
+                try:
+                    client.set(f"key{acknowledged}", acknowledged)
+                except RequestError:
+                    continue
+                acknowledged += 1
+            deadline = time.monotonic() + 10
+            while up.children().get(role) in (None, before[role]) and time.monotonic() < deadline:
+                time.sleep(0.02)
+        assert acknowledged >= 80
+        found = client.mget([f"key{number}" for number in range(acknowledged)], consistency="strong")
+        assert found == {f"key{number}": number for number in range(acknowledged)}
+    after = up.children()
+    assert set(after) == ROLES
+    assert not set(after.values()) & set(before.values())
+    status, _, err = up.end()
+    assert status == 0
+    assert err.count("was killed by signal 9; starting it again") == len(ROLES)
+
+
+def test_children_do_not_outlive_a_killed_up(ups: list[Up], tmp_path: Path) -> None:
+    """kill -9 of `dimint up`: every process of it is gone within two seconds, and it can be started again at once."""
+    up = Up(tmp_path / "data")
+    ups.append(up)
+    up.wait_ready()
+    everything = up.everything()
+    up.process.kill()
+    deadline = time.monotonic() + 2
+    while any(map(alive, everything)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not [pid for pid in everything if alive(pid)]
+    again = Up(tmp_path / "data")
+    ups.append(again)
+    again.wait_ready()
+    assert again.end()[0] == 0
+
+
+def test_a_second_up_on_the_same_directory_is_refused(ups: list[Up], tmp_path: Path) -> None:
+    """One line, code 2; the first goes on."""
+    up = Up(tmp_path / "data")
+    ups.append(up)
+    up.wait_ready()
+    second = Up(tmp_path / "data")
+    ups.append(second)
+    out, err = second.process.communicate(timeout=20)
+    assert (second.process.returncode, out) == (2, "")
+    assert err == f"dimint: another dimint up runs on {tmp_path / 'data'}; stop it, or give this one another --data_dir\n"
+    assert "healthy" in get(up.pages, "/-/healthy")
+
+
+@pytest.mark.parametrize("name", ["port_for_client", "port_for_node", "http_port"])
+def test_a_busy_port_is_one_line(ups: list[Up], tmp_path: Path, name: str) -> None:
+    """It names the setting and the address, code 2, and nothing is left running."""
+    with socket.socket() as busy:
+        busy.bind(("127.0.0.1", 0))
+        busy.listen()
+        port = busy.getsockname()[1]
+        up = Up(tmp_path / "data", f"--{name}={port}")
+        ups.append(up)
+        out, err = up.process.communicate(timeout=20)
+    assert (up.process.returncode, out) == (2, "")
+    assert err == f"dimint: {name}: cannot listen on 127.0.0.1:{port}: Address already in use; try another --{name}\n"
+
+
+def test_an_end_before_it_is_ready_is_clean_too(ups: list[Up], tmp_path: Path) -> None:
+    """Ctrl-C at any moment of the start: code 0, nothing left, nothing said."""
+    for pause in (0.3, 0.6, 0.9):
+        up = Up(tmp_path / f"data{pause}")
+        ups.append(up)
+        time.sleep(pause)
+        everything = up.everything()
+        status, _, err = up.end(signal.SIGINT)
+        assert "Traceback" not in err
+        assert status in (0, 130)
+        assert not [pid for pid in everything if alive(pid)]
