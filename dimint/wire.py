@@ -62,6 +62,8 @@ __all__ = [
 ID_MAX_CHARS = 256
 _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 _PACKED_FROM = 0x80
+_PACKED_MAPS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
+"""First bytes of msgpack maps; JSON never starts with one."""
 _SHORT_KEY_CHARS = limits.KEY_MAX_BYTES // 4
 """A key of at most so many characters is never too long in UTF-8."""
 
@@ -239,8 +241,8 @@ MSGPACK: Final = _Msgpack()
 
 # --- requests --------------------------------------------------------------------------------------------------------
 def form_of(frame: bytes) -> Form:
-    """The form of a frame by its first byte: everything that cannot start JSON is msgpack."""
-    return MSGPACK if frame and frame[0] >= _PACKED_FROM else JSON
+    """The form of a frame by its first byte: a msgpack map is msgpack, everything else is answered in JSON."""
+    return MSGPACK if frame and frame[0] in _PACKED_MAPS else JSON
 
 
 def parse(frame: bytes) -> AnyRequest:
