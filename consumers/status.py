@@ -27,7 +27,7 @@ from dimint.events import KINDS
 from dimint.limits import HOST_NAME_MAX_CHARS, PROCESS_NAME_MAX_CHARS, SAMPLE_MAX_BYTES, SEQ_MAX
 from dimint.log.reading import Counted
 
-__all__ = ["CLOCK_AHEAD_MAX_NS", "RUNS_MAX", "RUN_KEEP_US", "SEAL_EVERY", "StatusProjection"]
+__all__ = ["CLOCK_AHEAD_MAX_NS", "HOSTS_MAX", "RUNS_MAX", "RUN_KEEP_US", "SEAL_EVERY", "StatusProjection"]
 
 SEAL_EVERY: Final = 240
 """Samples of a host between two seals; a chunk has about as many."""
@@ -36,6 +36,8 @@ RUN_KEEP_US: Final = 30 * 24 * 3600 * 1_000_000
 """Log time after which a run that sent nothing is forgotten: longer than any spool keeps samples."""
 RUNS_MAX: Final = 256
 """Runs of one host that are remembered; the one used least recently goes first."""
+HOSTS_MAX: Final = 50_000
+"""Hosts of one partition; events of more are counted and dropped."""
 _RUN_MAX_BYTES: Final = 32
 _TIME_MAX_NS: Final = (1 << 63) - 1
 _EMPTY: Final = bytes(msgpack.packb({}))
@@ -81,6 +83,7 @@ class StatusProjection:
             host.count, host.first_ns, host.last_ns, host.received_ns = row[1:]
         for run in runs:
             self._hosts[run.host].runs[run.run] = _Run(run.used_us, SeenNumbers(msgpack.unpackb(run.ranges)))
+        self._hosts_in = Counter(map(self._partition_of, self._hosts))
         self._names = dict(names or {})
         self._claims_changed = False
         self._writes: list[Write] = []
@@ -193,6 +196,10 @@ class StatusProjection:
             self._counts["wrong partition"] += 1
             return None
         if host is None:
+            if self._hosts_in[partition] >= HOSTS_MAX:
+                self._counts["too many hosts"] += 1
+                return None
+            self._hosts_in[partition] += 1
             now_ns = _log_ns(log_time_us)
             host = self._hosts[id] = _Host(HostFacts(id, id, now_ns, "", _EMPTY, False, now_ns))
             self._new.append(id)
