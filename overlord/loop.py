@@ -70,6 +70,7 @@ class Overlord:
         self._heartbeat_s, self._max_slave_count = heartbeat_s, max_slave_count
         self._spawn, self._ready = spawn, ready
         self._stopping = False
+        self._awake = False
         self._results: deque[tuple[Append, Future[Appended]]] = deque()
         self._news: deque[News] = deque()
         self._nodes: dict[str, Peer] = {}
@@ -164,6 +165,7 @@ class Overlord:
     def _take(self, timeout_s: float) -> None:
         """Everything that has come, into the core."""
         ready = self._poller.wait(timeout_s)
+        self._awake = False  # before looking: what comes later wakes again
         now = self._clock.monotonic()
         core = self._core
         while self._results:
@@ -201,12 +203,19 @@ class Overlord:
     def _on_settled(self, append: Append, future: "Future[Appended]") -> None:
         """On a thread of the log."""
         self._results.append((append, future))
-        self._poller.wake()
+        self._wake()
 
     def _post(self, news: News) -> None:
         """On the membership's thread."""
         self._news.append(news)
-        self._poller.wake()
+        self._wake()
+
+    def _wake(self) -> None:
+        """Once for whatever comes before the loop looks: each wake gives up the interpreter's lock, and a commit's thread
+        that had to queue for it after every single batch would tell of them far apart."""
+        if not self._awake:
+            self._awake = True
+            self._poller.wake()
 
     def _settled(self, append: Append, future: "Future[Appended]", now: float) -> None:
         error = future.exception()

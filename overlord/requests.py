@@ -53,6 +53,10 @@ from dimint.wire import (
 __all__ = ["Core", "Identity"]
 
 
+SHARED_COMMIT_S = 0.05
+"""How long the batches of a turn may hold back those of other partitions, should one of them be stuck."""
+
+
 class Identity(NamedTuple):
     """Who this overlord is: its writer's incarnation and name in batches, and the log it writes to.
 
@@ -86,7 +90,9 @@ class Core:
         self.cluster = ClusterAnswers(self.table, genesis, identity.log_kind, identity.durability, self.reads, self.lanes)
         self._every_lane = [*self.lanes, *self.status_lanes, self.cluster_lane]
         self._lane_of = {(lane.topic, lane.partition): lane for lane in self._every_lane}
-        self._ends_cheap = identity.end_is_linearizable
+        self._ends_cheap = self._commits_together = identity.end_is_linearizable  # a log on one machine
+        self._flights = 0
+        self._handed_at = 0.0
         self._assignment: Assignment | None = None
         writes, reads, publisher, cluster = self._writes, self._kv_reads, self._publisher, self.cluster
         self._commands: dict[type[Request], tuple[Callable[[Pending], None], Callable[[Pending], None]]] = {
@@ -129,6 +135,7 @@ class Core:
 
     def appended(self, append: Append, offset: int, number: int, now: float) -> None:
         """The log has acknowledged a batch."""
+        self._flights -= 1
         lane = self._lane_of[append.topic, append.partition]
         token, waiting = lane.landed(offset)
         if lane.topic != KV_TOPIC:
@@ -142,6 +149,7 @@ class Core:
 
     def append_failed(self, append: Append, error: RequestError) -> None:
         """A batch is not in the log and never will be (NotApplied), or nobody will ever know (OutcomeUnknown)."""
+        self._flights -= 1
         self._lane_of[append.topic, append.partition].failed(error)
 
     def from_node(self, node: str, message: FromNode, now: float) -> None:
@@ -189,10 +197,7 @@ class Core:
         for pending in self.table.overdue(now):
             self._overdue(pending)
         asks = self._asks()
-        appends = []
-        for lane in self._every_lane:
-            if lane.flight is None and (append := lane.cut()) is not None:
-                appends.append(append)
+        appends = self._cut(now)
         sends = self.reads.turn(now)
         if len(self.outcomes):
             sends.extend(self._outcome_asks(now))
@@ -212,6 +217,17 @@ class Core:
         return {node: dict(self.reads.replicas(node)) for node in self.reads.connected()}
 
     # --- inside ------------------------------------------------------------------------------------------------------
+    def _cut(self, now: float) -> list[Append]:
+        """Batches to hand over: of every lane with none in flight. Where all lanes share one commit, a lane that went ahead
+        would only queue behind it and leave the next commit half empty, so they wait for each other."""
+        if self._flights and self._commits_together and now < self._handed_at + SHARED_COMMIT_S:
+            return []
+        appends = [append for lane in self._every_lane if lane.flight is None and (append := lane.cut()) is not None]
+        if appends:
+            self._flights += len(appends)
+            self._handed_at = now
+        return appends
+
     def _asks(self) -> list[int]:
         strong, status = self._strong.turn(), self.cluster.asks()
         if status and not self._ends_cheap:  # what is known must do: asking could block for long
