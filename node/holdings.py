@@ -24,7 +24,7 @@ __all__ = ["COMMIT_BYTES", "COMMIT_S", "Holdings", "mismatch"]
 COMMIT_S: Final = 0.1
 COMMIT_BYTES: Final = 32 << 20
 RETRY_S: Final = 2.0
-KEEP_MOVED_S: Final = 30.0
+KEEP_MOVED_S: Final = 600.0
 """A partition that moved away stays on disk for so long: assignments may change back."""
 NEAR_RECORDS: Final = 100
 """A replica this near to the log's end counts as caught up."""

@@ -162,6 +162,7 @@ class Node:
                 links.report(Progress(self.node, epoch, self._holdings.states()), now)
                 if not told and (now - started >= READY_S or self._is_serving(links)):
                     told = True
+                    logger.info("node %s serves clients at %s", self.node, self.client_address)
                     self._ready()
             self._holdings.end_turn(now)
             if self._moved:
@@ -243,8 +244,8 @@ class Node:
         for link in links.follow(seen.overlords, now):
             self._desk.lost(link)
         assignment = seen.assignment
-        if assignment is None or assignment == self._assignment:
-            return
+        if assignment is None or assignment == self._assignment or not assignment.groups:
+            return  # without groups nobody holds anything, which is no reason to throw away what is here
         if len(assignment.partitions) != self._genesis.kv_partitions:
             logger.error("the assignment has %d partitions, the log %d", len(assignment.partitions), self._genesis.kv_partitions)
             return
