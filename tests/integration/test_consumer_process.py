@@ -99,11 +99,12 @@ def test_killed_again_and_again_it_loses_and_doubles_nothing(agents: Agents, tmp
             process.kill()
     publishing.join()
     with consumer(tmp_path) as process:
+        agents.publish(1)  # so that it has to be up before it is stopped
         wait_for(lambda: reader.positions() == agents.ends())
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     for machine in agents.machines:
-        assert [stored.seq for stored in reader.last(machine.id, 1000)] == list(range(1, 151))
+        assert [stored.seq for stored in reader.last(machine.id, 1000)] == list(range(1, 152))
     digest = table_digest(tmp_path / TABLES_FOLDER)
     assert rebuild(settings_for(tmp_path), keep_in=tmp_path / "look").digest == digest
     assert rebuild(settings_for(tmp_path)).digest == digest == table_digest(tmp_path / TABLES_FOLDER)
