@@ -32,7 +32,7 @@ class Call:
     reply        what the parts said so far, as one reply map
     problem      the last retriable error: what the user gets if time runs out
     A write also has: `seq` of its last issue; `again`, keys known not to be written yet; `failed`, keys with a final
-    error; `is_overtaken`, whether a later write of one of its keys was sent, so that issuing it anew would turn the order.
+    error; `successors`, the next writes of its keys that were sent.
     """
 
     number: int
@@ -53,8 +53,7 @@ class Call:
     seq: int | None = None
     again: list[str] = field(default_factory=list)
     failed: dict[str, DimintError] = field(default_factory=dict)
-    is_overtaken: bool = False
-    is_settling: bool = False
+    successors: "list[Call]" = field(default_factory=list)
     partitions: tuple[int, ...] = ()
 
     def result(self) -> Any:

@@ -22,7 +22,7 @@ __all__ = ["Drop", "Effect", "Network", "Part", "Send", "Topology", "address_of"
 PROBE_AFTER_S: Final = 0.25
 PROBE_TIMEOUT_S: Final = 0.3
 GIVE_UP_S: Final = 2.0
-PROBE_AGAIN_S: Final = 0.5
+PROBE_AGAIN_S: Final = 0.2
 REFRESH_AFTER_S: Final = 10.0
 """Age at which the topology is asked for again, beside the next request."""
 STALE_PAUSE_S: Final = 0.1
@@ -206,13 +206,16 @@ class Network:
         if self.home is None:
             self.want_home(now)
         for address, link in list(self._links.items()):
-            if link.probe is not None:
-                if now - link.probe_at >= GIVE_UP_S or (
-                    address == self.home and now - link.probe_at >= PROBE_TIMEOUT_S and self._another(link.probe_at)
-                ):
-                    lost += self._bury(address, now)
-            elif address == self.home and link.silent_since is not None and now - link.silent_since >= PROBE_AFTER_S:
-                self.want_home(now)
+            is_home = address == self.home
+            if link.probe is None:
+                if is_home and link.silent_since is not None and now - link.silent_since >= PROBE_AFTER_S:
+                    self.want_home(now)
+            elif now - link.probe_at >= GIVE_UP_S or (
+                is_home and now - link.probe_at >= PROBE_TIMEOUT_S and self._another(link.probe_at)
+            ):
+                lost += self._bury(address, now)
+            elif is_home and now - link.probe_at >= PROBE_AFTER_S:
+                self.want_home(now)  # those that were asked a moment before
         return lost
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ the log has the numbers in order. A number is sent once. When its reply is lost 
 “unknown”, patience ran out), the library asks `result`, which settles that number for ever: applied, or never to be.
 Once asked, only that answer counts: an acknowledgement of the first copy that arrives later may be of a copy that came
 second. A write that is known not to have happened is issued anew under a new number, unless a later write of the same
-key was sent meanwhile: then it fails with DIMINT_NOT_APPLIED instead of turning the order.
+key took effect meanwhile: then it fails with DIMINT_NOT_APPLIED instead of turning the order.
 
 Nothing new is sent while something is being settled. At most WINDOW numbers per partition are sent beyond the oldest
 unanswered one, because the log's readers keep OUTCOME_WINDOW outcomes of a client.
@@ -22,6 +22,7 @@ from dimint.client.network import Network, Part
 from dimint.client.reads import server_timeout_s
 from dimint.errors import (
     Busy,
+    InternalError,
     NodeNotAvailable,
     NotApplied,
     NotInteger,
@@ -42,6 +43,7 @@ WRITE_PATIENCE_S: Final = 2.0
 WINDOW: Final = OUTCOME_WINDOW - 8
 UNRESOLVED_MAX: Final = 1000
 _NOT_DONE: Final = (NotApplied, Busy, Superseded)
+_PERHAPS_DONE: Final = (OutcomeUnknown, OutcomeForgotten, Partial, InternalError)
 _UNKNOWN: Final = (OutcomeUnknown, NodeNotAvailable, TimedOut)
 
 
@@ -83,7 +85,7 @@ class Writes:
             self._ask(call, now)
         if self._settling:
             return
-        while self._anew and (self._anew[0].done or self._issue(self._anew[0], now)):
+        while self._anew and (self._anew[0].done or self._issue_anew(self._anew[0], now)):
             self._anew.pop(0)
         while not self._anew and self._queue and (self._queue[0].done or self._issue(self._queue[0], now)):
             self._queue.popleft()
@@ -186,10 +188,27 @@ class Writes:
             window.take(call)
         for key in call.op.keys:
             earlier = self._newest.get(key)
-            if earlier is not None and earlier is not call:
-                earlier.is_overtaken = True
-            self._newest[key] = call
+            if earlier is None or earlier.number < call.number:
+                self._newest[key] = call
+                if earlier is not None:
+                    earlier.successors.append(call)
         return True
+
+    def _issue_anew(self, call: Call, now: float) -> bool:
+        """Repeat a write that did not happen, or end it if that would turn the order; False if it has to wait."""
+        seen: set[int] = set()
+        later = list(call.successors)
+        while later:
+            one = later.pop()
+            if one.number not in seen:
+                seen.add(one.number)
+                later += one.successors
+                if not one.done and not _is_undone(one):
+                    return False
+                if not _is_undone(one):
+                    self._finish(call, NotApplied("it did not happen, and is not repeated after a later write of its key"))
+                    return True
+        return self._issue(call, now)
 
     def _settle(self, call: Call, keys: Iterable[str], now: float, pause_s: float = 0.0) -> None:
         """Ask what became of these keys of its last number: one question per partition."""
@@ -252,18 +271,14 @@ class Writes:
         if call.parts or call.todo:
             return
         self._settling.pop(call.number, None)
-        if call.again and not call.is_overtaken:
+        if call.again:
             call.tries += 1
             call.todo = [Todo(now + backoff_s(call.tries), (), Form.JSON)]
             insort(self._anew, call, key=lambda call: call.number)
-        elif call.again:
-            not_applied = NotApplied("it did not happen; it was not repeated because a later write of the key was sent")
-            call.failed.update(dict.fromkeys(call.again, not_applied))
-            call.again = []
-        if call.failed and not call.again:
+        elif call.failed:
             alone = call.op.items is None or len(call.failed) == len(call.op.keys) == 1
             self._finish(call, next(iter(call.failed.values())) if alone else self._partial(call, set()))
-        elif not call.again:
+        else:
             self._finish(call, None)
 
     def _partial(self, call: Call, unsure: set[str]) -> Partial:
@@ -276,6 +291,13 @@ class Writes:
         self.unresolved[unresolved.seq] = unresolved
         if len(self.unresolved) > UNRESOLVED_MAX:
             del self.unresolved[next(iter(self.unresolved))]
+
+
+def _is_undone(call: Call) -> bool:
+    """Whether nothing of a write happened, for sure (so far)."""
+    if call.done:
+        return isinstance(call.error, RequestError) and not isinstance(call.error, _PERHAPS_DONE)
+    return len(call.again) == len(call.op.keys)
 
 
 class _Window:

@@ -137,6 +137,19 @@ def test_a_write_is_not_repeated_after_a_later_one_of_its_key() -> None:
     assert doors[0].store.values["k"] == 2
 
 
+def test_writes_of_one_key_that_were_lost_together_are_repeated_in_order() -> None:
+    """The overlord died with all of them: none took effect, so repeating all of them turns nothing."""
+    doors = overlords(2)
+    simulation = Simulation(doors)
+    simulation.run(ops.set_value("k", 0))
+    simulation.kill(doors[0].address)
+    calls = [simulation.submit(ops.set_value("k", value)) for value in range(1, 6)]
+    calls.append(simulation.submit(ops.incr("k")))
+    simulation.until_done(calls)
+    assert calls[-1].result() == 6
+    assert [row["value"] for row in doors[0].store.applied] == [0, 1, 2, 3, 4, 5, 6]
+
+
 @pytest.mark.parametrize("code", ["DIMINT_OUTCOME_UNKNOWN", "DIMINT_NODE_NOT_AVAILABLE", "DIMINT_TIMEOUT"])
 def test_an_unsure_answer_is_settled_before_anything_new_is_sent(code: str) -> None:
     """`result` comes first, and what was unused is done again."""
