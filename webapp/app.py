@@ -21,7 +21,7 @@ from dimint.webapp.as_json import error_body
 from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.board import Board, BoardRules, Tables
 from dimint.webapp.cards import PageStyle
-from dimint.webapp.feed import Feed
+from dimint.webapp.feed import Feed, Unreadable
 from dimint.webapp.routes import pages, service, states, stream
 from dimint.webapp.routes.states import json_answer
 from dimint.webapp.site import App, Site
@@ -127,7 +127,7 @@ def _answer_errors(app: App, site: Site) -> None:
             response.headers.update(allowed)
             return response
         status, message = _describe(error)
-        if status >= 500:
+        if status == 500:
             log.error("%s %r failed", request.method, request.path[:200], exc_info=error)
         if "text/html" in (request.headers.get("accept") or ""):
             return html(message_page(site.page_style, message, f"error {status}"), status=status)
@@ -140,6 +140,8 @@ def _describe(error: Exception) -> tuple[int, str]:
     """Status and message of an error, without anything of its inside."""
     if isinstance(error, NotFound):
         return 404, "not found"
-    if isinstance(error, SanicException) and error.status_code < 500:
-        return error.status_code, str(error)[:200] or "bad request"
+    if isinstance(error, Unreadable):
+        return 503, "the status tables cannot be read at present"
+    if isinstance(error, SanicException) and error.status_code != 500:
+        return error.status_code, str(error)[:200] or "request failed"
     return 500, "internal error"

@@ -59,11 +59,15 @@ def _number(value: int | float | None, unit: str) -> str:
 
 
 def _gib(value: int | None) -> str:
-    return "–" if value is None else f"{value / _GIB:.1f}"
+    return "–" if value is None else _short(value / _GIB)
 
 
 def _mib_as_gib(value: int | None) -> str:
-    return "–" if value is None else f"{value / 1024:.1f}"
+    return "–" if value is None else _short(value / 1024)
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:.0f}"
 
 
 def _percent(part: int | None, whole: int | None) -> int | None:

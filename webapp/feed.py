@@ -11,16 +11,23 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
+from dimint.errors import DimintError
 from dimint.webapp.board import Board, Snapshot
 
-__all__ = ["POLL_S", "Feed"]
+__all__ = ["POLL_S", "Feed", "Unreadable"]
 
 POLL_S: Final = 0.25
 """Time between two looks at the tables; a look that finds nothing new costs some µs."""
-_FAILING_S: Final = 5.0
+_FAILING_S: Final = 2.0
 
 log = logging.getLogger("dimint.webapp")
 Result = TypeVar("Result")
+
+
+class Unreadable(DimintError):
+    """The tables cannot be read at present. Old data is not shown for new: requests fail until they can be read again."""
+
+    retriable = True
 
 
 class Feed:
@@ -57,7 +64,10 @@ class Feed:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._board)
 
     async def current(self) -> Snapshot:
-        """A snapshot that has everything committed before this call. Concurrent callers share one look."""
+        """A snapshot that has everything committed before this call. Concurrent callers share one look.
+
+        Raises Unreadable.
+        """
         # a look that is under way may have begun before this call: wait for it, then share the next one
         if (under_way := self._refreshing) is not None:
             await asyncio.wait([under_way])
@@ -83,7 +93,11 @@ class Feed:
         return self._stopped
 
     async def _refresh(self) -> Snapshot:
-        snapshot = await self.read(Board.refresh)
+        try:
+            snapshot = await self.read(Board.refresh)
+        except Exception as error:
+            raise Unreadable(f"the status tables cannot be read: {type(error).__name__}: {error}") from error
+        self.problem = None
         if snapshot is not self._snapshot:
             self._snapshot = snapshot
             news, self._news = self._news, asyncio.Event()
@@ -94,11 +108,9 @@ class Feed:
         while True:
             try:
                 await self.current()
-                self.problem = None
                 await asyncio.sleep(self._poll_s)
-            except Exception as error:  # noqa: BLE001 - a damaged or vanished table is rebuilt by others: keep looking, say it once
-                problem = f"{type(error).__name__}: {error}"
-                if problem != self.problem:
-                    log.error("the status tables cannot be read: %s", problem)
-                self.problem = problem
+            except Unreadable as error:  # others rebuild the tables: keep looking, say it once
+                if str(error) != self.problem:
+                    log.error("%s", error, exc_info=error)
+                self.problem = str(error)
                 await asyncio.sleep(_FAILING_S)

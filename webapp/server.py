@@ -83,7 +83,10 @@ class WebServer:
             self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
             if self._stopped:
                 self._stop.set()
-        server = await self._app.create_server(sock=self._door, protocol=_Door, asyncio_server_kwargs={"start_serving": False})
+        listen_later = {"start_serving": False}
+        server = await self._app.create_server(
+            sock=self._door, protocol=_Door, backlog=_BACKLOG, asyncio_server_kwargs=listen_later
+        )
         assert server is not None
         try:
             await server.startup()  # type: ignore[no-untyped-call]

@@ -11,7 +11,7 @@ from datetime import UTC
 import httpx
 import pytest
 
-from dimint.errors import SettingsError
+from dimint.errors import CorruptRecord, SettingsError
 from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.server import WebServer, bind
 from tests.support.fleet import MemoryTables, busy_sample, host_id
@@ -222,6 +222,21 @@ def test_live_updates() -> None:
         with httpx.stream("GET", base + "/events?since=other-7", trust_env=False, timeout=10) as response:
             _, fields = next(events_of(response.iter_lines()))
             assert len(json.loads(fields["data"])["parts"]) == 5
+
+
+def test_unreadable_tables_are_said_and_survived() -> None:
+    """While the tables cannot be read nothing old is passed off as new; when they can be again, all is well."""
+    tables = filled()
+    with serving(tables, WallClock()) as (host, port), httpx.Client(base_url=f"http://{host}:{port}", trust_env=False) as client:
+        assert client.get("/-/ready").status_code == 200
+        tables.fault = CorruptRecord("a stored sample is damaged: secret detail")
+        for path in ("/", "/states/", "/?term=true", "/-/ready"):
+            answer = client.get(path)
+            assert answer.status_code == 503
+            assert "secret detail" not in answer.text
+        assert client.get("/-/healthy").status_code == 200
+        tables.fault = None
+        assert client.get("/states/").status_code == 200
 
 
 def test_end_with_open_streams() -> None:

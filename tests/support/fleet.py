@@ -23,6 +23,8 @@ class MemoryTables:
         self._samples: dict[str, list[StoredSample]] = {}
         self._changed: dict[str, int] = {}
         self._sequence = 0
+        self.fault: Exception | None = None
+        """What reading raises while it is set."""
 
     def register(self, host: str, name: str, ip: str = "10.0.0.1", **facts: Any) -> None:
         simulated = facts.get("simulated") is True
@@ -58,6 +60,8 @@ class MemoryTables:
         return [stored for stored in self._samples.get(host_id, ()) if from_ns <= stored.time_ns <= to_ns]
 
     def version(self) -> int:
+        if self.fault is not None:
+            raise self.fault
         return self._sequence
 
     def changed_since(self, sequence: int) -> tuple[int, set[str]]:

@@ -17,9 +17,6 @@ def add_routes(app: App, site: Site) -> None:
         return text("healthy\n")
 
     async def ready(_request: Request) -> HTTPResponse:
-        problem = site.feed.problem
-        if problem is not None:
-            return json_answer(error_body(503, problem), 503)
         await site.feed.current()
         return text("ready\n")
 
