@@ -77,7 +77,8 @@ def _option(row: Setting) -> Callable[[Command], Command]:
         return click.option(row.name, *pairs, default=None, help=row.help)
     shown = "" if row.default in (None, "", ()) else f" [{row.default}{' ' + row.unit if row.unit else ''}]"
     metavar = "|".join(row.choices) if row.choices else row.kind.upper()
-    return click.option(row.name, *_spellings(row.name), metavar=metavar, help=row.help + shown)
+    old = [f"--{name}" for name in row.old_names if row.roles == {"node"}]  # the original's node had them as flags too
+    return click.option(row.name, *_spellings(row.name), *old, metavar=metavar, help=row.help + shown)
 
 
 def _spellings(name: str) -> list[str]:

@@ -17,11 +17,13 @@ from dimint.errors import ParseError
 __all__ = [
     "Answer",
     "Answers",
+    "AskLog",
     "AskOutcomes",
     "Found",
     "FromNode",
     "FromOverlord",
     "Hello",
+    "LogPlace",
     "Outcome",
     "Outcomes",
     "Progress",
@@ -31,6 +33,7 @@ __all__ = [
     "Welcome",
     "decode_from_node",
     "decode_from_overlord",
+    "decode_log_place",
     "encode",
 ]
 
@@ -164,12 +167,24 @@ class Outcomes(msgspec.Struct, frozen=True, tag="outcomes", array_like=True):
     known: bool = True
 
 
-FromNode: TypeAlias = Hello | Progress | Answers | Outcomes
+class AskLog(msgspec.Struct, frozen=True, tag="ask_log", array_like=True):
+    """From a program that knows only the door: where is the log? Answered with LogPlace."""
+
+
+class LogPlace(msgspec.Struct, frozen=True, tag="log_place", array_like=True):
+    """Where the overlord's log is, as its `--log` has it, and the log's generation."""
+
+    log: str
+    generation: str
+
+
+FromNode: TypeAlias = Hello | Progress | Answers | Outcomes | AskLog
 FromOverlord: TypeAlias = Welcome | Reads | AskOutcomes
 
 encode = msgspec.msgpack.Encoder().encode
 _from_node = msgspec.msgpack.Decoder(FromNode)
 _from_overlord = msgspec.msgpack.Decoder(FromOverlord)
+_log_place = msgspec.msgpack.Decoder(LogPlace)
 
 
 def decode_from_node(frame: bytes) -> FromNode:
@@ -188,3 +203,11 @@ def decode_from_overlord(frame: bytes) -> FromOverlord:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ParseError(f"not a message of an overlord: {error}") from error
     return message
+
+
+def decode_log_place(frame: bytes) -> LogPlace:
+    """The answer to AskLog. Raises ParseError for anything else."""
+    try:
+        return _log_place.decode(frame)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ParseError(f"not the answer to the question for the log: {error}") from error

@@ -11,6 +11,7 @@ from dimint.errors import SettingsError
 from dimint.genesis import Genesis
 from dimint.log.opening import genesis, open_log
 from dimint.log.port import Log
+from dimint.node.finding import with_log_of_overlord
 from dimint.node.loop import Addresses, Node, tune_collector
 from dimint.node.membership import Ports
 from dimint.node.rebuild import rebuild_store
@@ -33,6 +34,7 @@ def run(settings: NodeSettings, service: Service) -> None:
     """Open log, registry and store, serve until the service stops, close them again."""
     clock = SystemClock()
     host = socket.gethostname()
+    settings = with_log_of_overlord(settings)
     with ExitStack() as stack:
         log, found = _open_log(settings, clock, stack)
         registry = open_registry(settings, spawn=service.spawn)
@@ -64,6 +66,7 @@ def rebuild(settings: NodeSettings) -> None:
     Prints a line a partition. Raises SettingsError if a node is running on one of them.
     """
     tune_collector()
+    settings = with_log_of_overlord(settings)
     with ExitStack() as stack:
         log, _ = _open_log(settings, SystemClock(), stack)
         directories = [_directory(settings, settings.node_name)] if settings.node_name else list(_directories(settings))

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from dimint import door
-from dimint.door import Hello, Progress, Welcome
+from dimint.door import AskLog, Hello, LogPlace, Progress, Welcome
 from dimint.errors import LogBroken, OutcomeUnknown, ParseError, RecordTooLarge, RequestError, TooLarge
 from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
@@ -261,6 +261,9 @@ class Overlord:
                 self._node_door.send(peer, door.encode(Welcome(self._welcome.overlord, self._welcome.writer, refused)))
                 return
             self._meet(message.node, peer, now)
+            return
+        if isinstance(message, AskLog):
+            self._node_door.send(peer, door.encode(LogPlace(self._log.describe().url, self._genesis.generation)))
             return
         node = self._node_of.get(peer)
         if node is None:
