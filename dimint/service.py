@@ -49,6 +49,8 @@ READY_FD: Final = "_DIMINT_READY_FD"
 """Environment: file descriptor that gets one line, `ready` or `error: …`, when it is known which."""
 
 STOP_S: Final = 10.0
+SAME_SIGNAL_S: Final = 1.0
+"""A second Ctrl-C later than this ends the process at once."""
 PARENT_GONE_S: Final = 1.5
 
 log = logging.getLogger("dimint")
@@ -87,6 +89,7 @@ class Service:
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._signals = 0
+        self._first_signal = 0.0
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_write, False)
         self._parent_fd = _inherited_fd(PARENT_FD)
@@ -176,8 +179,11 @@ class Service:
         return end_with_it
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        self._first_signal = self._first_signal or now
         self._signals += 1
-        if self._signals > 1 and number == signal.SIGINT:
+        # whoever signals both a process and its group (a shell, timeout, make) means it once
+        if number == signal.SIGINT and now - self._first_signal > SAME_SIGNAL_S:
             os.write(2, b"ended at once\n")
             os._exit(EXIT_HARD)
         self._wake()
