@@ -235,11 +235,15 @@ def _tile(gpu: Gpu) -> Node:
     return node("svg", *bars, cls="tile", viewBox="0 0 17 20", role="img", aria_label=label)
 
 
+def _cpu_line(sample: Sampled) -> str:
+    """CPU and memory of a host in a few words."""
+    busy = None if sample.cpu_pm is None else (sample.cpu_pm + 5) // 10
+    return f"CPU {_number(busy, '%')} · RAM {_number(_percent(sample.memory_used, sample.memory_total), '%')}"
+
+
 def _row(host: Host, style: PageStyle) -> Node:
     sample = host.newest if host.status is Status.RUNNING else None
     gpus = sample.gpus if sample else ()
-    busy = None if sample is None or sample.cpu_pm is None else (sample.cpu_pm + 5) // 10
-    memory = _percent(sample.memory_used, sample.memory_total) if sample else None
     free = sum(1 for gpu in gpus if not gpu.processes and gpu.processes_known and gpu.state == "ok")
     users = sorted({process.user for gpu in gpus for process in gpu.processes if process.user})
     return node(
@@ -248,7 +252,7 @@ def _row(host: Host, style: PageStyle) -> Node:
         _state(host.status),
         node("div", *(_tile(gpu) for gpu in gpus), cls="tiles"),
         node("span", f"{free} of {len(gpus)} free" if gpus else "no GPU" if sample else "", cls="fine"),
-        node("span", f"CPU {_number(busy, '%')} · RAM {_number(memory, '%')}" if sample else "", cls="fine"),
+        node("span", _cpu_line(sample) if sample else "", cls="fine"),
         node("bdi", users_text(", ".join(users), ""), cls="fine users"),
         _age(host, style),
         cls=f"row {_SIGNS[host.status][2]}", id=f"h-{host.id}", data_find=_find_text(host),
@@ -278,14 +282,15 @@ def gpu_rows_node(host: Host, style: PageStyle) -> Node:
     for gpu in gpus:
         first: Child = None
         if not rows:
-            first = node("th", node("span", *_name(host)), _state(host.status), scope="rowgroup", rowspan=str(len(gpus)))
+            cpu = node("span", _cpu_line(sample), cls="fine cpuline") if sample is not None else None
+            first = node("th", node("span", *_name(host)), _state(host.status), cpu, scope="rowgroup", rowspan=str(len(gpus)))
         rows.append(node("tr", first, *_gpu_table_cells(gpu, host, style)))
     return node("tbody", *rows, cls=_SIGNS[host.status][2], id=f"h-{host.id}", data_find=_find_text(host))
 
 
 def _gpu_table_cells(gpu: Gpu | None, host: Host, style: PageStyle) -> list[Node]:
     if gpu is None or gpu.state != "ok":
-        word = "–" if gpu is None else f"{gpu.index}: {users_text(gpu.name)}"
+        word = ("no GPU" if host.status is Status.RUNNING else "") if gpu is None else f"{gpu.index}: {users_text(gpu.name)}"
         note: Child = node("span", f"✖ {users_text(gpu.state)}", cls="badge bad") if gpu is not None else None
         if gpu is None and host.status is not Status.RUNNING:
             note = _age(host, style)

@@ -122,6 +122,7 @@ def test_everything_asked_of_a_card_is_there() -> None:
         assert words in text, words
     for text in (gpu_page([shown]), whole_page([shown], rows=True)):
         assert "simulated" in Outline(text).text
+        assert "CPU 13 % · RAM 18 %" in Outline(text).text
 
 
 def test_json_of_a_tree_is_the_tree() -> None:
