@@ -15,6 +15,7 @@ from dimint.children import ChildFailed, ChildSpec, start_in_background
 from dimint.errors import SettingsError
 from dimint.process_state import stop_program
 from dimint.service import SAME_SIGNAL_S
+from tests.support.system import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -63,7 +64,7 @@ def gone(pid: int, within_s: float) -> bool:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_cleanly(start: Start, number: signal.Signals) -> None:
     """Everything stops, in order, exit code 0, nothing on stderr."""
     process = start("serve")
@@ -148,9 +149,19 @@ def supervised(start: Start, directory: Path, *children: str) -> tuple["subproce
     return process, pids
 
 
+def until_serving(directory: Path, name: str) -> None:
+    """Wait until a supervised child says in its log that it serves."""
+    log = directory / "logs" / f"{name}.log"
+    deadline = time.monotonic() + 20
+    while "serving" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def test_children_are_stopped_without_orphans(start: Start, tmp_path: Path) -> None:
     """SIGTERM to the parent: every child ends in its own clean way, exit code 0."""
     process, pids = supervised(start, tmp_path, "serve")
+    wait_until(lambda: (tmp_path / "logs/serve.log").read_text(), 10, "the child serves")
     process.terminate()
     _, err = process.communicate(timeout=10)
     assert (process.returncode, err) == (0, "")
@@ -161,7 +172,7 @@ def test_children_are_stopped_without_orphans(start: Start, tmp_path: Path) -> N
 def test_a_killed_child_is_started_again(start: Start, tmp_path: Path) -> None:
     """kill -9 of a child: a new one is there at once, and it is said."""
     process, pids = supervised(start, tmp_path, "serve")
-    time.sleep(0.1)
+    until_serving(tmp_path, "serve")
     os.kill(pids["serve"], signal.SIGKILL)
     killed = time.monotonic()
     _, _, pid = line(process).split()
@@ -176,9 +187,7 @@ def test_a_killed_child_is_started_again(start: Start, tmp_path: Path) -> None:
 def test_children_end_when_their_parent_is_killed(start: Start, tmp_path: Path) -> None:
     """kill -9 of the parent: the children end by themselves within two seconds."""
     process, pids = supervised(start, tmp_path, "serve")
-    deadline = time.monotonic() + 5
-    while "serving" not in (tmp_path / "logs/serve.log").read_text() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until_serving(tmp_path, "serve")
     process.kill()
     killed = time.monotonic()
     assert gone(pids["serve"], 2)
@@ -189,9 +198,7 @@ def test_children_end_when_their_parent_is_killed(start: Start, tmp_path: Path) 
 def test_stuck_children_end_too_when_their_parent_is_killed(start: Start, tmp_path: Path) -> None:
     """Also one that cannot be stopped politely."""
     process, pids = supervised(start, tmp_path, "stuck")
-    deadline = time.monotonic() + 5
-    while "serving" not in (tmp_path / "logs/stuck.log").read_text() and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until_serving(tmp_path, "stuck")
     process.kill()
     assert gone(pids["stuck"], 2.5)
     process.communicate()
