@@ -17,7 +17,7 @@ from dimint.events import KV_TOPIC
 from dimint.log.port import Log, Record, TopicPartition
 from dimint.node.replica import META, Applied, Meta, Problem, Replica, read_meta
 from dimint.node.state import State
-from dimint.node.store import Store
+from dimint.node.store import MapFull, Store
 
 __all__ = ["COMMIT_BYTES", "COMMIT_S", "Holdings", "mismatch"]
 
@@ -218,12 +218,13 @@ class Holdings:
             self._no_room(error, now)
 
     def _no_room(self, error: StoreFull, now: float) -> None:
-        if not self._told_full:
-            logger.error("%s", error)
-        self._store.abort()
         self._dirty_since = None
-        self._full, self._told_full = str(error), True
-        self._retry_at = now + RETRY_S
+        self._store.abort()
+        if not (isinstance(error, MapFull) and self._store.grow()):
+            if not self._told_full:
+                logger.error("%s", error)
+            self._full, self._told_full = str(error), True
+            self._retry_at = now + RETRY_S
         for partition, replica in list(self.replicas.items()):
             problem = replica.problem
             self._open(partition, self._store.partition(partition))

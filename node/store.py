@@ -22,18 +22,23 @@ from dimint.limits import PARTITIONS_MAX
 from dimint.locks import FileLock
 from dimint.node.state import State
 
-__all__ = ["FORMAT", "Store", "StoreInUse"]
+__all__ = ["FORMAT", "MapFull", "Store", "StoreInUse"]
 
 FORMAT: Final = b"1"
-MAP_BYTES: Final = 1 << 30
+MAP_BYTES: Final = 1 << 32
 MAP_MAX_BYTES: Final = 1 << 43
 """Largest map: address space, not memory or disk."""
-_ROOM_BYTES: Final = 128 << 20
-"""The map grows before a transaction would find less room than this (or a quarter of a small map)."""
+_ROOM_BYTES: Final = 1 << 30
+"""The map grows before a transaction would find less room than this (or a quarter of a small map): changed pages are
+copied, so a few bytes cost a whole page."""
 
 
 class StoreInUse(SettingsError):
     """Another node has the directory."""
+
+
+class MapFull(StoreFull):
+    """The transaction is larger than the room in the map: `Store.grow` may help."""
 
 
 class Store:
@@ -141,7 +146,7 @@ class Store:
         """The open write transaction."""
         txn = self._txn
         if txn is None:
-            self._grow()
+            self._keep_room()
             with _translated():
                 txn = self._txn = self._env.begin(write=True)
         return txn
@@ -172,13 +177,21 @@ class Store:
                 hint="use the program that wrote it, or remove the directory: it is rebuilt from the log",
             )
 
-    def _grow(self) -> None:
+    def grow(self) -> bool:
+        """Double the map, for a transaction that did not fit; False if it may not grow. Forgets what is not committed."""
+        self.abort()
+        size: int = self._env.info()["map_size"]
+        if size >= self._map_max_bytes:
+            return False
+        with _translated():
+            self._env.set_mapsize(min(size * 2, self._map_max_bytes))
+        return True
+
+    def _keep_room(self) -> None:
         info = self._env.info()
         size: int = info["map_size"]
-        used = info["last_pgno"] * 4096
-        if size - used < min(_ROOM_BYTES, size // 4) and size < self._map_max_bytes:
-            with _translated():
-                self._env.set_mapsize(min(size * 2, self._map_max_bytes))
+        if size - info["last_pgno"] * 4096 < min(_ROOM_BYTES, size // 4):
+            self.grow()
 
 
 class LmdbTable:
@@ -238,10 +251,9 @@ class _translated:
         return
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (lmdb.MapFullError, lmdb.DiskError)):
-            raise StoreFull(
-                f"the node's store has no room: {error}", hint="make room on the disk; the node goes on by itself"
-            ) from error
+        if isinstance(error, lmdb.MapFullError | lmdb.DiskError):
+            cls = MapFull if isinstance(error, lmdb.MapFullError) else StoreFull
+            raise cls(f"the node's store has no room: {error}", hint="make room; the node goes on by itself") from error
         if isinstance(error, lmdb.MapResizedError | lmdb.BadValsizeError | lmdb.BadTxnError):
             raise error  # a fault of this program
         if isinstance(error, lmdb.Error):
