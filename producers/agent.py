@@ -52,14 +52,12 @@ class Agent:
             events: list[Event] = []
             for source in self._sources:
                 events += source.events(due)
-            behind = self._delivery.behind
             self._delivery.put(events)
-            if self._delivery.behind != behind:
-                log.warning(
-                    "samples are kept in the spool until the log takes them" if not behind else "the log has everything again"
-                )
         else:
             self._delivery.pump()
+        if self._delivery.behind != self._behind:
+            self._behind = self._delivery.behind
+            log.warning("the log takes nothing: samples go to the spool" if self._behind else "the log has everything again")
         ahead = min(self._schedule.next_tick, self._delivery.next_look()) - self._clock.monotonic()
         return min(max(ahead, 0.0), _WAIT_MOST_S)
 
