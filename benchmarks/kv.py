@@ -38,6 +38,7 @@ CASES = [
     *[(op, outstanding) for op in ("mset", "mget") for outstanding in (1, 64)],
 ]
 READY_S = 30.0
+WIDTH = 44
 ETCD_CLIENT = "v3.5.21"
 
 
@@ -207,23 +208,24 @@ def main() -> None:
 
 
 def show(names: list[str], runs: dict[tuple[str, str, int], list[dict[str, float]]]) -> None:
-    """The table: operations a second (median, and the range of the repeats), latency, and DiMint's ratio to each."""
-    print(f"\n{'':<14}" + "".join(f"{name:>34}" for name in names))
-    print(f"{'op, outstanding':<14}" + "".join(f"{'ops/s (range) p50/p99 ms':>34}" for _ in names) + "   dimint / other")
+    """The table: operations a second (median, range of the repeats), latency, and DiMint's ratio to each."""
+    print("\noperations/s, median (lowest–highest); p50/p99 in ms")
+    print(f"{'':<12}" + "".join(f"{name:>{WIDTH}}" for name in names) + "   dimint / other")
     for op, outstanding in CASES:
-        line = f"{op + ' ' + str(outstanding):<14}"
+        line = f"{op + ' ' + str(outstanding):<12}"
         medians: dict[str, float] = {}
         for name in names:
             found = runs.get((name, op, outstanding), [])
             if not found:
-                line += f"{'-':>34}"
+                line += f"{'-':>{WIDTH}}"
                 continue
             rates = [one["per_s"] for one in found]
             medians[name] = median(rates)
             p50, p99 = (median(one[field] for one in found) / 1000 for field in ("p50_us", "p99_us"))
             errors = sum(one["errors"] for one in found)
-            shown = f"{median(rates):,.0f} ({min(rates):,.0f}–{max(rates):,.0f}) {p50:.2f}/{p99:.2f}"
-            line += f"{shown + (f' {errors:.0f} errors!' if errors else ''):>34}"
+            spread = f" ({min(rates):,.0f}–{max(rates):,.0f})" if len(rates) > 1 else ""
+            shown = f"{median(rates):,.0f}{spread}; {p50:.2f}/{p99:.2f}" + (f" {errors:.0f} errors!" if errors else "")
+            line += f"{shown:>{WIDTH}}"
         ours = medians.pop("dimint", None)
         print(line + "   " + "  ".join(f"{name} {ours / other:.2f}" for name, other in medians.items() if ours))
 
