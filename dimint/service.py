@@ -12,7 +12,7 @@ works on one thread from beginning to end, so that sockets and databases stay wi
 
 The main thread meanwhile waits for what may end the process:
 
-    SIGINT or SIGTERM      stop everything, exit code 0; a second Ctrl-C ends at once, code 130
+    SIGINT, SIGTERM, HUP   stop everything, exit code 0; a second Ctrl-C ends at once, code 130
     the parent is gone     the pipe that it left to us is at its end: stop everything within PARENT_GONE_S
     an exception anywhere  one line, the traceback in the log, stop everything, exit code 1 (2 for SettingsError)
     the program returned   stop everything, exit code 0
@@ -98,7 +98,10 @@ class Service:
 
     def main(self, program: "Callable[[Service], None]") -> int:
         """Run a program to its end; the exit code. Blocks the main thread."""
-        previous = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup means to go on without the terminal
+            numbers.append(signal.SIGHUP)
+        previous = {number: signal.signal(number, self._on_signal) for number in numbers}
         # the kernel may give a signal to any thread; this wakes the one that runs Python's handlers
         fd = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         hook, threading.excepthook = threading.excepthook, self._on_thread_exception

@@ -9,6 +9,7 @@ there it is closed, and the parent keeps what it had.
 
 import contextlib
 import json
+import logging
 import os
 import secrets
 import select
@@ -30,6 +31,8 @@ __all__ = ["EmbeddedRegistry"]
 POLL_S: Final = 0.1
 CALL_ANYWAY_S: Final = 5.0
 """Watchers are called at least this often."""
+
+log = logging.getLogger("dimint")
 
 
 class EmbeddedRegistry:
@@ -133,19 +136,31 @@ class EmbeddedRegistry:
         seen: Mark = ()
         called = 0.0
         while self._open:
-            with self._lock:
-                changed = [candidacy.try_to_lead() for candidacy in list(self._candidacies)]
-            if any(changed):
-                self._bell.ring()
-            mark = self._files.mark()
+            try:
+                won = self._stand()
+                mark = self._files.mark()
+            except RegistryLost:
+                raise
+            except RegistryError as error:
+                log.warning("%s; trying again", error)
+                self._bell.wait(POLL_S)
+                continue
             now = time.monotonic()
-            if mark != seen or any(changed) or now - called >= CALL_ANYWAY_S:
+            if mark != seen or won or now - called >= CALL_ANYWAY_S:
                 seen, called = mark, now
                 with self._lock:
                     callbacks = list(self._callbacks.values())
                 for callback in callbacks:
                     callback()
             self._bell.wait(POLL_S)
+
+    def _stand(self) -> bool:
+        """Try to win the elections that this process stands in; whether one was."""
+        with self._lock:
+            won = [candidacy.try_to_lead() for candidacy in list(self._candidacies)]
+        if any(won):
+            self._bell.ring()
+        return any(won)
 
 
 class _Membership:
