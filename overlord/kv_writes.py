@@ -33,11 +33,13 @@ PART_MAX_BYTES = limits.RECORD_MAX_BYTES - (256 << 10)
 
 _WRITE_FAILED: Mapping[str, type[RequestError]] = {
     "superseded": Superseded,
+    "unused": Superseded,
     "forgotten": OutcomeForgotten,
     "not_integer": NotInteger,
 }
 _MESSAGES = {
     "superseded": "a later request of this client was applied first",
+    "unused": "`result` settled that this request is never applied",
     "forgotten": "what became of this request is not known any more",
     "not_integer": "the value is not an integer",
 }
@@ -112,6 +114,7 @@ class KeyValueWrites:
             seq=None,
             wants_outcome=True,
         )
+        lane.remember(request.client or "", request.seq or 0)
 
     def mset(self, pending: Pending) -> None:
         request: Mset = pending.request
@@ -164,14 +167,14 @@ class KeyValueWrites:
 
     def _set_done(self, entry: Entry, token: str, outcome: Outcome | RequestError | None) -> None:
         pending = entry.pending
-        if outcome is None or (error := _error_of(outcome)) is None:
+        if outcome is None or (error := _plain_error_of(outcome)) is None:
             self._table.finish(pending, was_set(pending.form, pending.request, token))
         else:
             self._table.fail(pending, error)
 
     def _delete_done(self, entry: Entry, token: str, outcome: Outcome | RequestError | None) -> None:
         pending = entry.pending
-        if outcome is None or (error := _error_of(outcome)) is None:
+        if outcome is None or (error := _plain_error_of(outcome)) is None:
             self._table.finish(pending, reply(pending.form, pending.request, {"ok": True}, position=token))
         else:
             self._table.fail(pending, error)
@@ -220,7 +223,7 @@ class KeyValueWrites:
         self._table.finish(pending, reply(pending.form, pending.request, fields, position=token))
 
     def _mset_done(self, entry: Entry, token: str, outcome: Outcome | RequestError | None) -> None:
-        self._mset_part(entry.pending, entry.tag, token, None if outcome is None else _error_of(outcome))
+        self._mset_part(entry.pending, entry.tag, token, None if outcome is None else _plain_error_of(outcome))
 
     def _mset_part(self, pending: Pending, partition: int, token: str, error: RequestError | None) -> None:
         state: _Mset = pending.gather
@@ -259,3 +262,10 @@ def _error_of(outcome: Outcome | RequestError | None) -> RequestError | None:
         return outcome
     cls = _WRITE_FAILED.get(outcome.name)
     return None if cls is None else cls(_MESSAGES[outcome.name])
+
+
+def _plain_error_of(outcome: Outcome | RequestError) -> RequestError | None:
+    """The error in the outcome of a write without a condition."""
+    if isinstance(outcome, Outcome) and outcome.name == "condition":
+        return ParseError("this seq was used for another command")
+    return _error_of(outcome)

@@ -240,7 +240,7 @@ class Overlord:
             for event in news.events:
                 core.record(news.topic, event)
         elif isinstance(news, Seen):
-            core.cluster.overlords, core.cluster.nodes = news.members.overlords, news.members.nodes
+            core.members(*news.members)
             for node in self._registered - news.members.nodes.keys():
                 self._forget(node)
             self._registered = set(news.members.nodes)

@@ -169,6 +169,12 @@ class Core:
     def node_is_gone(self, node: str) -> None:
         self.reads.node_is_gone(node)
 
+    def members(self, overlords: Mapping[str, Mapping[str, Any]], nodes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Who is alive, as the registry has it: id → info, this overlord included."""
+        self.cluster.overlords, self.cluster.nodes = overlords, nodes
+        for lane in self.lanes:
+            lane.set_alone(len(overlords) == 1)
+
     def assigned(self, assignment: Assignment, now: float) -> None:
         """The registry has another assignment; one of an older epoch is passed over."""
         known = self._assignment

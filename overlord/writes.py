@@ -5,8 +5,8 @@ A lane has at most one batch in flight; what arrives meanwhile makes up the next
 or the end of a barrier for strong reads, which every batch handed over after them gives.
 
 Whose outcome is wanted although a plain write does not need one: a request with client and seq that this lane cannot know
-to be new (the client's first one here, or not higher than all before). Only the state can tell whether it was applied
-before or is superseded.
+to be new (the client's first one here, or not higher than all before; any at all while there are other overlords, through
+which the client may have sent higher ones). Only the state can tell whether it was applied before or is superseded.
 """
 
 from collections import deque
@@ -81,6 +81,13 @@ class Lane:
         self._by = by
         self._closed: deque[Batch] = deque()
         self._highest: dict[str, int] = {}
+        self._alone = False
+
+    def set_alone(self, alone: bool) -> None:
+        """Whether this is the only overlord. What it knew of clients' numbers counts only for as long as it is."""
+        if not alone:
+            self._highest.clear()
+        self._alone = alone
 
     # --- adding ------------------------------------------------------------------------------------------------------
     def add(self, pending: Pending, event: Event, size: int, done: Done) -> None:
@@ -127,6 +134,11 @@ class Lane:
         """An event of the overlord itself; nobody is told what became of it."""
         self.open.events.append(event)
         self.open.own.append(event)
+
+    def remember(self, client: str, seq: int) -> None:
+        """A `result` takes the seq: a copy of that request that comes later is not new."""
+        if seq > self._highest.get(client, seq):
+            self._highest[client] = seq
 
     def read_after(self, reader: Callable[[int | RequestError], None]) -> None:
         """Call `reader` with the next offset once anything handed over from now on is acknowledged."""
@@ -209,7 +221,7 @@ class Lane:
     def _is_new(self, client: str, seq: int) -> bool:
         """Whether the request certainly is the client's newest here; it is remembered as that if it is."""
         highest = self._highest.get(client)
-        if highest is not None and seq <= highest:
+        if not self._alone or (highest is not None and seq <= highest):
             return False
         if highest is None and len(self._highest) >= CLIENTS_REMEMBERED_MAX:
             del self._highest[next(iter(self._highest))]

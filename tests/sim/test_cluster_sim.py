@@ -1,0 +1,177 @@
+"""Random faults on a simulated cluster, and the log as the judge of every answer."""
+
+import random
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+
+from dimint.events import KV_TOPIC
+from dimint.node.replica import Replica
+from dimint.node.state import MemoryState
+from dimint.values import to_object
+from dimint.wire import parse_token
+from tests.support.cluster_sim import PARTITIONS, STEP_S, Faults, Sim
+
+KEYS = [f"k{number}" for number in range(6)]
+COUNTERS = [f"n{number}" for number in range(3)]
+OPERATIONS = 60
+CLIENTS = 4
+
+
+class Done(NamedTuple):
+    """One finished operation: what was asked, the reply, and every partition's acknowledged end when it was begun."""
+
+    request: dict[str, Any]
+    reply: dict[str, Any]
+    acknowledged: dict[int, int]
+
+
+class SimClient:
+    """One operation at a time; unanswered ones are sent again with their seq, to any overlord."""
+
+    def __init__(self, sim: Sim, name: str, chance: random.Random, acknowledged: dict[int, int]) -> None:
+        self.sim, self.name, self.chance, self.acknowledged = sim, name, chance, acknowledged
+        self.seq = 0
+        self.tokens: dict[int, int] = {}
+        self.done: list[Done] = []
+        self.request: dict[str, Any] = {}
+        self.begun: dict[int, int] = {}
+        self.send_at = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        chance = self.chance
+        kind = chance.choice(["set", "set", "incr", "incr", "get", "get", "strong", "cas", "delete"])
+        self.request = {"cmd": kind, "key": chance.choice(KEYS), "client": self.name, "timeout": 0.5}
+        if kind in ("get", "strong"):
+            self.request |= {"cmd": "get", "consistency": "strong" if kind == "strong" else "session"}
+            self.request["min_position"] = self.position()
+            self.request["key"] = chance.choice(KEYS + COUNTERS)
+        else:
+            self.seq += 1
+            self.request["seq"] = self.seq
+        if kind == "incr":
+            self.request["key"] = chance.choice(COUNTERS)
+        elif kind in ("set", "cas"):
+            self.request["value"] = f"{self.name}-{self.seq}"
+        if kind == "cas":
+            self.request["version"] = 0
+        self.begun = dict(self.acknowledged)
+        self.send_at = 0.0
+
+    def position(self) -> list[str]:
+        return [f"{self.sim.genesis.generation}:{partition}:{offset}" for partition, offset in self.tokens.items()]
+
+    def turn(self) -> None:
+        if len(self.done) >= OPERATIONS or self.sim.now < self.send_at:
+            return
+        self.send_at = self.sim.now + 0.6
+        request = dict(self.request)
+
+        def peer(frame: bytes) -> None:
+            self.take(request, msgspec.json.decode(frame))
+
+        self.sim.send(peer, request)
+
+    def take(self, request: dict[str, Any], reply: dict[str, Any]) -> None:
+        if request != self.request or len(self.done) >= OPERATIONS:
+            return  # late or repeated
+        if "error" in reply and reply["retriable"]:
+            self.send_at = min(self.send_at, self.sim.now + 0.05)
+            return
+        self.done.append(Done(request, reply, self.begun))
+        if "position" in reply:
+            _, partition, offset = parse_token(reply["position"])
+            self.tokens[partition] = max(offset, self.tokens.get(partition, 0))
+            if request["cmd"] != "get":
+                self.acknowledged[partition] = max(offset, self.acknowledged.get(partition, 0))
+        self.begin()
+
+
+def play(seed: int, *, linearizable: bool) -> tuple[Sim, list[SimClient]]:
+    """Let the clients do their operations while things break, then heal everything."""
+    chance = random.Random(seed)
+    faults = Faults(
+        lose=chance.choice([0, 0.02, 0.1]),
+        repeat=chance.choice([0, 0.1]),
+        delay_s=chance.choice([0.001, 0.01, 0.05]),
+        append_fails=chance.choice([0, 0.05]),
+        lag=chance.choice([0, 0.5, 0.9]),
+    )
+    sim = Sim(seed, overlords=chance.choice([1, 2]), nodes=3, faults=faults, linearizable=linearizable)
+    acknowledged: dict[int, int] = {}
+    clients = [SimClient(sim, f"c{number}", chance, acknowledged) for number in range(CLIENTS)]
+    for step in range(round(200 / STEP_S)):
+        for client in clients:
+            client.turn()
+        sim.step()
+        if step % 250 == 249:
+            what = chance.random()
+            if what < 0.15 and len(sim.nodes) > 1:
+                sim.kill_node(chance.choice(list(sim.nodes)))
+            elif what < 0.3 and len(sim.nodes) < 4:
+                sim.start_node()
+            elif what < 0.4 and len(sim.overlords) > 1:
+                sim.kill_overlord(chance.choice(list(sim.overlords)))
+            elif what < 0.5 and len(sim.overlords) < 3:
+                sim.start_overlord()
+        if all(len(client.done) >= OPERATIONS for client in clients):
+            return sim, clients
+    raise AssertionError(f"seed {seed}: not all operations came to an end: {[len(client.done) for client in clients]}")
+
+
+def states_by_offset(sim: Sim) -> dict[int, list[dict[str, Any]]]:
+    """partition → the values of all keys after each record, by folding the log anew."""
+    states = {}
+    for partition in range(PARTITIONS):
+        replica = Replica(partition, sim.genesis.generation, MemoryState())
+        states[partition] = [{}]
+        end = sim.log.bounds(KV_TOPIC, partition).end
+        for offset in range(end):
+            replica.apply(sim.log.read(KV_TOPIC, partition, offset, max_records=1))
+            found = replica.get(KEYS + COUNTERS)
+            states[partition].append({one.key: to_object(one.value) for one in found})
+    return states
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_answer_agrees_with_the_log(seed: int) -> None:
+    """Acknowledged writes are in the log and count once; reads are prefixes, at or past what they must have seen."""
+    print(f"seed {seed}")
+    sim, clients = play(seed, linearizable=seed % 2 == 0)
+    sim.faults = Faults()
+    states = states_by_offset(sim)
+    increments = dict.fromkeys(COUNTERS, 0)
+    seen: dict[str, set[int]] = {key: set() for key in COUNTERS}
+    for client in clients:
+        before: dict[int, int] = {}
+        for request, reply, acknowledged in client.done:
+            assert "error" not in reply or reply["error"] == "DIMINT_SUPERSEDED", (seed, request, reply)
+            assert reply.get("error") is None, f"seed {seed}: nothing overtakes a client that waits for each answer: {request}"
+            _, partition, offset = parse_token(reply["position"])
+            assert offset <= len(states[partition]) - 1
+            if request["cmd"] == "get":
+                state = states[partition][offset]
+                assert reply.get("value") == state.get(request["key"]), (seed, request, reply)
+                assert offset >= before.get(partition, 0), "session reads never go back"
+                if request["consistency"] == "strong":
+                    assert offset >= acknowledged.get(partition, 0), (seed, request, reply)
+            elif request["cmd"] == "incr":
+                increments[request["key"]] += 1
+                assert reply["value"] not in seen[request["key"]], (seed, "an increment was answered twice", request)
+                seen[request["key"]].add(reply["value"])
+            before[partition] = max(offset, before.get(partition, 0))
+    final = {key: value for partition in range(PARTITIONS) for key, value in states[partition][-1].items()}
+    unfinished = {key: sum(client.request.get("key") == key for client in clients) for key in COUNTERS}
+    for key, count in increments.items():
+        assert count <= final.get(key, 0) <= count + unfinished[key], (seed, key)
+    sim.run(2)
+    for partition in range(PARTITIONS):
+        held = [node.replicas[partition] for node in sim.nodes.values() if partition in node.replicas]
+        assert held
+        assert len({(one.next_offset, one.digest) for one in held}) == 1, f"seed {seed}: replicas of {partition} differ"
+    for overlord in sim.overlords.values():
+        sim.run(1)
+        assert overlord.core.busy == 0, f"seed {seed}: every request ends"
+    sim.log.close()
