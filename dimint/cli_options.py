@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import click
 
-from dimint.load import load
+from dimint.load import ENVIRONMENT_PREFIX, load
 from dimint.settings import CommonSettings, Setting, role_of, settings_of
 
-__all__ = ["flag_names", "given_flags", "setting_flags", "settings_from", "with_settings"]
+__all__ = ["flag_names", "given_flags", "given_secrets", "setting_flags", "settings_from", "with_settings"]
 
 Settings = TypeVar("Settings", bound=CommonSettings)
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -57,16 +57,23 @@ def flag_names(role: str) -> frozenset[str]:
 
 
 def given_flags(role: str, parameters: Mapping[str, Any]) -> list[str]:
-    """The flags of `role` among a command's parameters, as arguments for another command of ours."""
+    """The flags of `role` among a command's parameters, as arguments for another command of ours; without secrets."""
     booleans = {row.name for row in settings_of(role) if row.kind == "bool"}
+    secrets = {row.name for row in settings_of(role) if row.secret}
     arguments = []
-    for name in sorted(flag_names(role)):
+    for name in sorted(flag_names(role) - secrets):
         value = parameters.get(name)
         if name in booleans and value is not None:
             arguments.append(f"--{name}" if value else f"--no_{name}")
         elif value is not None:
             arguments.append(f"--{name}={value}")
     return arguments
+
+
+def given_secrets(role: str, parameters: Mapping[str, Any]) -> dict[str, str]:
+    """The secrets of `role` among a command's parameters, as environment: unlike arguments, others cannot see them."""
+    secrets = [row.name for row in settings_of(role) if row.secret and parameters.get(row.name) is not None]
+    return {f"{ENVIRONMENT_PREFIX}{name.upper()}": str(parameters[name]) for name in secrets}
 
 
 def _option(row: Setting) -> Callable[[Command], Command]:

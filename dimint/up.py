@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from dimint.children import ChildSpec, Supervisor
@@ -29,8 +28,17 @@ ANSWER_S: Final = 3.0
 SAY_AGAIN_S: Final = 30.0
 
 
-def children(settings: UpSettings, command: Sequence[str], flags: Callable[[str], Sequence[str]]) -> list[ChildSpec]:
-    """What `up` runs, in the order of starting. `flags(role)` are those that the user gave and the role has."""
+def children(
+    settings: UpSettings,
+    command: Sequence[str],
+    flags: Callable[[str], Sequence[str]],
+    secrets: Callable[[str], Mapping[str, str]],
+) -> list[ChildSpec]:
+    """What `up` runs, in the order of starting.
+
+    `flags(role)` are those that the user gave and the role has, `secrets(role)` the environment with those that must
+    not stand on a command line.
+    """
     roles: list[tuple[str, str, list[str]]] = [("overlord", "overlord", [])]
     roles += [(f"node-{number}", "node", [f"--node_name={number}"]) for number in range(1, settings.nodes + 1)]
     roles += [("consumer", "consumer", []), ("web", "web", []), ("agent", "agent", [])]
@@ -38,7 +46,8 @@ def children(settings: UpSettings, command: Sequence[str], flags: Callable[[str]
         ChildSpec(
             name,
             (*command, role, "run", *flags(role), *more),
-            log_path(Path(settings.data_dir), name),
+            log_path(settings.data_dir, name),
+            secrets(role),
             essential_first=role == "overlord",
         )
         for name, role, more in roles
