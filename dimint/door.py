@@ -1,7 +1,7 @@
 """Messages between overlords and nodes (the overlord's node door), and their bytes. [S]
 
 A node opens one DEALER to the node door of every live overlord and says Hello; the overlord says Welcome. After that the
-overlord sends Reads and AskOutcomes, the node sends Answers, Outcomes and Progress. One frame is one message: a msgpack
+overlord sends Reads and AskOutcomes, the node sends Answers, Outcomes, Progress and Due. One frame is one message: a msgpack
 array whose first item is the type's tag. Everything may be lost with the connection; whoever waits asks again.
 
 `next_offset` of a partition is the position after the last applied record: a replica with next_offset ≥ n has applied
@@ -19,6 +19,7 @@ __all__ = [
     "Answers",
     "AskLog",
     "AskOutcomes",
+    "Due",
     "Found",
     "FromNode",
     "FromOverlord",
@@ -167,6 +168,16 @@ class Outcomes(msgspec.Struct, frozen=True, tag="outcomes", array_like=True):
     known: bool = True
 
 
+class Due(msgspec.Struct, frozen=True, tag="due", array_like=True):
+    """Keys of a partition whose time is over, as [key, version]: sent by the master every second while there are any.
+
+    The elected overlord appends a kv.expire for each; one that comes twice does nothing the second time.
+    """
+
+    partition: int
+    keys: list[tuple[str, int]]
+
+
 class AskLog(msgspec.Struct, frozen=True, tag="ask_log", array_like=True):
     """From a program that knows only the door: where is the log? Answered with LogPlace."""
 
@@ -178,7 +189,7 @@ class LogPlace(msgspec.Struct, frozen=True, tag="log_place", array_like=True):
     generation: str
 
 
-FromNode: TypeAlias = Hello | Progress | Answers | Outcomes | AskLog
+FromNode: TypeAlias = Hello | Progress | Answers | Outcomes | Due | AskLog
 FromOverlord: TypeAlias = Welcome | Reads | AskOutcomes
 
 encode = msgspec.msgpack.Encoder().encode

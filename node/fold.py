@@ -112,35 +112,40 @@ def fold(batch: Prepared, keys: Keyspace, windows: RequestWindows, now_us: int) 
     """
     outcomes: dict[int, Outcome] = {}
     clients, encoded = batch.clients, batch.keys
-    request: tuple[int, int] | None = None  # of the kv.set before this event
+    set_by = set_seq = -1  # of the kv.set before this event, if it was numbered
     whole = True
+    verdict: bytes | int = FREE
     for index, event in enumerate(batch.events):
         kind = event[0]
         key = encoded[index]
         if key is None:
-            request = None
+            set_by = -1
             continue
         if kind == "kv.expire":
-            request = None
+            set_by = -1
             row = keys.get(key)
             if row is not None and VERSION.unpack_from(row)[0] == event[FIELDS]:
                 keys.delete(key, now_us)
             continue
-        client, seq = clients[event[BY]], event[_SEQ]
+        by, seq = event[BY], event[_SEQ]
+        client = clients[by]
         if client is None or seq is None:
-            request = None
+            set_by = -1
             if kind == "kv.set" and event[7] == MODE_ANY:
                 keys.put(key, event[5], 0 if event[6] is None else now_us + event[6] * 1000, now_us)
             elif (done := _act(event, key, keys, now_us)) is not None:
                 outcomes[index] = done
             continue
         first = True
-        if kind == "kv.set" and request == (event[BY], seq):
+        if kind != "kv.set":
+            set_by = -1
+            verdict = windows.find(client, seq, now_us)
+        elif by == set_by and seq == set_seq:
             first = False
         else:
-            request = (event[BY], seq) if kind == "kv.set" else None
-            verdict = windows.find(client, seq, now_us)
+            set_by, set_seq = by, seq
             whole = True
+            verdict = windows.find(client, seq, now_us)
         if verdict is not FREE:
             outcomes[index] = unpack(verdict) if type(verdict) is bytes else _REFUSED[verdict - SUPERSEDED]  # type: ignore[operator]
             continue

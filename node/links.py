@@ -118,9 +118,13 @@ class Links:
         if progress == self._progress and now - self._sent_at < PROGRESS_ANYWAY_S:
             return
         self._progress, self._sent_at = progress, now
+        self.send_all(progress)
+
+    def send_all(self, message: FromNode) -> None:
+        """Tell every overlord that knows this node."""
         for link in self._links.values():
             if link.writer:
-                link.send(progress)
+                link.send(message)
 
     def close(self) -> None:
         """Idempotent."""

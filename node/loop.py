@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from dimint.assignment import Assignment
-from dimint.door import Hello, Progress, Reads
+from dimint.door import Due, Hello, Progress, Reads
 from dimint.errors import OffsetOutOfRange
 from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
@@ -32,8 +32,12 @@ from dimint.transport import Context, Dealer, Door, Peer
 
 __all__ = ["Addresses", "Node", "tune_collector"]
 
-IDLE_S: Final = 0.5
+TURN_S: Final = 0.2
+"""Longest wait for something to come: progress is looked for this often."""
 RECEIVE_MAX: Final = 2000
+DUE_S: Final = 1.0
+DUE_MAX: Final = 1000
+"""Keys of a partition that are told to be due at once."""
 APPLY_BYTES: Final = 1 << 20
 """Records are applied in portions of about so many bytes; reads are answered in between."""
 READY_S: Final = 3.0
@@ -85,7 +89,6 @@ class Node:
         self._log, _, self._clock = ports
         self._stopping = False
         self._news: deque[Seen] = deque()
-        self._failure: BaseException | None = None
         self._assignment: Assignment | None = None
         self._mastered: frozenset[int] = frozenset()
         self._context = Context()
@@ -96,6 +99,7 @@ class Node:
         self._direct: Direct[Peer] = Direct(genesis, self._holdings.replicas, end_is_linearizable=linearizable)
         self._feed = Feed(self._log, wake=self._poller.wake)
         self._moved = False
+        self._due_at = 0.0
         self.client_address = ""
         """Known from when `ready` is called."""
 
@@ -160,6 +164,9 @@ class Node:
                 membership.key_count = sum(replica.key_count for replica in self._holdings.replicas.values())
                 epoch = 0 if self._assignment is None else self._assignment.epoch
                 links.report(Progress(self.node, epoch, self._holdings.states()), now)
+                if now >= self._due_at:
+                    self._due_at = now + DUE_S
+                    self._tell_due(links)
                 if not told and (now - started >= READY_S or self._is_serving(links)):
                     told = True
                     logger.info("node %s serves clients at %s", self.node, self.client_address)
@@ -171,12 +178,21 @@ class Node:
 
     def _patience(self, now: float) -> float:
         """How long to wait for something to come."""
-        waits = [IDLE_S if self._assignment is not None else 0.1]
+        waits = [TURN_S]
         at = self._holdings.next_time(now)
         if at is not None:
             waits.append(at)
         waits += [max(0.0, at - now) for at in (self._desk.next_deadline(), self._direct.next_deadline()) if at is not None]
         return min(waits)
+
+    def _tell_due(self, links: Links) -> None:
+        """Tell whose time is over, by this machine's clock: log time is the clocks' too."""
+        now_us = self._clock.time_ns() // 1000
+        for partition in self._mastered & self._holdings.replicas.keys():
+            if self._holdings.caught_up(partition):
+                due = self._holdings.replicas[partition].due(now_us, DUE_MAX)
+                if due:
+                    links.send_all(Due(partition, [(one.key, one.version) for one in due]))
 
     def _is_serving(self, links: Links) -> bool:
         held = self._holdings.replicas

@@ -5,7 +5,21 @@ from pathlib import Path
 import pytest
 
 from dimint.batch import By
-from dimint.door import AskOutcomes, Hello, Outcome, Outcomes, Progress, Read, Reads, Welcome, decode_from_node, encode
+from dimint.door import (
+    Answer,
+    Answers,
+    AskOutcomes,
+    Due,
+    Hello,
+    Outcome,
+    Outcomes,
+    Progress,
+    Read,
+    Reads,
+    Welcome,
+    decode_from_node,
+    encode,
+)
 from dimint.node.replica import META, read_meta
 from dimint.node.store import Store
 from dimint.transport import Context, Door, Peer
@@ -133,6 +147,17 @@ def test_a_node_talks_to_overlords(tmp_path: Path) -> None:
             assert isinstance(repeated, Outcomes)
             assert repeated.outcomes == {0: pushed.outcomes[0], 1: Outcome("unused")}
             assert again.offset == 1
+            around.append(1, [["kv.set", "t", 0, 0, None, b"J1", 1, 0]])
+            due = overlord.next(Due)
+            assert isinstance(due, Due)
+            ((key, version),) = due.keys
+            assert (due.partition, key) == (1, "t")
+            end = around.append(1, [["kv.expire", "t", 0, 0, version]]).offset + 1
+            overlord.send(Reads([Read(2, 1, "get", ["t"], min_offset=end, wait_ms=20_000, strict=True)]))
+            answers = overlord.next(Answers)
+            while isinstance(answers, Answers) and answers.answers[0].id != 2:
+                answers = overlord.next(Answers)
+            assert answers == Answers([Answer(2, end, [])])
         finally:
             code = node.stop()
             overlord.close()
