@@ -24,15 +24,9 @@ from dimint.producers.spool import Spool
 from dimint.producers.state import host_id, known_gpus, remember_gpus, simulated_fleet
 from dimint.service import Service
 from dimint.settings import AgentSettings
+from dimint.system_clock import SystemClock
 
-__all__ = ["SystemClock", "once", "open_publisher", "run"]
-
-
-class SystemClock:
-    """The machine's clocks."""
-
-    time_ns = staticmethod(time.time_ns)
-    monotonic = staticmethod(time.monotonic)
+__all__ = ["once", "open_publisher", "run"]
 
 
 def run(settings: AgentSettings, service: Service) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dimint.errors import DimintError
-from dimint.producers.cli import SystemClock, once, open_publisher
+from dimint.producers.cli import once, open_publisher
 from dimint.producers.delivery import PATIENCE_S
 from dimint.producers.pci import driver_module_version
 from dimint.producers.processes import in_first_pid_namespace
 from dimint.producers.spool import SPOOL_MAX_BYTES, Spool
 from dimint.settings import AgentSettings
+from dimint.system_clock import SystemClock
 
 __all__ = ["Finding", "examine"]
 
@@ -90,7 +91,7 @@ def _ways_out(settings: AgentSettings) -> Iterator[Finding]:
         return
     try:
         with open_publisher(settings, SystemClock()) as publisher:
-            answered = publisher.reachable(PATIENCE_S * 3)
+            answered = publisher.reachable(PATIENCE_S * 2)
     except DimintError as error:
         yield Finding("FAIL", "log", str(error))
         return

@@ -65,6 +65,7 @@ class _Device:
         self.answered = 0
         self.instances: list[_Device] = []
         self.mig = False
+        self.laid_out = False
         self.seen_us = 0
 
     def call(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
@@ -208,7 +209,7 @@ class Nvml:
                 _read_rare(device)
             values = _read_fast(device)
             state = "ok" if device.answered or not device.errors else "unknown"
-            if slow or not device.instances:
+            if slow or not device.laid_out:
                 self._find_instances(device)
         except _Lost as lost:
             device.lost, device.instances, values, state = lost, [], {}, "lost"
@@ -219,6 +220,7 @@ class Nvml:
         return entry | {"pci": device.fixed.get("pci")} | device.rare | values if state != "lost" else entry
 
     def _find_instances(self, device: _Device) -> None:
+        device.laid_out = True
         if device.parent is not None or not (modes := device.call("mig_mode", pynvml.nvmlDeviceGetMigMode)):
             return
         device.mig = device.fixed["mig"] = modes[0] == 1

@@ -61,7 +61,7 @@ class Fleet:
             if not gpu.get("u"):
                 gpu["u"] = free.pop(gpu["i"], None) or f"unknown-{gpu['i']}"
             known = self._known.get(gpu["u"])
-            if known is not None and gpu.get("name") is None:
+            if known is not None and gpu["st"] != "ok":
                 gpu |= {key: known[key] for key in ("name", "mem_tot", "pci") if gpu.get(key) is None}
             gpus.append(Gpu(**gpu))  # type: ignore[typeddict-item]
         changes = [change for gpu in gpus if (change := self._see(gpu, now_s))]

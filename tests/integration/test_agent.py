@@ -1,5 +1,6 @@
 """The agent as a process: on the embedded log, through an overlord, killed, cut off, and on a broken driver."""
 
+import json
 import os
 import re
 import signal
@@ -211,6 +212,28 @@ def test_a_driver_that_breaks_while_the_agent_runs(tmp_path: Path) -> None:
     assert [run == list(range(1, len(run) + 1)) for run in numbered.values()] == [True]
 
 
+def test_one_sample_and_the_doctor(tmp_path: Path) -> None:
+    """`once` and `doctor` show the GPUs and publish nothing; a way out that is not there fails in words."""
+    driver = FakeDriver(build_library(tmp_path), tmp_path / "script")
+    driver.tell("count 2", "fault 1 nvmlDeviceGetMemoryInfo_v2 15")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "dimint", "agent", *arguments, f"--data_dir={tmp_path / 'home'}"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=driver.environment)
+
+    shown = json.loads(run("once").stdout)
+    assert [gpu["st"] for gpu in shown["sample"]["gpu"]] == ["ok", "lost"]
+    assert shown["sample"]["cpu"]["tot_pm"] is not None
+    assert shown["facts"]["driver"] == "570.86.15"
+    examined = run("doctor")
+    assert examined.returncode == 0, examined.stderr
+    assert "WARN  GPU 1: NVIDIA Fake GPU-1: lost" in examined.stdout
+    assert not (tmp_path / "home" / "log").exists()
+    failed = run("doctor", "--to=tcp://127.0.0.1:9", "--json")
+    assert failed.returncode == 1
+    assert [one["subject"] for one in json.loads(failed.stdout) if one["verdict"] == "FAIL"] == ["log"]
+
+
 @pytest.mark.slow
 def test_it_stays_small(tmp_path: Path) -> None:
     """All processes of an agent together stay under 70 MB, and it takes little time of a core."""
@@ -221,12 +244,12 @@ def test_it_stays_small(tmp_path: Path) -> None:
         wait_until(lambda: len(status_events(home)) > 2, 15, "samples")
         pids = [process.pid, *_children(process.pid)]
         before, started = sum(map(_cpu_s, pids)), time.monotonic()
-        time.sleep(6)
+        time.sleep(4)
         share = (sum(map(_cpu_s, pids)) - before) / (time.monotonic() - started)
         memory = sum(map(_pss_kib, pids))
     assert len(pids) == 2
     assert memory < 70 * 1024
-    assert share < 0.05, "a bound for a busy machine; the agent's documentation has what was measured"
+    assert share < 0.05, "a bound for a busy machine: 0.002 of a core was measured on an idle one"
 
 
 def _children(pid: int) -> list[int]:
