@@ -148,6 +148,7 @@ class Overlord:
             if now >= next_progress:
                 next_progress = now + PROGRESS_S
                 membership.progress = self._core.progress()
+                self._core.leads = membership.leads
             self._perform(self._core.turn(now), now)
             if not told and self._core.cluster.overlords:
                 told = True

@@ -69,10 +69,11 @@ News: TypeAlias = Seen | Heard | Record
 
 
 class Membership:
-    """`run` is the thread. `post` must be safe to call from it; `progress` is set by the main loop."""
+    """`run` is the thread. `post` must be safe to call from it; `progress` is set by the main loop, `leads` read by it."""
 
     def __init__(self, ports: Ports, genesis: Genesis, id: str, info: Mapping[str, Any], post: Callable[[News], None]) -> None:
         self.progress: Mapping[str, Mapping[int, Replica]] = {}
+        self.leads = False
         self._log, self._registry, self._clock = ports
         self._genesis, self._id, self._info = genesis, id, info
         self._post = post
@@ -106,6 +107,7 @@ class Membership:
                     self._look()
                 self._read()
                 fence = candidacy.fence()
+                self.leads = fence is not None
                 if fence is not None:
                     self._lead(fence, max_slave_count, now)
                 self._woken.wait(LOOK_S)

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from dimint.assignment import Assignment
 from dimint.batch import KEY, By, Event
-from dimint.door import Answers, FromNode, Outcomes, Progress, Replica
+from dimint.door import Answers, Due, FromNode, Outcomes, Progress, Replica
 from dimint.errors import InternalError, OutcomeUnknown, ParseError, RequestError
 from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
@@ -94,6 +94,8 @@ class Core:
         self._flights = 0
         self._handed_at = 0.0
         self._assignment: Assignment | None = None
+        self.leads = False
+        """Whether this overlord is the elected one, which appends what is due; the driver says so."""
         writes, reads, publisher, cluster = self._writes, self._kv_reads, self._publisher, self.cluster
         self._commands: dict[type[Request], tuple[Callable[[Pending], None], Callable[[Pending], None]]] = {
             Get: (reads.get, reads.overdue),
@@ -158,6 +160,10 @@ class Core:
             self.reads.answered(node, message.answers, now)
         elif isinstance(message, Outcomes):
             self.outcomes.take(message)
+        elif isinstance(message, Due):
+            if self.leads and 0 <= message.partition < len(self.lanes):
+                for key, version in message.keys:
+                    self.lanes[message.partition].add_own(["kv.expire", key, 0, 0, version])
         elif isinstance(message, Progress):
             self.reads.progress(node, [one for one in message.replicas if 0 <= one.partition < len(self.lanes)])
 
