@@ -9,6 +9,7 @@
     │   ├── AppendFailed         certainly not in the log (retriable)
     │   ├── AppendUnknown        may or may not be in the log; only the writer's numbering can tell
     │   ├── OffsetOutOfRange     trimmed away, or past the end: carries the valid bounds
+    │   ├── LogUnavailable       the log cannot be reached now (retriable)
     │   ├── LogBroken            the disk or the broker failed for good; the process must end
     │   └── LogMismatch          another log, another genesis, a re-created topic
     ├── FormatError              bytes that are not what they should be
@@ -47,6 +48,7 @@ __all__ = [
     "LogBroken",
     "LogError",
     "LogMismatch",
+    "LogUnavailable",
     "NodeNotAvailable",
     "NotApplied",
     "NotInteger",
@@ -119,6 +121,12 @@ class OffsetOutOfRange(LogError):
     def __init__(self, topic: str, partition: int, offset: int, start: int, end: int) -> None:
         super().__init__(f"offset {offset} of {topic}/{partition} is outside {start}…{end}")
         self.topic, self.partition, self.offset, self.start, self.end = topic, partition, offset, start, end
+
+
+class LogUnavailable(LogError):
+    """The log did not answer in time; nothing is known to be wrong with it. Asking again may help."""
+
+    retriable = True
 
 
 class LogBroken(LogError):
