@@ -61,7 +61,6 @@ __all__ = [
 
 ID_MAX_CHARS = 256
 _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
-_PACKED_FROM = 0x80
 _PACKED_MAPS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
 """First bytes of msgpack maps; JSON never starts with one."""
 _SHORT_KEY_CHARS = limits.KEY_MAX_BYTES // 4
@@ -250,7 +249,7 @@ def parse(frame: bytes) -> AnyRequest:
 
     Raises ParseError, UnknownCommand or TooLarge; `refused` makes the reply of it.
     """
-    form = MSGPACK if frame and frame[0] >= _PACKED_FROM else JSON
+    form = MSGPACK if frame and frame[0] in _PACKED_MAPS else JSON
     request: AnyRequest
     try:
         request = form.request(frame)

@@ -1,0 +1,96 @@
+"""The rules of placement, over random lives of a cluster."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimint.assignment import Assignment
+from dimint.door import Replica
+from dimint.overlord.placement import Cluster, place
+
+
+def caught_up(assignment: Assignment, nodes: set[str]) -> dict[str, dict[int, Replica]]:
+    return {node: {partition: Replica(partition, 9, 1, 0, True) for partition in assignment.held_by(node)} for node in nodes}
+
+
+def settle(assignment: Assignment | None, nodes: set[str], partitions: int, slaves: int) -> Assignment:
+    """Place until nothing moves any more, every replica catching up in between."""
+    for _ in range(50):
+        progress = {} if assignment is None else caught_up(assignment, nodes)
+        after = place(assignment, Cluster(nodes, progress, partitions, slaves))
+        if after is assignment:
+            return after
+        assignment = after
+    raise AssertionError("it never settles")
+
+
+def check_even(assignment: Assignment, nodes: set[str], partitions: int, slaves: int) -> None:
+    assert len(assignment.groups) == -(-len(nodes) // (1 + slaves))
+    sizes = [len(group.nodes) for group in assignment.groups]
+    assert max(sizes) - min(sizes) <= 1
+    counts = [sum(place.group == index for place in assignment.partitions) for index in range(len(sizes))]
+    assert max(counts) - min(counts) <= 1
+    assert sum(counts) == partitions
+    assert all(place.moving_to is None for place in assignment.partitions)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(1, 16), st.integers(0, 3), st.lists(st.tuples(st.sampled_from("+-."), st.integers(0, 9)), max_size=25))
+def test_every_life_of_a_cluster(partitions: int, slaves: int, life: list[tuple[str, int]]) -> None:
+    """After any joins, deaths and partial progress: every node once, every partition once, nothing served by a group that is
+    not caught up while its old one lives, a fixpoint, and an even spread in the end."""
+    assignment: Assignment | None = None
+    nodes: set[str] = set()
+    progress: dict[str, dict[int, Replica]] = {}
+    for what, number in life:
+        if what == "+":
+            nodes.add(f"n{number}")
+        elif what == "-":
+            nodes.discard(f"n{number}")
+        elif assignment is not None and f"n{number}" in nodes:
+            progress[f"n{number}"] = caught_up(assignment, nodes)[f"n{number}"]
+        held = {node: assignment.held_by(node) if assignment else frozenset() for node in nodes}
+        progress = {
+            node: {partition: replica for partition, replica in progress.get(node, {}).items() if partition in held[node]}
+            for node in nodes
+        }
+        cluster = Cluster(nodes, progress, partitions, slaves)
+        after = place(assignment, cluster)
+        assert place(after, cluster) is after
+        if not nodes:
+            assert (after.groups, after.partitions) == ((), ())
+        else:
+            assert sorted(node for group in after.groups for node in group.nodes) == sorted(nodes)
+            assert len(after.partitions) == partitions
+            assert all(len(group.nodes) <= 1 + slaves for group in after.groups)
+        if assignment is not None and assignment.groups and nodes:
+            for partition in range(partitions):
+                old, new = assignment.servers_of(partition), after.servers_of(partition)
+                if new[0] not in old and nodes & set(old):
+                    assert cluster.is_caught_up(new[0], partition)
+        if assignment is not None and after is not assignment:
+            assert after.epoch > assignment.epoch
+        assignment = after
+    if nodes:
+        check_even(settle(assignment, nodes, partitions, slaves), nodes, partitions, slaves)
+
+
+def test_a_dead_master_is_followed_by_its_furthest_slave() -> None:
+    """The slave that is caught up takes over at once; no partition moves."""
+    before = settle(None, {"a", "b", "c"}, 4, 2)
+    (group,) = before.groups
+    progress = {node: {p: Replica(p, 5, 1, 0, node == group.slaves[1]) for p in range(4)} for node in group.slaves}
+    after = place(before, Cluster(set(group.slaves), progress, 4, 2))
+    assert after.groups[0].nodes == (group.slaves[1], group.slaves[0])
+    assert after.partitions == before.partitions
+
+
+def test_a_new_node_takes_its_share_and_no_more() -> None:
+    """Partitions that move are as few as evenness needs, and are served by their old group until the new one has them."""
+    before = settle(None, {"a", "b"}, 8, 0)
+    during = place(before, Cluster({"a", "b", "c"}, caught_up(before, {"a", "b"}), 8, 0))
+    moving = [partition for partition, one in enumerate(during.partitions) if one.moving_to is not None]
+    assert len(moving) == 2
+    assert [one.group for one in during.partitions] == [one.group for one in before.partitions]
+    after = settle(during, {"a", "b", "c"}, 8, 0)
+    changed = [p for p in range(8) if after.servers_of(p) != before.servers_of(p)]
+    assert changed == moving
