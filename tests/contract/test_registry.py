@@ -333,6 +333,27 @@ def test_a_started_program_does_not_hold_the_membership(tmp_path: Path) -> None:
     registry.close()
 
 
+def test_a_forked_child_does_not_hold_the_membership(tmp_path: Path) -> None:
+    """When the member is killed it is gone, though a forked child of it lives on."""
+    code = (
+        "import os, sys, time; from pathlib import Path; from dimint.registry.embedded import EmbeddedRegistry;"
+        "registry = EmbeddedRegistry(Path(sys.argv[1])); member = registry.join('node', 'ab', {}); child = os.fork();"
+        "child and print(child, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    registry = EmbeddedRegistry(tmp_path)
+    try:
+        assert registry.members("node") == {"ab": {}}
+        kill(process)
+        assert registry.members("node") == {}
+        os.kill(child, 0)
+    finally:
+        os.kill(child, signal.SIGKILL)
+    registry.close()
+
+
 def test_a_removed_directory_is_a_lost_registry(tmp_path: Path) -> None:
     """When the files go away under it, the session says so instead of showing an empty cluster."""
     registry = EmbeddedRegistry(tmp_path / "r")
