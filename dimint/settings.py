@@ -80,7 +80,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     # the pages
     _row("http_port", "port", 8080, {"web", "up"}, "Port of the status pages.", old_names=("port_num",)),
     _row("http_bind", "host", "127.0.0.1", {"web", "up"}, "Address that the status pages listen on.", old_names=("bind_host",)),
-    _row("http_names", "text", "", {"web", "up"}, "More names, with commas between them, under which browsers may reach the pages.",
+    _row("http_names", "text", "", {"web", "up"}, "More names, by comma, under which browsers may reach the pages.",
          high=2000),
     _row("token", "text", "", {"web", "up"}, "Token that senders must give; empty = off.", high=1000, secret=True),
     _row("network_filter", "regex", "", {"web", "up"}, "Regular expression that a reader's address must match; empty = all.",
