@@ -7,6 +7,7 @@ import msgpack
 import msgspec
 import pytest
 
+from dimint.door import Due
 from tests.support.cluster_sim import Sim
 
 ID32 = "0123456789abcdef" * 2
@@ -255,3 +256,20 @@ def test_an_append_that_fails_is_not_applied() -> None:
     sim.faults = sim.faults._replace(append_fails=0.0)
     assert sim.ask(cmd="get", key="k") == {}
     sim.log.close()
+
+
+def test_the_elected_overlord_expires_what_is_due(sim: Sim) -> None:
+    """Masters tell every overlord; only the elected one appends, and what moved on meanwhile stays."""
+    version = sim.ask(cmd="set", key="k", value=1, ttl=1, if_absent=True)["version"]
+    (overlord,) = sim.overlords.values()
+    partition = sim.genesis.partition_of_key(b"k")
+    overlord.core.from_node("node", Due(partition, [("k", version)]), sim.now)
+    sim.run(0.3)
+    assert sim.ask(cmd="get", key="k") == {"value": 1}
+    overlord.core.leads = True
+    overlord.core.from_node("node", Due(partition, [("k", version - 1)]), sim.now)
+    sim.run(0.3)
+    assert sim.ask(cmd="get", key="k", consistency="strong") == {"value": 1}
+    overlord.core.from_node("node", Due(partition, [("k", version)]), sim.now)
+    sim.run(0.3)
+    assert sim.ask(cmd="get", key="k", consistency="strong") == {}
