@@ -86,6 +86,11 @@ class Overlord:
         self._stopping = True
         self._poller.wake()
 
+    @property
+    def dropped_replies(self) -> int:
+        """Replies that were dropped because their client is gone or does not read."""
+        return self._clients.dropped_count
+
     def run(self) -> None:
         """Serve until `stop`. Raises SettingsError if a door cannot listen, LogBroken if the log fails for good."""
         self._clients = self._context.door()
@@ -155,7 +160,7 @@ class Overlord:
                 self._ready()
         self._poller.remove(self._clients)
         deadline = self._clock.monotonic() + END_WAIT_S
-        while self._core.busy and now < deadline:
+        while self._core.appending and now < deadline:
             self._take(TICK_S)
             now = self._clock.monotonic()
             self._perform(self._core.turn(now), now)

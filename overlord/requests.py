@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from dimint.assignment import Assignment
 from dimint.batch import KEY, By, Event
 from dimint.door import Answers, Due, FromNode, Outcomes, Progress, Replica
-from dimint.errors import InternalError, OutcomeUnknown, ParseError, RequestError
+from dimint.errors import NodeNotAvailable, NotApplied, OutcomeUnknown, ParseError, RequestError
 from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
 from dimint.overlord.cluster_answers import ClusterAnswers
@@ -220,6 +220,11 @@ class Core:
         self.reads.tick(now)
 
     @property
+    def appending(self) -> bool:
+        """Whether a batch is in flight."""
+        return self._flights > 0
+
+    @property
     def busy(self) -> int:
         """Requests under way."""
         return len(self.table)
@@ -263,5 +268,7 @@ class Core:
         for pending in self.table.all():
             if pending.handed:
                 self.table.fail(pending, OutcomeUnknown("the overlord ends"))
+            elif type(pending.request) in (Set, Delete, Mset, Incr, Cas, Result, Publish):
+                self.table.fail(pending, NotApplied("the overlord ends"))
             else:
-                self.table.fail(pending, InternalError("the overlord ends"))
+                self.table.fail(pending, NodeNotAvailable("the overlord ends"))
