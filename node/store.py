@@ -31,6 +31,8 @@ MAP_MAX_BYTES: Final = 1 << 43
 _ROOM_BYTES: Final = 1 << 30
 """The map grows before a transaction would find less room than this (or a quarter of a small map): changed pages are
 copied, so a few bytes cost a whole page."""
+_DISK_FULL_BYTES: Final = 16 << 20
+_HINT: Final = "make room; the node goes on by itself"
 
 
 class StoreInUse(SettingsError):
@@ -70,7 +72,7 @@ class Store:
         state = self._states.get(partition)
         if state is None:
             self.commit()
-            with _translated():
+            with _translated(self.directory):
                 names = [f"{letter}{partition}".encode() for letter in "ds"]
                 state = self._states[partition] = LmdbState(*(LmdbTable(self, self._env.open_db(name)) for name in names))
         return state
@@ -93,7 +95,7 @@ class Store:
         state = self._states.get(partition) or self.partition(partition)
         assert isinstance(state, LmdbState)
         txn = self.transaction()
-        with _translated():
+        with _translated(self.directory):
             for table in (state.data, state.side):
                 txn.drop(table.database, delete=False)
         self.commit()
@@ -105,7 +107,7 @@ class Store:
             return
         if self.uncommitted_bytes:
             self.uncommitted_bytes = 0
-            with _translated():
+            with _translated(self.directory):
                 txn.commit()
         else:
             txn.commit()
@@ -147,7 +149,7 @@ class Store:
         txn = self._txn
         if txn is None:
             self._keep_room()
-            with _translated():
+            with _translated(self.directory):
                 txn = self._txn = self._env.begin(write=True)
         return txn
 
@@ -157,7 +159,7 @@ class Store:
         if old.exists() and not path.exists():
             os.rename(old, path)  # a crash in the middle of replace_by
         path.mkdir(exist_ok=True)
-        with _translated():
+        with _translated(self.directory):
             self._env = lmdb.open(
                 str(path),
                 map_size=max(self._map_bytes, _file_bytes(path)),
@@ -183,7 +185,7 @@ class Store:
         size: int = self._env.info()["map_size"]
         if size >= self._map_max_bytes:
             return False
-        with _translated():
+        with _translated(self.directory):
             self._env.set_mapsize(min(size * 2, self._map_max_bytes))
         return True
 
@@ -216,7 +218,7 @@ class LmdbTable:
         store = self._store
         txn = store.transaction()
         store.uncommitted_bytes += sum(map(len, changes)) + sum([len(row) for _, row in rows if row is not None])
-        with _translated(), txn.cursor(self.database) as cursor:
+        with _translated(store.directory), txn.cursor(self.database) as cursor:
             if len(rows) != len(changes):
                 for key, row in changes.items():
                     if row is None:
@@ -245,7 +247,10 @@ class LmdbState:
 
 
 class _translated:
-    """What the library raises, in our own terms."""
+    """What the library raises about the store in a directory, in our own terms."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
 
     def __enter__(self) -> None:
         return
@@ -253,10 +258,13 @@ class _translated:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, lmdb.MapFullError | lmdb.DiskError):
             cls = MapFull if isinstance(error, lmdb.MapFullError) else StoreFull
-            raise cls(f"the node's store has no room: {error}", hint="make room; the node goes on by itself") from error
+            raise cls(f"the node's store has no room: {error}", hint=_HINT) from error
         if isinstance(error, lmdb.MapResizedError | lmdb.BadValsizeError | lmdb.BadTxnError):
             raise error  # a fault of this program
         if isinstance(error, lmdb.Error):
+            # a write that the full disk cut short is reported as an input/output error
+            if shutil.disk_usage(self._directory).free < _DISK_FULL_BYTES:
+                raise StoreFull("the node's store has no room: the disk is full", hint=_HINT) from error
             raise StoreError(f"the node's store failed: {error}") from error
 
 

@@ -27,9 +27,11 @@ from tests.support.node_process import Client, NodeProcess, Surroundings, surrou
 from tests.support.system import wait_until
 
 
-def _started(around: Surroundings, *, name: str = "1") -> NodeProcess:
-    node = NodeProcess(around.directory, name=name)
-    assert node.ready() == "ready"
+def _started(around: Surroundings) -> NodeProcess:
+    """A node that is a member; it says `ready` only after a while, because no overlord greets it."""
+    known = set(around.registry.members("node"))
+    node = NodeProcess(around.directory)
+    wait_until(lambda: set(around.registry.members("node")) - known, 20, "the node joins")
     return node
 
 
@@ -75,7 +77,7 @@ def test_a_second_node_on_a_directory_is_refused(tmp_path: Path) -> None:
         try:
             second = NodeProcess(tmp_path)
             assert "in use by another node" in second.ready()
-            assert second.process.wait(15) == 2
+            assert second.stop() == 2
             assert "Traceback" not in second.messages()
         finally:
             node.stop()

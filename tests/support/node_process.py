@@ -109,17 +109,26 @@ class NodeProcess:
 
     def ready(self) -> str:
         """The line that it says when it serves, or why it does not."""
-        with os.fdopen(self._read) as lines:
+        with os.fdopen(self._read, closefd=False) as lines:
             return lines.readline().strip()
+
+    def _close(self) -> None:
+        if self._read >= 0:
+            os.close(self._read)
+            self._read = -1
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._close()
 
     def stop(self) -> int:
         """The exit code after SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(15)
+        try:
+            return self.process.wait(15)
+        finally:
+            self._close()
 
     def messages(self) -> str:
         """What it wrote for people so far."""
