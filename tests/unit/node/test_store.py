@@ -133,10 +133,16 @@ def test_a_full_disk_is_said_and_survived(tmp_path: Path) -> None:
         store = Store(tmp_path / "node")
         table = store.partition(0).data
         rows = 0
-        with pytest.raises(StoreFull, match="the disk is full"):
-            for rows in range(200):
+
+        def fill() -> None:
+            nonlocal rows
+            while rows < 200:
                 table.save({b"%03d" % rows: b"x" * 100_000})
                 store.commit()
+                rows += 1
+
+        with pytest.raises(StoreFull, match="the disk is full"):
+            fill()
         store.abort()
         assert len(list(table.scan(b"", b"", 1000))) == rows
         table.save({b"small": b"1"})
