@@ -90,6 +90,7 @@ FORGOTTEN: Final = 2
 _CLIENT = Struct(">QQQ")  # highest seq, log time of the first and of the last request of this life, µs
 _STAMP = Struct(">QQ")  # seq, log time µs; the outcome follows
 _HOUR_US = 3600 * 1_000_000
+_SLOTS = tuple(bytes((slot,)) for slot in range(OUTCOME_WINDOW))
 _COLLECT_MAX = 64
 _CACHED_MAX = 100_000
 
@@ -133,6 +134,7 @@ class RequestWindows:
     ) -> None:
         self._load, self._scan = load, scan
         self._windows: dict[bytes, _Window] = {}
+        self._free = _Window(0, 0, 0)  # of the last `find`
         self._touched: list[bytes] = []
         self._quiet: dict[bytes, bytes] = {}  # rows b"t" to write
         self._collected_hour = -1
@@ -144,11 +146,12 @@ class RequestWindows:
         if window is None or window.last_us < log_time_us - _KEEP_US:
             window = self._open(client, log_time_us)
         if seq > window.highest:
+            self._free = window
             return FREE
         slot = seq % OUTCOME_WINDOW
         stored = window.ring.get(slot)
         if stored is None:
-            row = self._load(b"o" + client + bytes((slot,)))
+            row = self._load(b"o" + client + _SLOTS[slot])
             stored = (0, 0, b"") if row is None else (*_STAMP.unpack_from(row), row[_STAMP.size :])
             window.ring[slot] = stored
             self._cached += 1
@@ -157,8 +160,8 @@ class RequestWindows:
         return SUPERSEDED if seq > window.highest - OUTCOME_WINDOW else FORGOTTEN
 
     def settle(self, client: bytes, seq: int, outcome: bytes, log_time_us: int) -> None:
-        """Store the outcome of a request that `find` called free; again to replace it within the same batch."""
-        window = self._windows[client]
+        """Store the outcome of the request that the last `find` called free; again to replace it."""
+        window = self._free
         if seq > window.highest:
             window.highest = seq
         if log_time_us >= window.hour_end_us:
@@ -176,12 +179,16 @@ class RequestWindows:
     def take_changes(self, log_time_us: int) -> dict[bytes, bytes | None]:
         """Rows changed since the last call, None for dropped ones; among them some clients whose time is over."""
         changes: dict[bytes, bytes | None] = dict(self._quiet)
-        for client in self._touched:
+        touched = sorted(self._touched)
+        for client in touched:
             window = self._windows[client]
             changes[b"c" + client] = _CLIENT.pack(window.highest, window.since_us, window.last_us)
-            for slot in window.changed:
-                seq, time_us, outcome = window.ring[slot]
-                changes[b"o" + client + bytes((slot,))] = _STAMP.pack(seq, time_us) + outcome
+        for client in touched:  # in the order of the keys, which the table's owner is about to sort
+            window = self._windows[client]
+            prefix, ring = b"o" + client, window.ring
+            for slot in sorted(window.changed):
+                seq, time_us, outcome = ring[slot]
+                changes[prefix + _SLOTS[slot]] = _STAMP.pack(seq, time_us) + outcome
             self._cached += len(window.changed)
             window.changed.clear()
             window.touched = False
@@ -224,6 +231,6 @@ class RequestWindows:
             if window is not None and window.last_us < limit_us and b"c" + client not in changes:
                 self._windows.pop(client, None)
                 changes[b"c" + client] = None
-                changes.update((b"o" + client + bytes((slot,)), None) for slot in range(OUTCOME_WINDOW))
+                changes.update((b"o" + client + slot, None) for slot in _SLOTS)
         if found < _COLLECT_MAX:
             self._collected_hour = hour

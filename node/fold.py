@@ -15,7 +15,7 @@ from dimint.errors import DimintError
 from dimint.events import KINDS, KV_TOPIC, MODE_ABSENT, MODE_ANY, problem_of
 from dimint.limits import CLIENT_ID_MAX_BYTES, KEY_MAX_BYTES, TTL_MAX_MS
 from dimint.node.keyspace import Keyspace
-from dimint.node.outcomes import APPLIED, pack, unpack
+from dimint.node.outcomes import APPLIED, PACKED, pack, unpack
 from dimint.node.rows import HEAD, VALUE_AT, VERSION
 from dimint.values import equal, integer
 
@@ -151,7 +151,7 @@ def fold(batch: Prepared, keys: Keyspace, windows: RequestWindows, now_us: int) 
             continue
         if kind == "kv.set" and event[7] == MODE_ANY:
             version = keys.put(key, event[5], 0 if event[6] is None else now_us + event[6] * 1000, now_us)
-            packed = APPLIED + VERSION.pack(version + 1)
+            packed = PACKED.pack(APPLIED, version + 1)
         elif kind == "kv.resolve":
             outcomes[index] = Outcome("unused")
             packed = pack(outcomes[index])

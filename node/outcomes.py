@@ -17,20 +17,21 @@ from dimint.door import Outcome
 from dimint.limits import OUTCOME_KEEP_BATCHES
 from dimint.node.state import Table
 
-__all__ = ["APPLIED", "Known", "OutcomeRing", "pack", "unpack"]
+__all__ = ["APPLIED", "PACKED", "Known", "OutcomeRing", "pack", "unpack"]
 
 _LETTERS = {"applied": b"A", "condition": b"C", "not_integer": b"N", "superseded": b"S", "forgotten": b"F", "unused": b"U"}
 _NAMES = {letter[0]: name for name, letter in _LETTERS.items()}
 _VERSION = Struct(">Q")
 _RING = Struct(">Q16sQ")
+PACKED = Struct(">cQ")
 APPLIED = b"A"
-"""First byte of the packed outcome of what was done."""
+"""First byte of the packed outcome of what was done; `PACKED.pack(APPLIED, version + 1)` is the whole of the usual one."""
 
 
 def pack(outcome: Outcome) -> bytes:
     """The outcome in some ten bytes."""
     version = 0 if outcome.version is None else outcome.version + 1
-    return _LETTERS[outcome.name] + _VERSION.pack(version) + (outcome.value or "").encode()
+    return PACKED.pack(_LETTERS[outcome.name], version) + (outcome.value or "").encode()
 
 
 def unpack(packed: bytes) -> Outcome:

@@ -179,6 +179,15 @@ def test_an_mset_is_one_request(partition: Partition) -> None:
     }
 
 
+def test_an_mset_is_stored_as_condition_if_one_of_it_was_not_done(partition: Partition) -> None:
+    """The next one has its own outcome again."""
+    failing = [_set("a", by=ANN, seq=1, mode=2), _set("b", by=ANN, seq=1)]
+    fine = [_set("a", by=ANN, seq=2, mode=1), _set("c", by=ANN, seq=2)]
+    assert partition(*failing, *fine) == {0: Outcome("condition", None, 0), 2: Outcome("applied", None, T)}
+    repeated = partition(*failing, *fine)
+    assert [repeated[index].name for index in range(4)] == ["condition", "condition", "applied", "applied"]
+
+
 def test_events_without_client_or_number_always_apply(partition: Partition) -> None:
     """Nothing can be said about whether they were there before."""
     for events in ([_incr("k", seq=1)], [_incr("k", by=ANN)]):
