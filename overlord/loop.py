@@ -20,7 +20,7 @@ from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
 from dimint.overlord.effects import Append, Effects
 from dimint.overlord.membership import Heard, Membership, News, Ports, Record, Seen
-from dimint.overlord.requests import Core, Identity
+from dimint.overlord.requests import GATHER_S, Core, Identity
 from dimint.service import spawn_thread
 from dimint.transport import Context, Peer
 from dimint.writer import Appended, BatchWriter, Outgoing
@@ -145,7 +145,7 @@ class Overlord:
         next_tick = next_progress = now
         told = False
         while not self._stopping:
-            self._take(TICK_S)
+            self._take(GATHER_S if self._core.gathering else TICK_S)
             now = self._clock.monotonic()
             if now >= next_tick:
                 next_tick = now + TICK_S

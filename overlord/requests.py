@@ -50,11 +50,14 @@ from dimint.wire import (
     refused,
 )
 
-__all__ = ["Core", "Identity"]
+__all__ = ["GATHER_S", "Core", "Identity"]
 
 
 SHARED_COMMIT_S = 0.05
 """How long the batches of a turn may hold back those of other partitions, should one of them be stuck."""
+
+
+GATHER_S = 0.001
 
 
 class Identity(NamedTuple):
@@ -91,8 +94,10 @@ class Core:
         self._every_lane = [*self.lanes, *self.status_lanes, self.cluster_lane]
         self._lane_of = {(lane.topic, lane.partition): lane for lane in self._every_lane}
         self._ends_cheap = self._commits_together = identity.end_is_linearizable  # a log on one machine
-        self._flights = 0
-        self._handed_at = 0.0
+        self._flights = self._expected = self._answered = 0
+        self._handed_at = self._gather_until = 0.0
+        self.gathering = False
+        """Whether writes wait for others to share their commit: call `turn` again within GATHER_S."""
         self._assignment: Assignment | None = None
         self.leads = False
         """Whether this overlord is the elected one, which appends what is due; the driver says so."""
@@ -137,8 +142,8 @@ class Core:
 
     def appended(self, append: Append, offset: int, number: int, now: float) -> None:
         """The log has acknowledged a batch."""
-        self._flights -= 1
         lane = self._lane_of[append.topic, append.partition]
+        self._landed(lane.entries_in_flight, now)
         token, waiting = lane.landed(offset)
         if lane.topic != KV_TOPIC:
             return
@@ -151,7 +156,7 @@ class Core:
 
     def append_failed(self, append: Append, error: RequestError) -> None:
         """A batch is not in the log and never will be (NotApplied), or nobody will ever know (OutcomeUnknown)."""
-        self._flights -= 1
+        self._landed(0, 0.0)
         self._lane_of[append.topic, append.partition].failed(error)
 
     def from_node(self, node: str, message: FromNode, now: float) -> None:
@@ -235,15 +240,35 @@ class Core:
 
     # --- inside ------------------------------------------------------------------------------------------------------
     def _cut(self, now: float) -> list[Append]:
-        """Batches to hand over: of every lane with none in flight. Where all lanes share one commit, a lane that went ahead
-        would only queue behind it and leave the next commit half empty, so they wait for each other."""
-        if self._flights and self._commits_together and now < self._handed_at + SHARED_COMMIT_S:
-            return []
+        """Batches to hand over: of every lane with none in flight.
+
+        Where all lanes share one commit, a lane that went ahead would only queue behind it and leave the next one half
+        empty, so they wait for each other. And clients that wait for their answers come back within the time that an
+        fsync takes: whoever was just answered is waited for, at most GATHER_S, or two halves of them would take turns.
+        """
+        self.gathering = False
+        if self._commits_together:
+            if self._flights and now < self._handed_at + SHARED_COMMIT_S:
+                return []
+            if now < self._gather_until:
+                waiting = sum([len(lane.open.entries) for lane in self._every_lane])
+                if 0 < waiting < self._expected:
+                    self.gathering = True
+                    return []
         appends = [append for lane in self._every_lane if lane.flight is None and (append := lane.cut()) is not None]
         if appends:
             self._flights += len(appends)
             self._handed_at = now
         return appends
+
+    def _landed(self, entries: int, now: float) -> None:
+        """A batch is settled. With the last one of a commit it is known how many writes are to be expected now."""
+        self._flights -= 1
+        self._answered += entries
+        if not self._flights:
+            self._expected = self._answered + sum([len(lane.open.entries) for lane in self._every_lane])
+            self._answered = 0
+            self._gather_until = now + GATHER_S
 
     def _asks(self) -> list[int]:
         strong, status = self._strong.turn(), self.cluster.asks()

@@ -194,10 +194,10 @@ class Lane:
             entry.done(entry, "", error)
         self._forget(batch.entries)
 
-    def waiting_entries(self) -> Iterable[Entry]:
-        """Entries that were not handed over yet."""
-        for batch in (*self._closed, self.open):
-            yield from batch.entries
+    @property
+    def entries_in_flight(self) -> int:
+        """Requests that wait for the batch in flight."""
+        return len(self.flight.entries) if self.flight is not None else 0
 
     # --- inside ------------------------------------------------------------------------------------------------------
     def _land(self) -> Batch:
