@@ -7,7 +7,8 @@ Bounds: a frame over its limit ends the connection in libzmq. A peer that does n
 small replies queued, or LARGE_QUEUED_MAX_BYTES of large ones; then replies to it are dropped and counted, never waited for.
 
 Speed: `recv_multipart` and `send_multipart` of pyzmq take 3.5 and 2.5 µs a message, because both are Python around two
-calls and a `getsockopt`. Two plain `recv`/`send` calls, the latter of pyzmq's inner class, take 1.3 and 0.6 µs.
+calls and a `getsockopt` that makes an enum. A plain `recv` and one of a Frame, which knows whether more follows, take
+1.1 µs; two plain `send` of pyzmq's inner class 0.6.
 """
 
 import contextlib
@@ -37,7 +38,6 @@ HANDSHAKE_MS: Final = 10_000
 
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _MORE: Final = int(zmq.SNDMORE) | _NOBLOCK
-_HAS_MORE: Final = zmq.RCVMORE
 
 
 class Context:
@@ -97,7 +97,6 @@ class Door:
             },
         )
         self._recv: Any = router.recv
-        self._get: Any = router.get
         self._send: Any = super(zmq.Socket, router).send
         self._peers: dict[bytes, Peer] = {}
         self._large: dict[bytes, _LargeQueue] = {}
@@ -133,18 +132,15 @@ class Door:
     def receive(self, limit: int) -> list[Message]:
         """Messages that are there, at most `limit`; empty if none is. Never blocks."""
         received: list[Message] = []
-        recv, get, peers = self._recv, self._get, self._peers
+        recv, peers = self._recv, self._peers
         try:
             for _ in range(limit):
                 identity = recv(_NOBLOCK)
-                if not get(_HAS_MORE):
-                    received.append(Message(Peer(identity), None))
-                    continue
-                frame = recv(_NOBLOCK)
-                if not get(_HAS_MORE):
-                    received.append(Message(peers.get(identity) or self._peer(identity), frame))
-                    continue
-                received.append(self._unusual(identity, frame))
+                part = recv(_NOBLOCK, False)  # an object that knows whether more follows; a message is never cut in two
+                if part.more:
+                    received.append(self._unusual(identity, part.bytes))
+                else:
+                    received.append(Message(peers.get(identity) or self._peer(identity), part.bytes))
         except zmq.Again:
             pass
         return received
@@ -183,8 +179,11 @@ class Door:
     def _unusual(self, identity: bytes, first: bytes) -> Message:
         """A REQ's message (an empty frame before the request), or one with frames that nobody sends."""
         frames = [first]
-        while self._get(_HAS_MORE):
-            frames.append(self._recv(_NOBLOCK))
+        more = True
+        while more:
+            part = self._recv(_NOBLOCK, False)
+            frames.append(part.bytes)
+            more = part.more
         if len(frames) == 2 and not first:
             return Message(Peer(identity, delimited=True), frames[1])
         return Message(Peer(identity, delimited=not first), None)
