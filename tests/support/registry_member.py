@@ -1,22 +1,62 @@
-"""A real process that takes part in an embedded registry until it is killed: DIRECTORY join|lead NAME."""
+"""Registries that several processes share, and a real process that takes part in one until it is killed.
+
+As a program: WHERE join|lead NAME. With "lead" it prints each fence that it gets, and what became of a put with it
+every time a line comes in.
+"""
 
 import sys
-import time
+import threading
 from pathlib import Path
 
+from dimint.errors import RegistryError
 from dimint.registry.embedded import EmbeddedRegistry
+from dimint.registry.port import Candidacy, Fence, Registry
+from dimint.registry.zookeeper import ZooKeeperOptions, ZooKeeperRegistry
+
+__all__ = ["SESSION_S", "open_at", "options_at"]
+
+SESSION_S = 2.0
+
+
+def options_at(where: str, **more: object) -> ZooKeeperOptions:
+    """Options for zookeeper://HOST:PORT/ROOT."""
+    hosts, _, root = where.removeprefix("zookeeper://").partition("/")
+    given: dict[str, object] = {"hosts": tuple(hosts.split(",")), "root": f"/{root}", "session_s": SESSION_S, **more}
+    return ZooKeeperOptions(**given)  # type: ignore[arg-type]
+
+
+def open_at(where: str) -> Registry:
+    """The registry in a directory, or at zookeeper://HOST:PORT/ROOT."""
+    return ZooKeeperRegistry(options_at(where)) if "://" in where else EmbeddedRegistry(Path(where))
 
 
 def main() -> None:
-    registry = EmbeddedRegistry(Path(sys.argv[1]))
-    if sys.argv[2] == "join":
-        registry.join("node", sys.argv[3], {"who": "child"})
-    else:
-        candidacy = registry.elect(sys.argv[3], "child")
-        while candidacy.fence() is None:
-            time.sleep(0.01)
-    print("here", flush=True)
-    time.sleep(60)
+    where, what, name = sys.argv[1:]
+    registry = open_at(where)
+    registry.join("node", name, {"who": "child"})
+    if what == "join":
+        print("here", flush=True)
+        sys.stdin.read()
+        return
+    candidacy = registry.elect("overlord", name)
+    woken = threading.Event()
+    registry.watch(woken.set)
+    while (fence := candidacy.fence()) is None:
+        woken.wait(0.05)
+    print(f"here {fence.term}", flush=True)
+    for _ in sys.stdin:
+        print(_put(registry, candidacy, fence), flush=True)
+
+
+def _put(registry: Registry, candidacy: Candidacy, fence: Fence) -> str:
+    leads = candidacy.fence() == fence
+    stored = None
+    try:
+        stored = registry.get("assignment")
+        registry.put("assignment", b"child", version=0 if stored is None else stored.version, fence=fence)
+    except RegistryError as error:
+        return f"{leads} {type(error).__name__}"
+    return f"{leads} stored"
 
 
 if __name__ == "__main__":

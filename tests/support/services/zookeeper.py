@@ -64,6 +64,7 @@ class ZooKeeperEnsemble:
 
     def __init__(self, servers: int = 1, *, tick_ms: int = 500) -> None:
         jars = need_jars()
+        self.tick_ms = tick_ms
         self._folder = Path(tempfile.mkdtemp(prefix="dimint-zookeeper-"))
         taken = free_ports(3 * servers)
         ports = list(zip(taken[::3], taken[1::3], taken[2::3], strict=True))
