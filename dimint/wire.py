@@ -13,14 +13,37 @@ finds the right error. Old-style replies are joined bytes, not encoded maps.
 """
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
-import msgspec
-from msgspec import Meta, Raw
+from msgspec import Raw
 
 from dimint import limits, values
 from dimint.errors import ParseError, RequestError, TooLarge, UnknownCommand, WrongLog
+from dimint.wire_types import (
+    COMMANDS,
+    JSON,
+    MSGPACK,
+    REFUSALS,
+    AnyRequest,
+    Cas,
+    Delete,
+    Form,
+    Get,
+    GetOverlords,
+    Incr,
+    Mget,
+    Mset,
+    OverlordState,
+    Publish,
+    Request,
+    Result,
+    Scan,
+    Set,
+    State,
+    Status,
+    Topology,
+)
 
 __all__ = [
     "COMMANDS",
@@ -60,182 +83,10 @@ __all__ = [
 ]
 
 ID_MAX_CHARS = 256
-_INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 _PACKED_MAPS = frozenset((*range(0x80, 0x90), 0xDE, 0xDF))
 """First bytes of msgpack maps; JSON never starts with one."""
 _SHORT_KEY_CHARS = limits.KEY_MAX_BYTES // 4
 """A key of at most so many characters is never too long in UTF-8."""
-
-Consistency: TypeAlias = Literal["weak", "week", "session", "strong"]
-Name: TypeAlias = str | Annotated[int, Meta(ge=_INT64_MIN, le=_INT64_MAX)]
-
-
-class Request(msgspec.Struct, kw_only=True, gc=False, tag_field="cmd"):
-    """What every request may have."""
-
-    id: Name | None = None
-    client: str | None = None
-    seq: Annotated[int, Meta(ge=1, le=limits.SEQ_MAX)] | None = None
-    min_position: str | list[str] | None = None
-    timeout: Annotated[float, Meta(gt=0, le=limits.READ_WAIT_MAX_MS / 1000)] | None = None
-
-
-class Get(Request, tag="get"):
-    key: str
-    consistency: Consistency | None = None
-
-
-class Mget(Request, tag="mget"):
-    keys: list[str]
-    consistency: Consistency | None = None
-
-
-class Scan(Request, tag="scan"):
-    """`partitions` counts only at a node's own door."""
-
-    prefix: str = ""
-    limit: Annotated[int, Meta(ge=1, le=limits.SCAN_MAX_ITEMS)] = 100
-    after: str | None = None
-    consistency: Consistency | None = None
-    partitions: list[int] | None = None
-
-
-class Set(Request, tag="set"):
-    key: str
-    value: Raw
-    ttl: float | None = None
-    if_absent: bool = False
-    if_present: bool = False
-
-
-class Delete(Request, tag="delete"):
-    key: str
-
-
-class Mset(Request, tag="mset"):
-    values: dict[str, Raw]
-    ttl: float | None = None
-
-
-class Incr(Request, tag="incr"):
-    key: str
-    by: Annotated[int, Meta(ge=_INT64_MIN, le=_INT64_MAX)] = 1
-
-
-class Cas(Request, tag="cas"):
-    """One of `expected` (empty Raw = not given) and `version` is given."""
-
-    key: str
-    value: Raw
-    expected: Raw = Raw()
-    version: Annotated[int, Meta(ge=0, le=_INT64_MAX)] | None = None
-    ttl: float | None = None
-
-
-class Result(Request, tag="result"):
-    key: str
-
-
-class Publish(Request, tag="publish"):
-    events: list[list[Any]]
-
-
-class GetOverlords(Request, tag="get_overlords"):
-    pass
-
-
-class State(Request, tag="state"):
-    pass
-
-
-class OverlordState(Request, tag="overlord_state"):
-    pass
-
-
-class Topology(Request, tag="topology"):
-    pass
-
-
-class Status(Request, tag="status"):
-    pass
-
-
-AnyRequest: TypeAlias = (
-    Get
-    | Set
-    | Delete
-    | Mget
-    | Mset
-    | Scan
-    | Incr
-    | Cas
-    | Result
-    | Publish
-    | GetOverlords
-    | State
-    | OverlordState
-    | Topology
-    | Status
-)
-
-COMMANDS: Final[dict[str, type[Request]]] = {str(cls.__struct_config__.tag): cls for cls in Request.__subclasses__()}
-"""Command → its struct: every command that there is."""
-
-_REFUSALS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError, OverflowError)
-"""Whatever msgspec raises for bytes that it cannot decode."""
-
-
-class Form:
-    """JSON or msgpack. `JSON` and `MSGPACK` are the only two."""
-
-    name: ClassVar[str]
-    request: Callable[[bytes], AnyRequest]
-    fields: Callable[[bytes], dict[Any, Raw]]
-    pairs: Callable[[bytes], dict[Any, Raw]]
-    anything: Callable[[bytes | Raw], Any]
-    encode: Callable[[Any], bytes]
-
-    def store(self, value: Raw) -> bytes:
-        """The stored value (tag byte, then the client's bytes). Raises ParseError or TooLarge."""
-        raise NotImplementedError
-
-    def load(self, stored: bytes) -> Raw:
-        """A stored value as it stands in a reply. Raises NotJson or NotMsgpack."""
-        raise NotImplementedError
-
-
-class _Json(Form):
-    name = "json"
-    request = staticmethod(msgspec.json.Decoder(AnyRequest).decode)
-    fields = staticmethod(msgspec.json.Decoder(dict[str, Raw]).decode)
-    pairs = fields
-    anything = staticmethod(msgspec.json.Decoder().decode)
-    encode = staticmethod(msgspec.json.Encoder().encode)
-
-    def store(self, value: Raw) -> bytes:
-        return values.from_json(bytes(value))
-
-    def load(self, stored: bytes) -> Raw:
-        return Raw(values.to_json(stored))
-
-
-class _Msgpack(Form):
-    name = "msgpack"
-    request = staticmethod(msgspec.msgpack.Decoder(AnyRequest).decode)
-    fields = staticmethod(msgspec.msgpack.Decoder(dict[str, Raw]).decode)
-    pairs = staticmethod(msgspec.msgpack.Decoder(dict[str | int | float | bool | None, Raw]).decode)
-    anything = staticmethod(msgspec.msgpack.Decoder().decode)
-    encode = staticmethod(msgspec.msgpack.Encoder().encode)
-
-    def store(self, value: Raw) -> bytes:
-        return values.from_msgpack(bytes(value))
-
-    def load(self, stored: bytes) -> Raw:
-        return Raw(values.to_msgpack(stored))
-
-
-JSON: Final = _Json()
-MSGPACK: Final = _Msgpack()
 
 
 # --- requests --------------------------------------------------------------------------------------------------------
@@ -253,7 +104,7 @@ def parse(frame: bytes) -> AnyRequest:
     request: AnyRequest
     try:
         request = form.request(frame)
-    except _REFUSALS as error:
+    except REFUSALS as error:
         request = _parse_slowly(form, frame, error)
     if isinstance(request, Get | Set):
         key = request.key
@@ -296,7 +147,7 @@ def _parse_slowly(form: Form, frame: bytes, first: Exception) -> AnyRequest:
             fields[name] = _canonical(form, fields[name], may_be_empty=True)
     try:
         request: AnyRequest = form.request(form.encode(fields))
-    except _REFUSALS as error:
+    except REFUSALS as error:
         raise ParseError(f"not a request: {error}") from first
     return request
 
@@ -304,7 +155,7 @@ def _parse_slowly(form: Form, frame: bytes, first: Exception) -> AnyRequest:
 def _fields(form: Form, frame: bytes) -> dict[str, Raw]:
     try:
         return form.fields(frame)
-    except _REFUSALS as error:
+    except REFUSALS as error:
         raise ParseError(f"not a {form.name} map: {error}") from error
 
 
@@ -323,7 +174,7 @@ def _command(form: Form, fields: dict[str, Raw]) -> type[Request]:
 def _anything(form: Form, raw: Raw) -> Any:
     try:
         return form.anything(raw)
-    except _REFUSALS as error:
+    except REFUSALS as error:
         raise ParseError(f"not {form.name}: {error}") from error
 
 
@@ -342,7 +193,7 @@ def _canonical_list(form: Form, raw: Raw) -> Raw:
 def _canonical_map(form: Form, raw: Raw) -> Raw:
     try:
         pairs = form.pairs(bytes(raw))
-    except _REFUSALS as error:
+    except REFUSALS as error:
         raise ParseError(f"`values` is not a map: {error}") from error
     return Raw(form.encode({canonical_key(key): value for key, value in pairs.items()}))
 
@@ -501,13 +352,13 @@ def refused(frame: bytes, error: RequestError) -> tuple[Request, bytes]:
     request = Request()
     try:
         fields = form.fields(frame)
-    except _REFUSALS:
+    except REFUSALS:
         fields = {}
     for name in ("id", "client", "seq", "min_position"):
         if name in fields:
             try:
                 value = form.anything(fields[name])
-            except _REFUSALS:
+            except REFUSALS:
                 continue
             if name != "id":
                 value = None if value is None else "?"

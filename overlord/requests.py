@@ -58,6 +58,8 @@ SHARED_COMMIT_S = 0.05
 
 
 GATHER_S = 0.001
+OWN_EVENTS_MAX = 1000
+"""Expiries that wait in one lane."""
 
 
 class Identity(NamedTuple):
@@ -166,9 +168,11 @@ class Core:
         elif isinstance(message, Outcomes):
             self.outcomes.take(message)
         elif isinstance(message, Due):
+            # the master tells again every second: what does not fit now comes later
             if self.leads and 0 <= message.partition < len(self.lanes):
-                for key, version in message.keys:
-                    self.lanes[message.partition].add_own(["kv.expire", key, 0, 0, version])
+                lane = self.lanes[message.partition]
+                for key, version in message.keys[: max(0, OWN_EVENTS_MAX - lane.own_waiting)]:
+                    lane.add_own(["kv.expire", key, 0, 0, version])
         elif isinstance(message, Progress):
             self.reads.progress(node, [one for one in message.replicas if 0 <= one.partition < len(self.lanes)])
 

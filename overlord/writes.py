@@ -132,8 +132,17 @@ class Lane:
 
     def add_own(self, event: Event) -> None:
         """An event of the overlord itself; nobody is told what became of it."""
-        self.open.events.append(event)
-        self.open.own.append(event)
+        batch = self.open
+        if len(batch.events) >= BATCH_MAX_EVENTS:
+            batch = self._next()
+        batch.events.append(event)
+        batch.own.append(event)
+        batch.bytes += EVENT_OVERHEAD_BYTES
+
+    @property
+    def own_waiting(self) -> int:
+        """Events of the overlord itself that were not handed over yet."""
+        return len(self.open.own) + sum(len(batch.own) for batch in self._closed)
 
     def remember(self, client: str, seq: int) -> None:
         """A `result` takes the seq: a copy of that request that comes later is not new."""
