@@ -59,7 +59,7 @@ class Running:
 
 
 @pytest.fixture
-def world() -> Iterator[tuple[MemoryBroker, MemoryHub]]:
+def world() -> tuple[MemoryBroker, MemoryHub]:
     """An empty log and an empty registry."""
     return MemoryBroker(clock=CLOCK), MemoryHub()
 
@@ -84,7 +84,7 @@ def connect() -> Iterator[Connect]:
     made: list[zmq.Socket[bytes]] = []
 
     def new(running: Running, kind: int = zmq.DEALER) -> "zmq.Socket[bytes]":
-        client = context.socket(kind)
+        client: zmq.Socket[bytes] = context.socket(kind)
         made.append(client)
         for option, value in ((zmq.RCVTIMEO, 10_000), (zmq.SNDHWM, 200_000), (zmq.RCVHWM, 1), (zmq.LINGER, 0)):
             client.setsockopt(option, value)

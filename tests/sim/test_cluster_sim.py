@@ -123,7 +123,7 @@ def play(seed: int, *, linearizable: bool) -> tuple[Sim, list[SimClient]]:
 
 def states_by_offset(sim: Sim) -> dict[int, list[dict[str, Any]]]:
     """partition → the values of all keys after each record, by folding the log anew."""
-    states = {}
+    states: dict[int, list[dict[str, Any]]] = {}
     for partition in range(PARTITIONS):
         replica = Replica(partition, sim.genesis.generation, MemoryState())
         states[partition] = [{}]

@@ -5,6 +5,7 @@ import heapq
 import itertools
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -24,7 +25,7 @@ from dimint.node.state import MemoryState
 from dimint.overlord.effects import Append
 from dimint.overlord.placement import Cluster, place
 from dimint.overlord.requests import Core, Identity
-from dimint.writer import BatchWriter, Outgoing
+from dimint.writer import Appended, BatchWriter, Outgoing
 
 STEP_S = 0.002
 PARTITIONS = 4
@@ -104,11 +105,11 @@ class SimOverlord:
             core.tick(sim.now)
         appends, asks, sends, replies = core.turn(sim.now)
         for append in appends:
-            sim.later(lambda append=append: self.append(append), sim.delay())
+            sim.later(partial(self.append, append), sim.delay())
         for node, message in sends:
             sim.to_node(self.name, node, message)
         for peer, frame in replies:
-            sim.over_network(lambda peer=peer, frame=frame: peer(frame))
+            sim.over_network(partial(peer, frame))
         if asks:
             core.ends({partition: sim.log.bounds(KV_TOPIC, partition).end for partition in asks})
             self.turn()
@@ -117,11 +118,18 @@ class SimOverlord:
         if self.dead and self.sim.random.random() < 0.5:
             return  # it died before the log had it
         if self.sim.random.random() < self.sim.faults.append_fails:
-            self.sim.later(lambda: self.dead or self.core.append_failed(append, NotApplied("refused")), self.sim.delay())
+            self.sim.later(partial(self.settle, append, None), self.sim.delay())
             return
         batch = Outgoing(append.topic, append.partition, append.by, append.events, time_ns=append.time_ns)
-        offset, number = self.writer.append([batch])[0].result(0)
-        self.sim.later(lambda: self.dead or self.core.appended(append, offset, number, self.sim.now), self.sim.delay())
+        self.sim.later(partial(self.settle, append, self.writer.append([batch])[0].result(0)), self.sim.delay())
+
+    def settle(self, append: Append, appended: Appended | None) -> None:
+        if self.dead:
+            return
+        if appended is None:
+            self.core.append_failed(append, NotApplied("refused"))
+        else:
+            self.core.appended(append, appended.offset, appended.number, self.sim.now)
 
 
 class Sim:
@@ -174,8 +182,8 @@ class Sim:
 
     def kill_node(self, id: str) -> None:
         del self.nodes[id]
-        for name in list(self.overlords):
-            self.later(lambda name=name: name in self.overlords and self.overlords[name].core.node_is_gone(id), 0.2)
+        for overlord in self.overlords.values():
+            self.later(partial(overlord.core.node_is_gone, id), 0.2)
 
     # --- time and network --------------------------------------------------------------------------------------------
     def delay(self) -> float:
@@ -241,9 +249,9 @@ class Sim:
             return
         self.assignment = wanted
         for node in self.nodes.values():
-            self.later(lambda node=node: node.assigned(wanted), self.delay())
+            self.later(partial(node.assigned, wanted), self.delay())
         for overlord in list(self.overlords.values()):
-            self.later(lambda overlord=overlord: overlord.core.assigned(wanted, self.now), self.delay())
+            self.later(partial(overlord.core.assigned, wanted, self.now), self.delay())
 
     def _tell_members(self) -> None:
         for overlord in self.overlords.values():
