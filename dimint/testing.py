@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from dimint.clock import Clock, ManualClock
-from dimint.errors import AppendFailed, AppendUnknown, LogBroken
+from dimint.errors import AppendFailed, AppendUnknown, LogBroken, LogUnavailable
 from dimint.log.memory import MemoryBroker, MemoryLog
 from dimint.log.port import Bounds, Entry, Log, LogDescription, Reader, Record, TopicSpec
 
@@ -48,6 +48,7 @@ class FaultyLog:
         self._held: list[tuple[Future[int], Future[int]]] = []
         self._holding = False
         self._broken = False
+        self._away = 0
 
     # --- switches ----------------------------------------------------------------------------------------------------
 
@@ -92,6 +93,11 @@ class FaultyLog:
         for outer, inner in held:
             _copy(inner, outer)
         return len(held)
+
+    def go_away(self, calls: int) -> None:
+        """The next calls of `read` and `bounds` raise LogUnavailable."""
+        with self._lock:
+            self._away = calls
 
     def break_down(self) -> None:
         """From now on every append fails with LogBroken."""
@@ -138,9 +144,11 @@ class FaultyLog:
         self._inner.create(topics)
 
     def read(self, topic: str, partition: int, offset: int, *, max_records: int = 1000, max_bytes: int = 4 << 20) -> list[Record]:
+        self._check_there()
         return self._inner.read(topic, partition, offset, max_records=max_records, max_bytes=max_bytes)
 
     def bounds(self, topic: str, partition: int) -> Bounds:
+        self._check_there()
         return self._inner.bounds(topic, partition)
 
     def offset_at(self, topic: str, partition: int, time_ns: int) -> int:
@@ -151,6 +159,12 @@ class FaultyLog:
 
     def reader(self) -> Reader:
         return self._inner.reader()
+
+    def _check_there(self) -> None:
+        with self._lock:
+            if self._away:
+                self._away -= 1
+                raise LogUnavailable("nobody answers")
 
     def close(self) -> None:
         """Answers that are still held are released first."""

@@ -24,6 +24,7 @@ from dimint.errors import (
     FormatError,
     LogBroken,
     LogError,
+    LogUnavailable,
     NotApplied,
     RecordTooLarge,
 )
@@ -101,6 +102,9 @@ class BatchWriter:
             if self._broken is not None:
                 future.set_exception(self._broken)
                 continue
+            if isinstance(slot, LogUnavailable):
+                future.set_exception(_not_applied(slot))
+                continue
             assert slot.future is None, f"{batch.topic}/{batch.partition} has a batch in flight"
             try:
                 record = self._encode(slot.numbering.next_number, batch)
@@ -143,8 +147,12 @@ class BatchWriter:
         """Settle nothing more. Batches in flight still get their answer while the log is open. Idempotent."""
         self._settler.close()
 
-    def _open(self, topic: str, partition: int) -> _Slot:
-        slot = self._slots[topic, partition] = _Slot(topic, partition, self._log.bounds(topic, partition).end)
+    def _open(self, topic: str, partition: int) -> _Slot | LogUnavailable:
+        try:
+            end = self._log.bounds(topic, partition).end
+        except LogUnavailable as error:
+            return error
+        slot = self._slots[topic, partition] = _Slot(topic, partition, end)
         return slot
 
     def _encode(self, number: int, batch: Outgoing) -> bytes:
@@ -195,16 +203,21 @@ class BatchWriter:
         if isinstance(effect, Applied):
             self._resolve(slot).set_result(Appended(effect.offset, effect.number))
         elif isinstance(effect, NotThere):
-            error = NotApplied(f"the write was not applied: {cause}" if cause else "the write was not applied")
-            error.__cause__ = cause
-            self._resolve(slot).set_exception(error)
+            self._resolve(slot).set_exception(_not_applied(cause))
+        elif isinstance(effect, Fence):
+            self._later(slot, effect)
         else:
-            pause_s = 0.0
-            if isinstance(effect, Fence):
-                pause_s = slot.pause_s
-                slot.pause_s = min(max(pause_s * 2, _FENCE_PAUSE_MIN_S), _FENCE_PAUSE_MAX_S)
-            if not self._settler.put(slot, effect, pause_s):
-                self._resolve(slot).set_exception(AppendUnknown("the writer was closed before the outcome was known"))
+            self._put(slot, effect, 0.0)
+
+    def _later(self, slot: _Slot, effect: Fence | Scan) -> None:
+        """After a pause that grows each time, until the slot is settled."""
+        pause_s = slot.pause_s
+        slot.pause_s = min(max(pause_s * 2, _FENCE_PAUSE_MIN_S), _FENCE_PAUSE_MAX_S)
+        self._put(slot, effect, pause_s)
+
+    def _put(self, slot: _Slot, effect: Fence | Scan, pause_s: float) -> None:
+        if not self._settler.put(slot, effect, pause_s):
+            self._resolve(slot).set_exception(AppendUnknown("the writer was closed before the outcome was known"))
 
     def _fail(self, slot: _Slot, error: BaseException) -> None:
         broken = error if isinstance(error, LogBroken) else LogBroken(f"the log failed: {error}")
@@ -223,9 +236,13 @@ class BatchWriter:
             self._send([slot], [Entry(slot.topic, slot.partition, self._encode(effect.number, fence))])
             return
         try:
-            self._do(slot, slot.numbering.scanned(self._seen(slot, effect)))
+            found = slot.numbering.scanned(list(self._seen(slot, effect)))
+        except LogUnavailable:
+            self._later(slot, effect)
         except LogError as error:
             self._fail(slot, error)
+        else:
+            self._do(slot, found)
 
     def _seen(self, slot: _Slot, scan: Scan) -> Iterator[Seen]:
         offset = scan.start
@@ -239,6 +256,12 @@ class BatchWriter:
                         continue  # not ours: ours are sound, and what no reader can read counts nowhere
                     if header.writer == self.incarnation:
                         yield Seen(record.offset, header.number)
+
+
+def _not_applied(cause: BaseException | None) -> NotApplied:
+    error = NotApplied(f"the write was not applied: {cause}" if cause else "the write was not applied")
+    error.__cause__ = cause
+    return error
 
 
 class _Settler:

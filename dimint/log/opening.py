@@ -1,6 +1,7 @@
 """Open the log that a setting names, and learn (or write) its genesis."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dimint.clock import Clock
 from dimint.errors import LogError, LogMismatch, NotApplied, SettingsError
@@ -10,21 +11,27 @@ from dimint.log.port import Log, TopicSpec
 from dimint.log.reading import Counted, Halt, Intake, Quarantine
 from dimint.writer import BatchWriter, Outgoing
 
+if TYPE_CHECKING:
+    from dimint.log.kafka import KafkaOptions
+
 __all__ = ["Genesis", "GenesisSettings", "genesis", "open_log"]
 
 _GENESIS_WAIT_S = 30.0
 
 
-def open_log(location: str | Path, *, clock: Clock) -> Log:
-    """The log at `location`: a data directory (made if it is not there) or, in time, `kafka://host:port[,…]`.
+def open_log(location: str | Path, *, clock: Clock, kafka: "KafkaOptions | None" = None) -> Log:
+    """The log at `location`: a data directory (made if it is not there) or `kafka://host:port[,…]`.
 
     Raises SettingsError or LogMismatch, in one line that says what to do.
     """
-    if str(location).startswith("kafka://"):
-        raise SettingsError(f"{location}: this build has no Kafka backend yet", hint="name a directory for an embedded log")
-    if "://" in str(location):
+    scheme, separator, servers = str(location).partition("://")
+    if scheme == "kafka" and separator:
+        from dimint.log.kafka import KafkaLog  # only who uses a backend needs its library
+
+        return KafkaLog(servers.split(","), options=kafka, clock=clock)
+    if separator:
         raise SettingsError(f"{location} is neither a directory nor kafka://host:port", hint="name a directory")
-    from dimint.log.embedded import EmbeddedLog  # only who uses a backend needs its library
+    from dimint.log.embedded import EmbeddedLog
 
     return EmbeddedLog(location, clock=clock)
 
@@ -56,7 +63,8 @@ def genesis(log: Log, *, wanted: GenesisSettings, clock: Clock, host: str, proce
             TopicSpec(STATUS_TOPIC, found.status_partitions, wanted.status_retention_s),
         ]
     )
-    return found
+    # the generation names all topics, where a log has such names, and some were made just now
+    return found._replace(generation=log.describe().generation)
 
 
 def _find(log: Log) -> Genesis | None:

@@ -121,6 +121,8 @@ class Reader(Protocol):
     def poll(self, timeout_s: float, *, max_bytes: int = 4 << 20) -> list[Record]:
         """Records that are there, else those that come within `timeout_s`; empty on time-out or `wake`.
 
+        Where records come over a network, "there" is what has arrived: it may take a moment, and a second poll.
+
         Per partition in offset order without holes, over partitions fairly. Raises OffsetOutOfRange when a position is
         outside its partition; the other partitions go on after `assign`.
         """

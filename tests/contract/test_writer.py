@@ -136,6 +136,22 @@ def test_other_partitions_go_on_while_one_is_unknown(log: FaultyLog, writer: Bat
     assert isinstance(unknown.exception(20), NotApplied)
 
 
+def test_a_log_that_cannot_be_reached_is_asked_again(log: FaultyLog, writer: BatchWriter) -> None:
+    """A first batch is not applied while nobody says where to begin; an outcome is looked for until somebody answers."""
+    log.go_away(1)
+    first, other = writer.append([_batch("a"), _batch("b", partition=1)])
+    assert isinstance(first.exception(10), NotApplied)
+    assert other.result(10) == Appended(0, 1)
+    assert writer.idle(TOPIC, 0)
+    log.hide(1)
+    log.go_away(0)
+    writer.append([_batch("c")])[0].result(10)
+    log.lose(1)
+    log.go_away(3)
+    assert isinstance(writer.append([_batch("d")])[0].exception(10), NotApplied)
+    assert _counted(log) == ["c"]
+
+
 def test_too_large_batches_fail_alone(log: FaultyLog, writer: BatchWriter) -> None:
     """A batch over the limits was not sent and uses no number; the others of the call are."""
     huge = Outgoing(TOPIC, 1, BY, [["x", "k", 0, 0]] * (BATCH_MAX_EVENTS + 1))

@@ -97,7 +97,7 @@ def test_a_genesis_that_cannot_be_followed_is_refused(settings: dict[str, object
         _genesis(log)
 
 
-@pytest.mark.parametrize("location", ["kafka://localhost:9092", "http://x", "redis://y"])
+@pytest.mark.parametrize("location", ["kafka://127.0.0.1:1", "http://x", "redis://y"])
 def test_locations_that_are_no_directory(location: str) -> None:
     """One clear line each."""
     with pytest.raises(SettingsError) as caught:

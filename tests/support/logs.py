@@ -1,5 +1,6 @@
 """Logs under test: every backend behind one small factory, so that one more backend is one more parameter."""
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,9 +8,11 @@ from pathlib import Path
 
 from dimint.clock import Clock
 from dimint.log.embedded import EmbeddedLog
+from dimint.log.kafka import KafkaLog, KafkaOptions
 from dimint.log.memory import MemoryBroker, MemoryLog
 from dimint.log.port import Log, TopicSpec
 from dimint.testing import FaultyLog
+from tests.support.services.kafka import shared_broker
 
 TOPIC = "t.one"
 OTHER = "t.two"
@@ -47,8 +50,16 @@ def _faulty(path: Path, clock: Clock) -> Callable[[], Log]:
     return lambda: FaultyLog(opener())
 
 
-BACKENDS = {"memory": _memory, "embedded": _embedded, "faulty": _faulty}
-"""The last one is the fake that breaks on purpose: unbroken it keeps the contract too."""
+def _kafka(_path: Path, clock: Clock) -> Callable[[], Log]:
+    servers = shared_broker().servers
+    options = KafkaOptions(prefix=f"{os.urandom(6).hex()}.")
+    return lambda: KafkaLog(servers, options=options, clock=clock)
+
+
+BACKENDS = {"memory": _memory, "embedded": _embedded, "faulty": _faulty, "kafka": _kafka}
+"""`faulty` is the fake that breaks on purpose: unbroken it keeps the contract too."""
+WITH_OUR_CLOCK = [backend for backend in BACKENDS if backend != "kafka"]
+"""Backends that stamp records with the clock that they are given."""
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
@@ -18,9 +18,10 @@ HEAP_MB = 256
 
 
 class KafkaBroker:
-    """One broker, which is a controller too. `port` is where clients find it; it keeps its data across `kill` and `start`.
+    """One broker, which is a controller too. It keeps its data across `kill` and `start`.
 
-    `advertised_port` sends clients elsewhere, say through a proxy. `extra` goes into its server.properties.
+    Clients find it at `port`. A second door at `proxied_port` tells them to come back to `proxy_port`, where a test may put
+    a proxy on `proxied_port`. `extra` goes into its server.properties.
     """
 
     def __init__(
@@ -29,14 +30,13 @@ class KafkaBroker:
         jars: Path,
         folder: Path,
         *,
-        ports: tuple[int, int],
+        ports: tuple[int, int, int, int],
         voters: str,
         cluster_id: str,
-        advertised_port: int | None = None,
         extra: Mapping[str, object] | None = None,
     ) -> None:
         self.number = number
-        self.port, self.controller_port = ports
+        self.port, self.controller_port, self.proxied_port, self.proxy_port = ports
         self._folder = folder / f"broker-{number}"
         self._folder.mkdir(parents=True)
         self._config = self._folder / "server.properties"
@@ -45,9 +45,10 @@ class KafkaBroker:
             "process.roles": "broker,controller",
             "controller.quorum.voters": voters,
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"CLIENT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port}",
-            "advertised.listeners": f"CLIENT://127.0.0.1:{advertised_port or self.port}",
-            "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listeners": f"CLIENT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port},"
+            f"PROXIED://127.0.0.1:{self.proxied_port}",
+            "advertised.listeners": f"CLIENT://127.0.0.1:{self.port},PROXIED://127.0.0.1:{self.proxy_port}",
+            "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
             "inter.broker.listener.name": "CLIENT",
             "log.dirs": self._folder / "data",
             "offsets.topic.replication.factor": 1,
@@ -88,27 +89,16 @@ class KafkaBroker:
 class KafkaCluster:
     """`brokers` brokers, started and ready; ended by `close` or at the end of the `with`."""
 
-    def __init__(
-        self, brokers: int = 1, *, extra: Mapping[str, object] | None = None, advertised_ports: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, brokers: int = 1, *, extra: Mapping[str, object] | None = None) -> None:
         jars = need_jars()
         self._folder = Path(tempfile.mkdtemp(prefix="dimint-kafka-"))
-        ports = free_ports(2 * brokers)
-        pairs = list(zip(ports[::2], ports[1::2], strict=True))
-        voters = ",".join(f"{number}@127.0.0.1:{controller}" for number, (_, controller) in enumerate(pairs, 1))
+        taken = free_ports(4 * brokers)
+        ports = list(zip(taken[::4], taken[1::4], taken[2::4], taken[3::4], strict=True))
+        voters = ",".join(f"{number}@127.0.0.1:{controller}" for number, (_, controller, _, _) in enumerate(ports, 1))
         cluster_id = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode().replace("-", "a")
         self.brokers = [
-            KafkaBroker(
-                number,
-                jars,
-                self._folder,
-                ports=pair,
-                voters=voters,
-                cluster_id=cluster_id,
-                advertised_port=advertised_ports[number - 1] if advertised_ports else None,
-                extra=extra,
-            )
-            for number, pair in enumerate(pairs, 1)
+            KafkaBroker(number, jars, self._folder, ports=its, voters=voters, cluster_id=cluster_id, extra=extra)
+            for number, its in enumerate(ports, 1)
         ]
         try:
             for command in [broker.format() for broker in self.brokers]:

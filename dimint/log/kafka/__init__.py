@@ -1,0 +1,6 @@
+"""The log on Apache Kafka. Nothing else in this system imports `kafka`."""
+
+from dimint.log.kafka.log import KafkaLog
+from dimint.log.kafka.options import KafkaOptions
+
+__all__ = ["KafkaLog", "KafkaOptions"]
