@@ -26,7 +26,7 @@ def run(settings: ConsumerSettings, service: Service) -> None:
         lock = folder.lock_consumer()
         stack.callback(lock.release)
         source = _open_log(settings, stack)
-        registry = open_registry(settings, spawn=service.spawn)
+        registry = open_registry(settings, log_id=source.describe().generation, spawn=service.spawn)
         stack.callback(registry.close)
         membership = registry.join("consumer", os.urandom(16).hex(), {"pid": os.getpid()})
         consumer = StatusConsumer(source, folder, SystemClock(), membership.update)

@@ -57,6 +57,15 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _row("data_dir", "path", None, _ALL, "Directory of this machine's files (docs/operations.md names them)."),
     _row("log", "log", None, _ALL, "The event log if it is not in the data directory: another directory, or kafka://host:port[,…]."),
     _row("zookeeper_hosts", "hosts", (), _ALL, "ZooKeeper servers, host:port[,…]; empty = registry in the log's directory."),
+    _row("zookeeper_root", "text", "/dimint", _ALL, "Node of ZooKeeper that all of this stands under; one a system.", high=200),
+    _row("zookeeper_session", "float", 6.0, _ALL, "Silence after which ZooKeeper takes a process for dead.",
+         unit="s", low=1, high=60),
+    _row("zookeeper_tls", "bool", False, _ALL, "Encrypt the way to ZooKeeper; certificate and host name are checked."),
+    _row("zookeeper_ca", "path", None, _ALL, "PEM file of who signed ZooKeeper's certificate; default: whom the system trusts."),
+    _row("zookeeper_certificate", "path", None, _ALL, "PEM file of the own certificate, if ZooKeeper asks for one."),
+    _row("zookeeper_key", "path", None, _ALL, "PEM file of that certificate's key."),
+    _row("zookeeper_auth", "text", "", _ALL, "digest:USER:PASSWORD or sasl:USER:PASSWORD; empty = no user.",
+         high=1000, secret=True),
     # the key-value store
     _row("port_for_client", "port", 5556, _LOG, "Port of the overlord's door for clients; 0 = any free one."),
     _row("port_for_node", "port", 5557, _LOG, "Port of the overlord's door for nodes; 0 = any free one."),
@@ -128,6 +137,14 @@ class CommonSettings:
     hash_range: int | None
     partitions: int | None
     given: frozenset[str]
+    zookeeper_root: str = _BY_NAME["zookeeper_root"].default
+    zookeeper_session: float = _BY_NAME["zookeeper_session"].default
+    """Seconds."""
+    zookeeper_tls: bool = _BY_NAME["zookeeper_tls"].default
+    zookeeper_ca: Path | None = _BY_NAME["zookeeper_ca"].default
+    zookeeper_certificate: Path | None = _BY_NAME["zookeeper_certificate"].default
+    zookeeper_key: Path | None = _BY_NAME["zookeeper_key"].default
+    zookeeper_auth: str = _BY_NAME["zookeeper_auth"].default
 
     @property
     def genesis(self) -> GenesisSettings:

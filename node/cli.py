@@ -37,7 +37,7 @@ def run(settings: NodeSettings, service: Service) -> None:
     settings = with_log_of_overlord(settings)
     with ExitStack() as stack:
         log, found = _open_log(settings, clock, stack)
-        registry = open_registry(settings, spawn=service.spawn)
+        registry = open_registry(settings, log_id=found.generation, spawn=service.spawn)
         stack.callback(registry.close)
         store = stack.enter_context(closing(_open_store(settings)))
         tune_collector()

@@ -30,7 +30,7 @@ def run(settings: OverlordSettings, service: Service) -> None:
     log = open_log(settings.log, clock=clock)
     try:
         found = genesis(log, wanted=wanted, clock=clock, host=host, process="overlord")
-        registry = open_registry(settings, spawn=service.spawn)
+        registry = open_registry(settings, log_id=found.generation, spawn=service.spawn)
         try:
             overlord = Overlord(
                 found,

@@ -43,7 +43,7 @@ def run(settings: AgentSettings, service: Service) -> None:
         publisher = stack.enter_context(open_publisher(settings, clock))
         spool = Spool(directory / "spool.db", clock)
         stack.callback(spool.close)
-        stack.enter_context(_announced(settings, identity.id))
+        stack.enter_context(_announced(settings, identity.id, publisher))
         schedule = Schedule(settings.interval, clock.monotonic())
         sources: list[Source] = [_this_host(settings, identity, clock, schedule)]
         if settings.simulate:
@@ -127,14 +127,14 @@ def open_publisher(settings: AgentSettings, clock: Clock) -> Iterator[Publisher]
 
 
 @contextmanager
-def _announced(settings: AgentSettings, identity: str) -> Iterator[None]:
+def _announced(settings: AgentSettings, identity: str, publisher: Publisher) -> Iterator[None]:
     """Be a member of the registry, where there is one to reach: an agent with `to` knows only its overlord."""
-    if settings.to:
+    if not isinstance(publisher, LogPublisher):
         yield
         return
     from dimint.registry.opening import open_registry
 
-    registry = open_registry(settings)
+    registry = open_registry(settings, log_id=publisher.log_id)
     try:
         registry.join("agent", identity, {"pid": os.getpid(), "host": socket.gethostname(), "simulated": settings.hosts})
         yield

@@ -66,6 +66,11 @@ class LogPublisher:
         self._decided: deque[tuple[int, Future[Appended]]] = deque()
         self._bell = threading.Event()
 
+    @property
+    def log_id(self) -> str:
+        """The generation of the log."""
+        return self._genesis.generation
+
     def lane_of(self, host: str) -> int:
         return self._genesis.status_partition(host)
 

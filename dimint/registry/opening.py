@@ -1,16 +1,19 @@
-"""Open the registry that the settings name."""
+"""Open the registry that the settings name, and make sure that it and the log belong together."""
 
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
-from dimint.errors import SettingsError
-from dimint.registry.embedded import EmbeddedRegistry
+from dimint.errors import LogMismatch, RegistryError, VersionConflict
 from dimint.registry.port import Registry
 from dimint.service import spawn_thread
 from dimint.settings import CommonSettings
 
-__all__ = ["open_registry", "registry_directory"]
+__all__ = ["LOG_PATH", "bind_log", "open_registry", "registry_directory"]
+
+LOG_PATH: Final = "log"
+"""Value with the id of the log that everybody in this registry works on."""
 
 
 def registry_directory(settings: CommonSettings) -> Path:
@@ -19,15 +22,69 @@ def registry_directory(settings: CommonSettings) -> Path:
 
 
 def open_registry(
-    settings: CommonSettings, *, spawn: Callable[[str, Callable[[], None]], threading.Thread] = spawn_thread
+    settings: CommonSettings,
+    *,
+    log_id: str | None = None,
+    spawn: Callable[[str, Callable[[], None]], threading.Thread] = spawn_thread,
 ) -> Registry:
-    """A session with the registry; the caller closes it.
+    """A session with the registry; the caller closes it. With `log_id`, the generation of the caller's log, see `bind_log`.
 
-    Raises SettingsError for a registry that this build does not have, RegistryLost if the directory cannot be used.
+    Raises SettingsError if no ZooKeeper answers, RegistryLost if the directory cannot be used.
     """
-    if settings.zookeeper_hosts:
-        raise SettingsError(
-            f"zookeeper_hosts: {','.join(settings.zookeeper_hosts)}: this version has no ZooKeeper",
-            hint="leave zookeeper_hosts out to use the registry in the data directory",
+    registry = _open(settings, spawn)
+    if log_id is not None:
+        try:
+            bind_log(registry, log_id, _where(settings))
+        except BaseException:
+            registry.close()
+            raise
+    return registry
+
+
+def bind_log(registry: Registry, log_id: str, where: str) -> None:
+    """Make the log the one of this registry, if it has none yet. Raises LogMismatch if it has another one.
+
+    Two machines, each with a log of its own, in one registry would be two halves that take each other for whole.
+    """
+    stored = registry.get(LOG_PATH)
+    if stored is None:
+        try:
+            registry.put(LOG_PATH, log_id.encode(), version=0)
+            return
+        except VersionConflict:  # somebody else was first
+            stored = registry.get(LOG_PATH)
+    if stored is None:
+        raise RegistryError(f"the registry {where} is being cleared", hint="start again")
+    if stored.value != log_id.encode():
+        theirs = stored.value[:12].decode("ascii", "replace")
+        raise LogMismatch(
+            f"the processes in the registry {where} work on another log ({theirs!a}…) than this one ({log_id[:12]}…)",
+            hint="give this process their log with --log or another registry; if their log is gone for good, stop them all"
+            " and run `dimint registry clear`",
         )
+
+
+def _open(settings: CommonSettings, spawn: Callable[[str, Callable[[], None]], threading.Thread]) -> Registry:
+    if settings.zookeeper_hosts:
+        from dimint.registry.zookeeper import ZooKeeperOptions, ZooKeeperRegistry  # only who uses a backend needs its library
+
+        options = ZooKeeperOptions(
+            hosts=settings.zookeeper_hosts,
+            root=settings.zookeeper_root,
+            session_s=settings.zookeeper_session,
+            tls=settings.zookeeper_tls,
+            ca=settings.zookeeper_ca,
+            certificate=settings.zookeeper_certificate,
+            key=settings.zookeeper_key,
+            auth=settings.zookeeper_auth,
+        )
+        return ZooKeeperRegistry(options, spawn=spawn)
+    from dimint.registry.embedded import EmbeddedRegistry
+
     return EmbeddedRegistry(registry_directory(settings), spawn=spawn)
+
+
+def _where(settings: CommonSettings) -> str:
+    if settings.zookeeper_hosts:
+        return ",".join(settings.zookeeper_hosts) + settings.zookeeper_root
+    return str(registry_directory(settings))
