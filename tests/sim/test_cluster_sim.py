@@ -175,3 +175,100 @@ def test_every_answer_agrees_with_the_log(seed: int) -> None:
         sim.run(1)
         assert overlord.core.busy == 0, f"seed {seed}: every request ends"
     sim.log.close()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_an_acknowledged_write_was_applied_even_if_requests_overtake(seed: int) -> None:
+    """Clients that send many numbered writes at once, to one or two overlords: what is answered with success was applied, what
+    is answered as superseded never was."""
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    faults = Faults(lose=0.05, repeat=0.1, delay_s=0.03, append_fails=0.1, lag=0.3)
+    sim = Sim(seed, overlords=1 + seed % 2, nodes=2, faults=faults)
+    sim.run(0.2)
+    answers: dict[tuple[str, int], dict[str, Any]] = {}
+    asked: dict[tuple[str, int], dict[str, Any]] = {}
+    for client in ("a", "b"):
+        for seq in range(1, 41):
+            key = f"{client}{seq}"
+            asked[client, seq] = {"cmd": "set", "key": key, "value": 1, "client": client, "seq": seq}
+    for _ in range(40):
+        for name, request in asked.items():
+            if name not in answers and chance.random() < 0.5:
+
+                def peer(frame: bytes, name: tuple[str, int] = name) -> None:
+                    reply = msgspec.json.decode(frame)
+                    if not reply.get("retriable"):
+                        answers.setdefault(name, reply)
+
+                sim.send(peer, {**request, "timeout": 0.5})
+        sim.run(0.3)
+    sim.faults = Faults()
+    sim.run(2)
+    applied: set[str] = set()
+    for partition in range(PARTITIONS):
+        replica = Replica(partition, sim.genesis.generation, MemoryState())
+        replica.apply(sim.log.read(KV_TOPIC, partition, 0, max_records=100_000, max_bytes=1 << 30))
+        applied |= {one.key for one in replica.get([request["key"] for request in asked.values()])}
+    assert len(answers) > 60
+    for name, reply in answers.items():
+        key = asked[name]["key"]
+        if "error" in reply:
+            assert reply["error"] in ("DIMINT_SUPERSEDED", "DIMINT_OUTCOME_FORGOTTEN"), (seed, reply)
+            assert key not in applied, (seed, name, reply)
+        else:
+            assert key in applied, (seed, name, reply)
+    sim.log.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_replies_keep_their_order_whatever_takes_longer(seed: int) -> None:
+    """Every connection gets one reply a request, in order, from any mix of commands, errors and delays."""
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    sim = Sim(seed, nodes=2, faults=Faults(delay_s=0.02, append_fails=0.1, lag=0.5), linearizable=seed % 2 == 0)
+    sim.run(0.2)
+    core = sim.overlords["o1"].core
+    expected: dict[str, list[str]] = {"one": [], "two": []}
+    replies: dict[str, list[dict[str, Any]]] = {"one": [], "two": []}
+
+    class Peer:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __call__(self, frame: bytes) -> None:
+            raise AssertionError("replies are taken from the core, before the network reorders them")
+
+    peers = {name: Peer(name) for name in expected}
+    kinds: dict[str, dict[str, Any]] = {
+        "value": {"cmd": "set", "key": "k", "value": 1},
+        "version": {"cmd": "incr", "key": "n"},
+        "values": {"cmd": "mget", "keys": KEYS},
+        "items": {"cmd": "scan", "consistency": "strong"},
+        "overlords": {"cmd": "get_overlords"},
+        "count": {"cmd": "mset", "values": dict.fromkeys(KEYS, 1)},
+        "ok": {"cmd": "delete", "key": "k"},
+        "error": {"cmd": "nope"},
+    }
+    real_turn = core.turn
+
+    def turn(now: float) -> Any:
+        effects = real_turn(now)
+        for peer, frame in effects.replies:
+            replies[peer.name].append(msgspec.json.decode(frame))
+        return effects._replace(replies=[])
+
+    core.turn = turn  # type: ignore[method-assign]
+    for _ in range(150):
+        name, kind = chance.choice(list(expected)), chance.choice(list(kinds))
+        expected[name].append(kind)
+        core.receive(peers[name], msgspec.json.encode(kinds[kind]), sim.now)
+        if chance.random() < 0.3:
+            sim.run(0.01)
+    sim.run(8)
+    for name, wanted in expected.items():
+        got = replies[name]
+        assert len(got) == len(wanted), (seed, name)
+        for kind, reply in zip(wanted, got, strict=True):
+            assert kind in reply or reply["error"] in ("DIMINT_NOT_APPLIED", "DIMINT_PARTIAL"), (seed, kind, reply)
+    sim.log.close()
