@@ -21,7 +21,7 @@
     ├── RegistryError            the registry port
     │   ├── VersionConflict      somebody else wrote first
     │   ├── Fenced               this process no longer leads
-    │   └── RegistryLost         the session ended; everything must be joined again
+    │   └── RegistryLost         closed, removed or refused for good; the process ends
     ├── ClientClosed             the client library's own: used after `close`
     └── RequestError             what a client gets; `code` is the wire name
         ├── ParseError, UnknownCommand, KeyRefused … (final)
@@ -180,7 +180,7 @@ class Fenced(RegistryError):
 
 
 class RegistryLost(RegistryError):
-    """The session with the registry is gone."""
+    """The registry is closed, was removed or refuses this process: nothing can be expected of it any more."""
 
 
 class ClientClosed(DimintError):

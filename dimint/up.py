@@ -120,14 +120,14 @@ def _tell_when_ready(settings: UpSettings, registry: Registry, service: Service)
 
 def _ask(settings: UpSettings, registry: Registry) -> Readiness:
     """Ask every process for something only it can answer. Nothing is written."""
-    overlords, pages = registry.members("overlord"), registry.members("webapp")
-    if not overlords:
-        return Readiness("the overlord")
-    if not pages:
-        return Readiness("the pages")
-    client = str(next(iter(overlords.values())).get("client", "")).removeprefix("tcp://")
-    where = str(next(iter(pages.values())).get("http", ""))
     try:
+        overlords, pages = registry.members("overlord"), registry.members("webapp")
+        if not overlords:
+            return Readiness("the overlord")
+        if not pages:
+            return Readiness("the pages")
+        client = str(next(iter(overlords.values())).get("client", "")).removeprefix("tcp://")
+        where = str(next(iter(pages.values())).get("http", ""))
         return Readiness(_ask_store(settings, client) or _ask_pages(settings, where), client, where)
     except (DimintError, OSError, http.client.HTTPException, ValueError) as error:
         return Readiness(f"an answer ({error})")

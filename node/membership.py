@@ -15,7 +15,7 @@ import msgspec
 from dimint import assignment as assignments
 from dimint.assignment import ASSIGNMENT_PATH, Assignment
 from dimint.clock import Clock
-from dimint.errors import AppendFailed, AppendUnknown, NotApplied
+from dimint.errors import AppendFailed, AppendUnknown, NotApplied, RegistryError, RegistryLost
 from dimint.events import STATUS_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.port import Log
@@ -69,7 +69,7 @@ class Membership:
         self.key_count = 0
 
     def run(self, *, heartbeat_s: float) -> None:
-        """Join, then look after things until `stop`. Registry errors end it, and with it the process."""
+        """Join, then look after things until `stop`. A lost registry ends it, and with it the process."""
         log, registry, clock = self._ports
         writer = BatchWriter(log, clock=clock, host=self._host, process=self._node)
         membership = registry.join("node", self._node, self._info)
@@ -100,12 +100,18 @@ class Membership:
 
     def _look(self) -> None:
         registry = self._ports.registry
+        try:
+            found_overlords, stored = registry.members("overlord"), registry.get(ASSIGNMENT_PATH)
+        except RegistryLost:
+            raise
+        except RegistryError as error:  # what was known stays true until it answers again
+            logger.info("cannot look at the registry: %s", error)
+            return
         overlords = {}
-        for overlord, info in registry.members("overlord").items():
+        for overlord, info in found_overlords.items():
             address = info.get("node")
             if isinstance(address, str):
                 overlords[overlord] = OverlordInfo(address, str(info.get("writer", "")))
-        stored = registry.get(ASSIGNMENT_PATH)
         if stored is not None:
             try:
                 found = assignments.decode(stored.value)

@@ -14,7 +14,7 @@ from dimint.assignment import ASSIGNMENT_PATH, Assignment
 from dimint.batch import Event
 from dimint.clock import Clock
 from dimint.door import Replica
-from dimint.errors import Fenced, OffsetOutOfRange, VersionConflict
+from dimint.errors import Fenced, OffsetOutOfRange, RegistryError, RegistryLost, VersionConflict
 from dimint.events import CLUSTER_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.port import Log
@@ -88,7 +88,7 @@ class Membership:
         self._version = 0
 
     def run(self, *, heartbeat_s: float, max_slave_count: int) -> None:
-        """Join, then look after things until `stop`. Registry errors end it, and with it the process."""
+        """Join, then look after things until `stop`. A lost registry ends it, and with it the process."""
         self._start_reading()
         membership = self._registry.join("overlord", self._id, self._info)
         cancel = self._registry.watch(self._woken.set)
@@ -123,8 +123,15 @@ class Membership:
 
     # --- looking -----------------------------------------------------------------------------------------------------
     def _look(self) -> None:
-        self._members = Members(self._registry.members("overlord"), self._registry.members("node"))
-        stored = self._registry.get(ASSIGNMENT_PATH)
+        try:
+            members = Members(self._registry.members("overlord"), self._registry.members("node"))
+            stored = self._registry.get(ASSIGNMENT_PATH)
+        except RegistryLost:
+            raise
+        except RegistryError as error:  # what was known stays true until it answers again
+            log.info("cannot look at the registry: %s", error)
+            return
+        self._members = members
         self._version = 0 if stored is None else stored.version
         self._assignment = None if stored is None else assignments.decode(stored.value)
         self._post(Seen(self._members, self._assignment))
@@ -180,6 +187,11 @@ class Membership:
             except (VersionConflict, Fenced) as error:
                 log.info("another overlord decided first: %s", error)
                 self._woken.set()
+                return
+            except RegistryLost:
+                raise
+            except RegistryError as error:  # it may be stored: the next look tells
+                log.info("cannot store the assignment: %s", error)
                 return
             self._assignment = wanted
             self._post(Seen(self._members, wanted))

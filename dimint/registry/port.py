@@ -48,7 +48,12 @@ class Candidacy(Protocol):
 
 
 class Registry(Protocol):
-    """One session with the registry. All methods may be called from any thread and raise RegistryLost when it is gone."""
+    """One process's part in the registry, for as long as it is open.
+
+    All methods may be called from any thread. They raise RegistryLost when the registry is gone for good, and another
+    RegistryError when it does not answer now: what was read before stays the best that is known, a put may or may not
+    have been stored, and what was joined and elected is kept, or made anew, by the registry itself.
+    """
 
     def join(self, role: str, member_id: str, info: Mapping[str, Any]) -> Membership:
         """Be a member. Raises RegistryError if a live member of that role has the id."""
