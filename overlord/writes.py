@@ -80,13 +80,15 @@ class Lane:
         self.open = Batch(by)
         self._by = by
         self._closed: deque[Batch] = deque()
-        self._highest: dict[str, int] = {}
+        self._highest: dict[str, int] = {}  # never goes down, whatever became of the batch
+        self._met: set[str] = set()
         self._alone = False
 
     def set_alone(self, alone: bool) -> None:
         """Whether this is the only overlord. What it knew of clients' numbers counts only for as long as it is."""
         if not alone:
             self._highest.clear()
+            self._met.clear()
         self._alone = alone
 
     # --- adding ------------------------------------------------------------------------------------------------------
@@ -233,9 +235,13 @@ class Lane:
         if not self._alone or (highest is not None and seq <= highest):
             return False
         if highest is None and len(self._highest) >= CLIENTS_REMEMBERED_MAX:
-            del self._highest[next(iter(self._highest))]
+            oldest = next(iter(self._highest))
+            del self._highest[oldest]
+            self._met.discard(oldest)
         self._highest[client] = seq
-        return highest is not None
+        met = client in self._met
+        self._met.add(client)
+        return met
 
     def _leave_out_done(self, batch: Batch) -> None:
         """Drop what was answered before it was handed over (its deadline was over): it must not happen any more."""
@@ -254,4 +260,4 @@ class Lane:
         for entry in entries:
             request = entry.pending.request
             if request.client is not None:
-                self._highest.pop(request.client, None)
+                self._met.discard(request.client)
