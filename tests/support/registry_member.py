@@ -1,7 +1,7 @@
 """Registries that several processes share, and a real process that takes part in one until it is killed.
 
-As a program: WHERE join|lead NAME. With "lead" it prints each fence that it gets, and what became of a put with it
-every time a line comes in.
+As a program: WHERE join|lead NAME. With "lead" it says the term that it won, and then for every line that comes in
+whether it leads now, and what became of a put with its first fence.
 """
 
 import sys
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _put(registry: Registry, candidacy: Candidacy, fence: Fence) -> str:
-    leads = candidacy.fence() == fence
+    leads = "leads" if candidacy.fence() else "waits"
     stored = None
     try:
         stored = registry.get("assignment")
