@@ -138,6 +138,16 @@ class BatchWriter:
         except FutureTimeout:
             raise AppendUnknown(f"{batch.topic}/{batch.partition} did not answer in {timeout_s} s") from None
 
+    def open(self, topics: Sequence[tuple[str, int]]) -> None:
+        """Ask now where each partition (topic, count) ends, which the first `append` there would do.
+
+        For who must not wait for the log later. Raises LogError.
+        """
+        for topic, partitions in topics:
+            for partition in range(partitions):
+                if (topic, partition) not in self._slots:
+                    self._slots[topic, partition] = _Slot(topic, partition, self._log.bounds(topic, partition).end)
+
     def idle(self, topic: str, partition: int) -> bool:
         """Whether nothing of this writer is in flight or unsettled there."""
         slot = self._slots.get((topic, partition))

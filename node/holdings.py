@@ -12,7 +12,7 @@ import msgspec
 from xxhash import xxh3_64_digest
 
 from dimint.door import Replica as ReplicaState
-from dimint.errors import OffsetOutOfRange, StoreFull
+from dimint.errors import LogUnavailable, OffsetOutOfRange, StoreFull
 from dimint.events import KV_TOPIC
 from dimint.log.port import Log, Record, TopicPartition
 from dimint.node.replica import META, Applied, Meta, Problem, Replica, read_meta
@@ -259,7 +259,10 @@ class Holdings:
             if replica.next_offset < self._goals[partition]:
                 return False
             # the log went on meanwhile: a goal that is reached within the next look is near enough
-            end = self._log.bounds(KV_TOPIC, partition).end
+            try:
+                end = self._log.bounds(KV_TOPIC, partition).end
+            except LogUnavailable:
+                return False
             if end - replica.next_offset > NEAR_RECORDS:
                 self._goals[partition] = end
                 return False

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from dimint import door
 from dimint.door import AskLog, Hello, LogPlace, Progress, Welcome
 from dimint.errors import LogBroken, OutcomeUnknown, ParseError, RecordTooLarge, RequestError, TooLarge
-from dimint.events import KV_TOPIC
+from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
 from dimint.overlord.effects import Append, Effects
 from dimint.overlord.membership import Heard, Membership, News, Ports, Record, Seen
@@ -100,6 +100,13 @@ class Overlord:
         try:
             id, info = self._listen()
             self._writer = BatchWriter(self._log, clock=self._clock, host=self._host, process=id)
+            self._writer.open(
+                [
+                    (CLUSTER_TOPIC, 1),
+                    (KV_TOPIC, self._genesis.kv_partitions),
+                    (STATUS_TOPIC, self._genesis.status_partitions),
+                ]
+            )
             self._welcome = Welcome(id, self._writer.incarnation)
             info["writer"] = self._writer.incarnation.hex()
             described = self._log.describe()

@@ -17,7 +17,8 @@ from dimint.door import Replica
 from dimint.errors import Fenced, OffsetOutOfRange, RegistryError, RegistryLost, VersionConflict
 from dimint.events import CLUSTER_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
-from dimint.log.port import Log
+from dimint.log.port import Log, TopicPartition
+from dimint.log.port import Record as LogRecord
 from dimint.log.reading import Counted, Halt, Intake, Quarantine
 from dimint.overlord.cluster import Members, Recorded, assigned_event
 from dimint.overlord.placement import Cluster, place
@@ -31,6 +32,8 @@ LOOK_S = 0.1
 REGISTRY_LOOK_S = 1.0
 """The registry is read at least this often, and at once when it calls."""
 HEARD_BEFORE_S = 15.0
+FIRST_READ_S = 0.5
+"""How long the first look into the log may wait for a log that is not on this machine."""
 RECORD_AGAIN_S = 2.0
 """History that was not read back after so long is appended again: nothing is in the log twice that matters."""
 
@@ -115,6 +118,7 @@ class Membership:
             cancel()
             candidacy.resign()
             membership.leave()
+            self._reader.close()
 
     def stop(self) -> None:
         """From any thread."""
@@ -142,34 +146,48 @@ class Membership:
             start = self._log.offset_at(STATUS_TOPIC, partition, since_ns)
             self._intakes[STATUS_TOPIC, partition] = Intake(STATUS_TOPIC, partition, position=start)
         self._intakes[CLUSTER_TOPIC, 0] = Intake(CLUSTER_TOPIC, 0, position=self._log.bounds(CLUSTER_TOPIC, 0).start)
-        self._read()
+        self._reader = self._log.reader()
+        self._assign()
+        self._read(FIRST_READ_S)
 
-    def _read(self) -> None:
+    def _assign(self) -> None:
+        places = {TopicPartition(*place): intake.position for place, intake in self._intakes.items() if intake is not None}
+        self._reader.assign(places)
+
+    def _read(self, wait_s: float = 0.0) -> None:
+        """Take what is there, or what comes within the wait."""
         heard: list[tuple[Event, int]] = []
-        for (topic, partition), intake in self._intakes.items():
-            if intake is None:
-                continue
+        while True:
             try:
-                records = self._log.read(topic, partition, intake.position)
+                records = self._reader.poll(wait_s)
             except OffsetOutOfRange as error:  # trimmed while nobody looked
-                self._intakes[topic, partition] = Intake(topic, partition, position=error.start)
+                self._intakes[error.topic, error.partition] = Intake(error.topic, error.partition, position=error.start)
+                self._assign()
                 continue
             for record in records:
-                taken = intake.take(record)
-                if isinstance(taken, Halt | Quarantine):
-                    log.warning("%s/%d cannot be read on at offset %d: %s", topic, partition, taken.offset, taken.detail)
-                    self._intakes[topic, partition] = None
-                    break
-                if not isinstance(taken, Counted):
-                    continue
-                if topic == STATUS_TOPIC:
-                    heard.extend((event, taken.log_time_us) for event in taken.events if event[0].endswith(".heartbeat"))
-                else:
-                    for event in taken.events:
-                        self._recorded.take(event)
-                    self._recorded_at = float("-inf")
+                self._take(record, heard)
+            wait_s = 0.0
+            if not records:
+                break
         if heard:
             self._post(Heard(heard))
+
+    def _take(self, record: LogRecord, heard: list[tuple[Event, int]]) -> None:
+        topic, partition = record.topic, record.partition
+        intake = self._intakes[topic, partition]
+        if intake is None:
+            return
+        taken = intake.take(record)
+        if isinstance(taken, Halt | Quarantine):
+            log.warning("%s/%d cannot be read on at offset %d: %s", topic, partition, taken.offset, taken.detail)
+            self._intakes[topic, partition] = None
+            self._assign()
+        elif isinstance(taken, Counted) and topic == STATUS_TOPIC:
+            heard.extend((event, taken.log_time_us) for event in taken.events if event[0].endswith(".heartbeat"))
+        elif isinstance(taken, Counted):
+            for event in taken.events:
+                self._recorded.take(event)
+            self._recorded_at = float("-inf")
 
     def _beat(self) -> None:
         event = ["overlord.heartbeat", self._id, self._clock.time_ns(), 0, self._process.read()]

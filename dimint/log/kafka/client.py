@@ -20,6 +20,8 @@ LIBRARY_ERRORS: Final = (kafka_errors.KafkaError, OSError, RuntimeError, ValueEr
 
 _RECONNECT_MAX_MS: Final = 1000
 _REPEAT_S: Final = 30.0
+_TOLD_BY_OTHERS: Final = ("kafka.net.transport", "kafka.net.connection", "kafka.net.selector")
+"""What these say of a lost connection their users say too."""
 _PASSING: Final = (kafka_errors.RetriableError, kafka_errors.UnknownBrokerIdError, OSError)
 """Errors that go away by themselves. An unknown broker id is a partition without a leader, for now."""
 
@@ -94,6 +96,8 @@ class _Quiet(logging.Handler):
         self._log = logging.getLogger("dimint.kafka")
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name in _TOLD_BY_OTHERS:
+            return
         now = time.monotonic()
         kind = (record.name, str(record.msg)[:60])
         with self._lock_said:

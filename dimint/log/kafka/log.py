@@ -34,7 +34,7 @@ class KafkaLog:
     milliseconds; `clock` is not asked. `append` never waits for room or for a connection, but for the first one: it fails
     with AppendFailed. The other calls raise LogUnavailable when Kafka does not answer in time.
 
-    Raises SettingsError if no broker answers.
+    Raises SettingsError if nobody listens at the servers, LogUnavailable if who listens does not answer.
     """
 
     def __init__(self, servers: Sequence[str], *, options: KafkaOptions | None = None, clock: Clock) -> None:
@@ -45,10 +45,7 @@ class KafkaLog:
         self._lock = threading.Lock()
         quiet_logging()
         check_reachable(self._servers, self._options.connect_timeout_s)
-        try:
-            self._control = Control(self._servers, self._options)
-        except LogUnavailable as error:
-            raise SettingsError(f"Kafka at {','.join(servers)} does not answer: {error}") from error
+        self._control = Control(self._servers, self._options)
         self._sending = Sending(partial(open_producer, self._servers, self._options), self._options)
         self._reading = threading.Lock()
         self._cursor: KafkaReader | None = None
