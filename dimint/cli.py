@@ -16,6 +16,7 @@ import click
 from dimint import __version__
 from dimint.errors import DimintError, SettingsError
 from dimint.process_state import set_process_name
+from dimint.visible import visible
 
 __all__ = ["COMMANDS", "main", "node_main", "overlord_main", "produce_main"]
 
@@ -135,9 +136,7 @@ def _foreground(role: str, program: str) -> int:
 
 def _run(command: click.Command, program: str, arguments: Sequence[str]) -> int:
     set_process_name()
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # names and arguments need not be UTF-8
+    _open_standard_streams()
     try:
         status = command.main(list(arguments), prog_name=program, standalone_mode=False)
         sys.stdout.flush()
@@ -147,18 +146,40 @@ def _run(command: click.Command, program: str, arguments: Sequence[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return _say("", 130)
     except click.ClickException as error:
-        return _say(f"dimint: {error.format_message()}", 2)
+        return _say(f"dimint: {' '.join(error.format_message().split())}", 2)
     except SettingsError as error:
         return _say("\n".join(f"dimint: {line}" for line in str(error).splitlines()), 2)
     except DimintError as error:
-        return _say(f"dimint: {error}", 1)
+        return _say(f"dimint: {' '.join(str(error).splitlines())}", 1)
     except BrokenPipeError:
-        with contextlib.suppress(OSError):  # whoever read our output went away: nothing more can be said to him
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # whoever read it went away: nothing more can be said to him
         return 1
+    except OSError as error:
+        _drop_output()  # it may be what could not be written
+        return _say(f"dimint: {error}", 1)
+
+
+def _open_standard_streams() -> None:
+    """Make stdin, stdout and stderr usable, whoever closed them: else the next files opened would get their numbers."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, os.fdopen(fd, "w", encoding="utf-8", errors="backslashreplace"))
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names and arguments need not be UTF-8
+
+
+def _drop_output() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say(text: str, status: int) -> int:
     with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
+        print(visible(text, keep="\n"), file=sys.stderr, flush=True)
     return status

@@ -1,34 +1,25 @@
 """`dimint status`: what an overlord knows of log, overlords, nodes and partitions."""
 
-import json
 from typing import Any
 
 import click
 
-from dimint.client import Client
+from dimint.cli_client import connected, connection, write_json, write_row
 
 __all__ = ["status"]
 
 
 @click.command(name="status", help="Show the log, the overlords, the nodes and every partition with its replicas.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Host of an overlord.")
-@click.option(
-    "--port_for_client",
-    "--port-for-client",
-    type=click.IntRange(1, 65535),
-    default=5556,
-    show_default=True,
-    envvar="DIMINT_PORT_FOR_CLIENT",
-    help="Its port for clients.",
-)
-@click.option("--timeout", type=click.FloatRange(0.1, 30.0), default=5.0, show_default=True, help="Seconds.")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
-def status(host: str, port_for_client: int, timeout: float, as_json: bool) -> None:
+@connection
+def status(json: bool, **where: Any) -> None:
     """See the help text."""
-    where = f"[{host}]" if ":" in host else host
-    with Client(f"{where}:{port_for_client}", timeout=timeout) as client:
+    with connected(**where) as client:
         found = client.status()
-    click.echo(json.dumps(found) if as_json else "\n".join(_lines(found)))
+    if json:
+        write_json(found)
+    else:
+        for line in _lines(found):
+            write_row(line)
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

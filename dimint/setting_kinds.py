@@ -93,7 +93,7 @@ def _text(row: Setting, raw: object) -> str:
 def _path(_row: Setting, raw: object) -> Path:
     if not isinstance(raw, str) or not raw.strip():
         raise ValueError("is not a path")
-    if any(ord(char) < 32 for char in raw) or len(raw) > 4096:
+    if any(ord(char) < 32 or 0xD800 <= ord(char) <= 0xDFFF for char in raw) or len(raw) > 4096:
         raise ValueError("is not a usable path")
     return Path(raw)
 

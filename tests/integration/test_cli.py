@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -146,6 +147,7 @@ def test_stop_refuses_what_it_must(shell: Shell) -> None:
         (("overlord", "start", "--bind=\udcff\udcfe"), "is not a host name or address"),
         (("registry", "clear"), "add --yes"),
         (("rebuild", "everything"), "'everything' is not one of"),
+        (("rebuild",), "Missing argument '{node|status|all}'"),
         (("up", "--nodes=0"), "'0' is not between 1 and 64"),
         (("up", "--hosts=2"), "2 simulated hosts need --simulate"),
         (("up", "--data_dir=/dev/null/x"), "name a directory that can be written"),
@@ -259,12 +261,47 @@ def test_a_reader_that_goes_away_is_no_error_message(shell: Shell) -> None:
         process.wait()
 
 
+def test_output_that_cannot_be_written_is_one_line(shell: Shell) -> None:
+    """A full disk, and streams that were closed before the start, whose numbers no other file may get."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            shell.command("help"), stdout=full, stderr=subprocess.PIPE, env=shell.environment, text=True, timeout=50
+        )
+    assert (done.returncode, done.stderr) == (1, "dimint: [Errno 28] No space left on device\n")
+    for closed, status in (("<&- >&-", 0), ("<&- >&- 2>&-", 0)):
+        line = " ".join(["exec", *map(shlex.quote, map(str, shell.command("registry"))), closed])
+        done = subprocess.run(line, shell=True, stderr=subprocess.PIPE, env=shell.environment, text=True, timeout=50)
+        assert (done.returncode, done.stderr) == (status, "")
+
+
 def test_completion_scripts(shell: Shell) -> None:
     """The script of a shell, and what it calls: commands and flags."""
     for name in ("bash", "zsh", "fish"):
         assert "_DIMINT_COMPLETE" in shell.run("completion", name).stdout
     done = shell.run(COMP_WORDS="dimint over", COMP_CWORD="1", _DIMINT_COMPLETE="bash_complete")
     assert "plain,overlord" in done.stdout
+
+
+def test_bash_completes_commands_and_flags(shell: Shell) -> None:
+    """The script in a real bash: what its completion function answers for words typed so far."""
+    launcher = shell.scripts / "path" / "dimint"
+    launcher.parent.mkdir()
+    launcher.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, shell.command()))} "$@"\n')
+    launcher.chmod(0o755)
+    script = """
+        eval "$(dimint completion bash)"
+        complete -p dimint >/dev/null || exit 1
+        for words in "dimint rebu" "dimint rebuild " "dimint node sta" "dimint get --port_for"; do
+            COMP_WORDS=($words); [[ $words == *" " ]] && COMP_WORDS+=("")
+            COMP_CWORD=$((${#COMP_WORDS[@]} - 1)) COMPREPLY=()
+            _dimint_completion dimint "${COMP_WORDS[-1]}" ""
+            echo "${COMPREPLY[@]}"
+        done
+    """
+    environment = {**shell.environment, "PATH": f"{launcher.parent}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, timeout=50)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["rebuild", "node status all", "start", "--port_for_client"]
 
 
 def test_a_program_starts_in_the_background_and_stops(shell: Shell) -> None:

@@ -77,6 +77,30 @@ def test_states_are_tables_without_control_characters(dimint: Run) -> None:
     assert json.loads(dimint("overlord-state", "--json")[1])[0]["overlord_id"] == "10.0.0.1:5556"
 
 
+HOSTILE = "a\x1b[2J\x9b31m\u202eb\tc\nd"
+
+
+def test_hostile_text_breaks_no_line_and_stays_exact_for_programs(dimint: Run) -> None:
+    """Keys and values with control characters: escaped in rows, the same value again in JSON, exact where a file gets them."""
+    dimint("set", HOSTILE, HOSTILE)
+    assert dimint("get", HOSTILE)[1] == HOSTILE + "\n"
+    row = dimint("scan")[1]
+    assert row == 'a\\u001b[2J\\u009b31m\\u202eb\\tc\\nd\t"a\\u001b[2J\\u009b31m\\u202eb\\tc\\nd"\n'
+    assert dimint("mget", HOSTILE)[1] == row
+    for arguments in (("get", HOSTILE, "--json"), ("scan", "--json"), ("mget", HOSTILE, "--json")):
+        out = dimint(*arguments)[1]
+        assert out.removesuffix("\n").isprintable()
+        assert HOSTILE in json.loads(out).values()
+    assert dimint("get", HOSTILE + "x")[2].removesuffix("\n").isprintable()
+
+
+def test_a_terminal_gets_no_control_characters(dimint: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`get` on a terminal: lines and tabs stay, all else that it would act on is escaped."""
+    dimint("set", "k", HOSTILE)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert dimint("get", "k")[1] == "a\\u001b[2J\\u009b31m\\u202eb\tc\nd\n"
+
+
 def test_nobody_there_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     """And exit status 1, soon."""
     assert main(["get", "k", "--host=127.0.0.1", "--port-for-client=1", "--timeout=0.2"]) == 1

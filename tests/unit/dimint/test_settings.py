@@ -160,6 +160,7 @@ def test_the_original_configs_are_understood(tmp_path: Path) -> None:
         ({"zookeeper_hosts": "a"}, "zookeeper_hosts: 'a' has 'a', which is not host:port (--zookeeper_hosts)"),
         ({"kafka_servers": ""}, "log: 'kafka://' names no server (--kafka_servers)"),
         ({"log": "file:///x"}, "log: 'file:///x' is neither a directory nor kafka://host:port[,…] (--log)"),
+        ({"data_dir": "/\udcff"}, "data_dir: '/\\udcff' is not a usable path (--data_dir)"),
         ({"data_dir": "a\nb"}, "data_dir: 'a\\nb' is not a usable path (--data_dir)"),
         ({"bind": "-x"}, "bind: '-x' is not a host name or address (--bind)"),
         ({"bind": "0.0.0.0"}, "bind: 0.0.0.0 is reached from other machines; add --allow_plain to serve them without encryption"),
