@@ -49,7 +49,8 @@ def children(
             (*command, role, "run", *flags(role), *more),
             log_path(settings.data_dir, name),
             secrets(role),
-            essential_first=role == "overlord",
+            # an agent that reported before the pages listened would count as not heard since, for one interval
+            essential_first=role in {"overlord", "web"},
         )
         for name, role, more in roles
     ]
