@@ -49,6 +49,9 @@ READY_FD: Final = "_DIMINT_READY_FD"
 """Environment: file descriptor that gets one line, `ready` or `error: …`, when it is known which."""
 
 STOP_S: Final = 10.0
+SWITCH_S: Final = 0.0005
+"""Longest that a busy thread keeps the interpreter from one that was woken. With Python's default of 5 ms a commit's thread
+beside a busy loop acknowledged after 17 ms in the median, with this after 2.6 ms."""
 SAME_SIGNAL_S: Final = 1.0
 """A second Ctrl-C later than this ends the process at once."""
 PARENT_GONE_S: Final = 1.5
@@ -98,6 +101,7 @@ class Service:
 
     def main(self, program: "Callable[[Service], None]") -> int:
         """Run a program to its end; the exit code. Blocks the main thread."""
+        sys.setswitchinterval(SWITCH_S)
         numbers = [signal.SIGINT, signal.SIGTERM]
         if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup means to go on without the terminal
             numbers.append(signal.SIGHUP)
