@@ -1,6 +1,12 @@
-"""Read commands: requests → parts for the replicas, their answers → replies. [S]"""
+"""Read commands: requests → parts for the replicas, their answers → replies. [S]
+
+A client that does not wait for replies expects a read to see the writes it sent before on the same connection. So a read
+whose place in the order of replies is behind others waits for its connection's writes in the partition to be settled; its
+reply could not leave before theirs anyway. Requests with an id have no place in the order and do not wait.
+"""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from dimint import limits
@@ -54,7 +60,8 @@ class KeyValueReads:
         key = request.key
         partition = self._partition_of(key.encode())
         part = Part(pending, [key], self._got)
-        if request.min_position is None and request.consistency != "strong":
+        line = pending.line
+        if request.min_position is None and request.consistency != "strong" and (line is None or line[0] is pending):
             self._reads.add(Want(partition, self._lanes[partition].acknowledged_end, False), part)
         else:
             self._add(partition, part, request, self._tokens(request))
@@ -93,6 +100,34 @@ class KeyValueReads:
         request: Get | Mget | Scan,
         tokens: dict[int, int],
         scan: tuple[str, str | None, int] | None = None,
+    ) -> None:
+        line = part.pending.line
+        if line is not None and line[0] is not part.pending:
+            settled = partial(self._settled, partition, part, request, tokens, scan)
+            if self._lanes[partition].read_behind(line, settled):
+                return
+        self._start(partition, part, request, tokens, scan)
+
+    def _settled(
+        self,
+        partition: int,
+        part: Part,
+        request: Get | Mget | Scan,
+        tokens: dict[int, int],
+        scan: tuple[str, str | None, int] | None,
+        _: int | RequestError,
+    ) -> None:
+        """The write before it is in the log, or will not be."""
+        if part.pending.reply is None:
+            self._start(partition, part, request, tokens, scan)
+
+    def _start(
+        self,
+        partition: int,
+        part: Part,
+        request: Get | Mget | Scan,
+        tokens: dict[int, int],
+        scan: tuple[str, str | None, int] | None,
     ) -> None:
         if request.consistency == "strong":
             self._strong.add(partition, part, scan)

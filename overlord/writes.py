@@ -26,6 +26,7 @@ __all__ = ["CLIENTS_REMEMBERED_MAX", "Batch", "Entry", "Lane", "is_done"]
 CLIENTS_REMEMBERED_MAX = 10_000
 """Clients per lane whose highest seq is remembered; forgotten ones wait for their outcome once."""
 EVENT_OVERHEAD_BYTES = 64
+LOOK_MAX = 64
 
 Done = Callable[["Entry", str, Outcome | RequestError | None], None]
 """Called with (entry, token, outcome); the outcome is None for a plain write that the log has acknowledged, and an error
@@ -155,6 +156,19 @@ class Lane:
         """Call `reader` with the next offset once anything handed over from now on is acknowledged."""
         batch = self._closed[0] if self._closed else self.open
         batch.readers.append(reader)
+
+    def read_behind(self, line: object, reader: Callable[[int | RequestError], None]) -> bool:
+        """Call `reader` once the newest write of a connection that is under way here is settled; False if there is none.
+
+        A batch of more than LOOK_MAX writes is not searched but waited for, as if it had one of them.
+        """
+        for batch in (self.open, *reversed(self._closed), self.flight):
+            if batch is not None and batch.entries:
+                entries = batch.entries
+                if len(entries) > LOOK_MAX or any(entry.pending.line is line for entry in entries):
+                    batch.readers.append(reader)
+                    return True
+        return False
 
     # --- handing over ------------------------------------------------------------------------------------------------
     def cut(self) -> Append | None:
