@@ -18,6 +18,7 @@ class ZooKeeperOptions:
     """Servers, the node under which everything stands, and the session. Raises SettingsError for what cannot be.
 
     session_s     asked of the servers, which answer with what they allow (2 to 20 of their ticks)
+    open_s        how long the first server to answer may take when a process starts
     tls           encrypt; the server's certificate and its host name are always checked
     ca            file of the authority that signed it; None = those of the system
     certificate   file of our own certificate and
@@ -29,6 +30,7 @@ class ZooKeeperOptions:
     hosts: tuple[str, ...]
     root: str = "/dimint"
     session_s: float = 6.0
+    open_s: float = 5.0
     tls: bool = False
     ca: Path | None = None
     certificate: Path | None = None

@@ -238,7 +238,8 @@ class ZooKeeperRegistry:
             pause = self._catch_up_in()
             if connected != self._session.connected:
                 connected = not connected
-                log.warning("the connection to ZooKeeper is %s", "back" if connected else "lost: trying again")
+                state = "back" if connected else f"lost ({self._session.trouble}): trying again"
+                log.warning("the connection to ZooKeeper is %s", state)
             if number != self._session.number:
                 number = self._session.number
                 log.warning("the session with ZooKeeper has ended: joining again in a new one")

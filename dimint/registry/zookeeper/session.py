@@ -13,6 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from kazoo.client import KazooClient
@@ -30,19 +31,19 @@ from kazoo.exceptions import (
     SessionExpiredError,
 )
 from kazoo.handlers.threading import KazooTimeoutError
-from kazoo.protocol.connection import ConnectionHandler
 from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE
 
 from dimint.errors import RegistryError, RegistryLost, SettingsError
+from dimint.registry.zookeeper.library import Connection, Handler, Notes
 from dimint.registry.zookeeper.options import ZooKeeperOptions
 
 __all__ = ["Check", "Create", "Delete", "Session", "SetData", "Stat", "Step", "StepFailed", "Watch"]
 
-OPEN_S: Final = 5.0
-"""How long a server may take to answer when the session is opened."""
 SURE_SHARE: Final = 2 / 3
 """For this share of the session's time after the last good answer a leader may act."""
+CONNECT_SHARE: Final = 1 / 3
+"""Of the session's time: how long one server may take to accept a connection before the next one is tried."""
 _RETRY: Final = {"max_tries": -1, "delay": 0.05, "backoff": 2, "max_delay": 1.0}
 
 Watch: TypeAlias = Callable[[object], None]
@@ -103,6 +104,7 @@ class Session:
         """Rises with every connection, also within a session."""
         self.connected = False
         self._good_at = float("-inf")
+        self._notes = Notes()
         self._open = True
         self._closing = threading.Lock()
         self._client = self._make_client()
@@ -115,6 +117,11 @@ class Session:
         """The servers' number for this session; 0 without one."""
         found = self._client.client_id
         return 0 if found is None or found[0] is None else int(found[0])
+
+    @property
+    def trouble(self) -> str:
+        """Why there is no connection, as far as kazoo says."""
+        return self._notes.last or "no answer"
 
     @property
     def timeout_s(self) -> float:
@@ -225,16 +232,17 @@ class Session:
     def _make_client(self) -> Any:
         options = self._options
         scheme, user, password = options.credentials or ("", "", "")
-        quiet = logging.getLogger("kazoo.client")  # what matters of its news this adapter tells, once
-        quiet.setLevel(logging.ERROR)
+        if scheme == "sasl" and find_spec("puresasl") is None:
+            raise SettingsError("zookeeper_auth: sasl needs the package pure-sasl", hint="pip install pure-sasl")
         sasl = {"mechanism": "DIGEST-MD5", "username": user, "password": password} if scheme == "sasl" else None
         client = KazooClient(
             hosts=",".join(options.hosts),
             timeout=options.session_s,
+            handler=Handler(options.session_s * CONNECT_SHARE),
             connection_retry=dict(_RETRY),
             default_acl=CREATOR_ALL_ACL if scheme else OPEN_ACL_UNSAFE,
             auth_data=[("digest", f"{user}:{password}")] if scheme == "digest" else None,
-            logger=quiet,
+            logger=self._notes,
             use_ssl=options.tls,
             verify_certs=True,
             check_hostname=True,
@@ -242,26 +250,29 @@ class Session:
             certfile=None if options.certificate is None else str(options.certificate),
             keyfile=None if options.key is None else str(options.key),
         )
-        self._connection = _Connection(client, client._conn_retry.copy(), logger=quiet, sasl_options=sasl)
+        self._connection = Connection(client, client._conn_retry.copy(), logger=self._notes, sasl_options=sasl)
         client._connection = self._connection
         return client
 
     def _start(self) -> None:
         options = self._options
-        self._client.start_async().wait(OPEN_S)
+        hosts = ",".join(options.hosts)
+        self._client.start_async().wait(options.open_s)
         try:
-            if not self.connected:
-                raise RegistryError("no answer")
-            self.exists(options.root)
-        except RegistryError as error:
-            self.close()
-            what = "is it running, is host:port right, and does it speak TLS only?"
-            if options.tls:
-                what = "is it running, does host:port speak TLS, and do certificate and host name fit?"
-            raise SettingsError(
-                f"zookeeper_hosts: no server of {','.join(options.hosts)} took this process within {OPEN_S:.0f} s ({error})",
-                hint=what,
-            ) from error
+            if self.connected:
+                self.exists(options.root)
+                return
+            why = self.trouble
+        except RegistryLost as error:
+            why = str(error)
+        except RegistryError:
+            why = self.trouble
+        self.close()
+        what = "do certificate and host name fit, and does the port speak TLS?" if options.tls else "does the port ask for TLS?"
+        raise SettingsError(
+            f"zookeeper_hosts: no server of {hosts} took this process within {options.open_s:.0f} s ({why})",
+            hint=f"is ZooKeeper running, is host:port right, {what}",
+        )
 
     def _note_state(self, state: str) -> None:
         """On kazoo's thread."""
@@ -291,23 +302,14 @@ class Session:
         if not self._open:
             return RegistryLost("the registry is closed")
         if isinstance(error, AuthFailedError | NoAuthError):
-            return RegistryLost(f"ZooKeeper refuses this process ({type(error).__name__})", hint="check zookeeper_auth")
+            return RegistryLost(
+                f"ZooKeeper refuses this process ({type(error).__name__})", hint="check zookeeper_auth and zookeeper_root"
+            )
         if isinstance(error, SessionExpiredError):
             return RegistryError("the session with ZooKeeper has ended")
         if isinstance(error, ConnectionLoss | ConnectionClosedError | KazooTimeoutError):
             return RegistryError("no answer from ZooKeeper")
         return RegistryError(f"ZooKeeper: {type(error).__name__} {error}".rstrip())
-
-
-class _Connection(ConnectionHandler):  # type: ignore[misc]
-    """kazoo's connection, which also tells what session time the servers allowed: kazoo itself forgets it."""
-
-    negotiated_s = 0.0
-
-    def _connect(self, host: str, hostip: str, port: int) -> tuple[float, float]:
-        read_timeout_ms, connect_timeout_ms = super()._connect(host, hostip, port)
-        self.negotiated_s = read_timeout_ms * 1.5 / 1000  # it reads for two thirds of the session's time
-        return read_timeout_ms, connect_timeout_ms
 
 
 class _Gathered:
