@@ -22,6 +22,9 @@ from dimint.writer import BatchWriter, Outgoing
 from tests.support.proxy import Proxy
 from tests.support.services.kafka import KafkaCluster, shared_broker
 
+# the client library leaves a socket whose connecting was refused to the garbage collector
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 TOPIC = "t.one"
 BY = (By("client", "host", "process"),)
 CLOCK: Clock = time
