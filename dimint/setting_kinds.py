@@ -142,12 +142,19 @@ def _regex(row: Setting, raw: object) -> str:
     return text
 
 
+_LOG_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
+"""What stands before the names of topics, so that several systems can share one Kafka."""
+
+
 def _log(row: Setting, raw: object) -> str:
     if isinstance(raw, str) and "://" in raw:
-        scheme, _, servers = raw.partition("://")
+        scheme, _, rest = raw.partition("://")
         if scheme != "kafka":
             raise ValueError("is neither a directory nor kafka://host:port[,…]")
-        return "kafka://" + ",".join(_hosts(row, servers))
+        servers, slash, name = rest.partition("/")
+        if slash and not _LOG_NAME.fullmatch(name):
+            raise ValueError("has a name after the / that is not 1 to 100 letters, digits, '.', '_' or '-'")
+        return "kafka://" + ",".join(_hosts(row, servers)) + slash + name
     return str(_path(row, raw))
 
 

@@ -1,5 +1,6 @@
 """Open the log that a setting names, and learn (or write) its genesis."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,15 +21,20 @@ _GENESIS_WAIT_S = 30.0
 
 
 def open_log(location: str | Path, *, clock: Clock, kafka: "KafkaOptions | None" = None) -> Log:
-    """The log at `location`: a data directory (made if it is not there) or `kafka://host:port[,…]`.
+    """The log at `location`: a data directory (made if it is not there) or `kafka://host:port[,…][/name]`.
 
-    Raises SettingsError or LogMismatch, in one line that says what to do.
+    With a name the topics are called `name.dimint.kv` and so on, so that several systems can share one Kafka. Raises
+    SettingsError, LogMismatch or LogUnavailable, in one line that says what to do.
     """
-    scheme, separator, servers = str(location).partition("://")
+    scheme, separator, rest = str(location).partition("://")
     if scheme == "kafka" and separator:
-        from dimint.log.kafka import KafkaLog  # only who uses a backend needs its library
+        from dimint.log.kafka import KafkaLog, KafkaOptions  # only who uses a backend needs its library
 
-        return KafkaLog(servers.split(","), options=kafka, clock=clock)
+        servers, slash, name = rest.partition("/")
+        options = KafkaOptions() if kafka is None else kafka
+        if slash:
+            options = replace(options, prefix=f"{name}.")
+        return KafkaLog(servers.split(","), options=options, clock=clock)
     if separator:
         raise SettingsError(f"{location} is neither a directory nor kafka://host:port", hint="name a directory")
     from dimint.log.embedded import EmbeddedLog

@@ -139,11 +139,12 @@ def test_a_topic_set_up_wrongly_is_refused_with_the_command_that_repairs_it(
 
 def test_genesis_and_generation(broker: KafkaCluster, prefix: str) -> None:
     """Of two processes one writes it; the generation is the same for all, and another after the topics were made anew."""
-    options = KafkaOptions(prefix=prefix)
+    url = f"{broker.url}/{prefix[:-1]}"
     found = []
 
     def start() -> None:
-        log = open_log(broker.url, clock=CLOCK, kafka=options)
+        log = open_log(url, clock=CLOCK)
+        assert log.describe().url == url
         found.append(genesis(log, wanted=GenesisSettings(kv_partitions=3), clock=CLOCK, host="h", process="p"))
         assert log.describe().generation == found[-1].generation
         log.close()

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -19,8 +19,9 @@ READY_S = 30.0
 class KvSystem:
     """Started processes by name ("overlord-1", "node-1", …)."""
 
-    def __init__(self, directory: Path, *, overlords: int, nodes: int) -> None:
+    def __init__(self, directory: Path, *, overlords: int, nodes: int, flags: Sequence[str] = ()) -> None:
         self.directory = directory
+        self._flags = flags
         ports = free_ports(2 * overlords)
         self._ports = {f"overlord-{n + 1}": (ports[2 * n], ports[2 * n + 1]) for n in range(overlords)}
         self._nodes = [f"node-{n + 1}" for n in range(nodes)]
@@ -43,7 +44,7 @@ class KvSystem:
             flags = [f"--port_for_client={client}", f"--port_for_node={node}"]
         else:
             flags = [f"--node_name={number}"]
-        command = [sys.executable, "-m", "dimint", role, "run", f"--data_dir={self.directory}", *flags]
+        command = [sys.executable, "-m", "dimint", role, "run", f"--data_dir={self.directory}", *flags, *self._flags]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DIMINT_")}
         with open(self.directory / f"{name}.out", "ab") as output:
             self.processes[name] = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
@@ -100,9 +101,9 @@ class KvSystem:
 
 
 @contextmanager
-def kv_system(directory: Path, *, overlords: int = 1, nodes: int = 1) -> Iterator[KvSystem]:
-    """A system that is ready; ended at the end."""
-    system = KvSystem(directory, overlords=overlords, nodes=nodes)
+def kv_system(directory: Path, *, overlords: int = 1, nodes: int = 1, flags: Sequence[str] = ()) -> Iterator[KvSystem]:
+    """A system that is ready; ended at the end. `flags` go to every process."""
+    system = KvSystem(directory, overlords=overlords, nodes=nodes, flags=flags)
     try:
         system.start_all()
         yield system

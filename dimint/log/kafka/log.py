@@ -169,7 +169,7 @@ class KafkaLog:
         topics = {name[len(self._prefix) :]: topic for name, topic in found.items()}
         description = LogDescription(
             kind="kafka",
-            url="kafka://" + ",".join(self._servers),
+            url="kafka://" + ",".join(self._servers) + ("/" + self._prefix.removesuffix(".") if self._prefix else ""),
             generation=generation_of(self._cluster_id, {name: topic.id for name, topic in ours.items()}),
             topics={name: topic.partitions for name, topic in topics.items()},
             durability=durability_of(

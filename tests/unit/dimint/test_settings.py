@@ -118,6 +118,7 @@ def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert overlord(data_dir="~/x").data_dir == tmp_path / "home/x"
     assert overlord(log="other").log == str(tmp_path / "other")
     assert overlord(log="kafka://a:1,b:2").log == "kafka://a:1,b:2"
+    assert overlord(log="kafka://a:1,b:2/staging").log == "kafka://a:1,b:2/staging"
     assert overlord(kafka_servers="a:1,[::1]:2").log == "kafka://a:1,[::1]:2"
 
 
@@ -159,6 +160,10 @@ def test_the_original_configs_are_understood(tmp_path: Path) -> None:
         ({"zookeeper_hosts": ":9092"}, "zookeeper_hosts: ':9092' is not a host name or address (--zookeeper_hosts)"),
         ({"zookeeper_hosts": "a"}, "zookeeper_hosts: 'a' has 'a', which is not host:port (--zookeeper_hosts)"),
         ({"kafka_servers": ""}, "log: 'kafka://' names no server (--kafka_servers)"),
+        (
+            {"log": "kafka://a:1/x y"},
+            "log: 'kafka://a:1/x y' has a name after the / that is not 1 to 100 letters, digits, '.', '_' or '-' (--log)",
+        ),
         ({"log": "file:///x"}, "log: 'file:///x' is neither a directory nor kafka://host:port[,…] (--log)"),
         ({"data_dir": "/\udcff"}, "data_dir: '/\\udcff' is not a usable path (--data_dir)"),
         ({"data_dir": "a\nb"}, "data_dir: 'a\\nb' is not a usable path (--data_dir)"),
