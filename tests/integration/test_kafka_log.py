@@ -230,18 +230,20 @@ def test_records_of_others_are_dead_letters(broker: KafkaCluster, log: KafkaLog,
         if "transactional_id" in more:
             producer.commit_transaction()
         producer.close()
-    writer = BatchWriter(log, clock=CLOCK, host="h", process="p")
-    ours = writer.append([_batch("ours")])[0].result(10).offset
-    writer.close()
+    assert log.bounds(TOPIC, 0).end == 7  # the last offset is the mark of the transaction's end
+    assert [record.offset for record in log.read(TOPIC, 0, 6)] == [6]
     reader = log.reader()
     reader.assign({TopicPartition(TOPIC, 0): 0})
     intake, dead = Intake(TOPIC, 0), 0
     deadline = time.monotonic() + 10
-    while intake.position <= ours and time.monotonic() < deadline:
+    while intake.position < 7 and time.monotonic() < deadline:
         dead += sum(isinstance(intake.take(record), DeadLetter) for record in reader.poll(1))
+    assert (intake.position, dead) == (7, 7)
+    writer = BatchWriter(log, clock=CLOCK, host="h", process="p")
+    assert writer.append([_batch("ours")])[0].result(10).offset == 7
+    writer.close()
+    assert [isinstance(intake.take(record), Counted) for record in reader.poll(10)] == [True]
     reader.close()
-    assert dead == 6
-    assert intake.position == ours + 1 == 8  # one offset is the mark of the transaction's end
     assert _counted(log) == ["ours"]
 
 

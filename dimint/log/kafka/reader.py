@@ -138,6 +138,8 @@ class KafkaReader:
             return
         for place, records in fetched.items():
             self._put(TopicPartition(place.topic[len(self._prefix) :], place.partition), records)
+        if not fetched and wait_s > 0:
+            self._pass_over(consumer)
 
     def _put(self, place: TopicPartition, records: Sequence[Any]) -> None:
         waiting = self._fetched[place]
@@ -146,6 +148,18 @@ class KafkaReader:
             value = record.value or b""
             waiting.append(Record(place.topic, place.partition, record.offset, record.timestamp * 1_000_000, value))
             self._fetched_bytes += len(value)
+
+    def _pass_over(self, consumer: Any) -> None:
+        """Where the consumer went on without a record, there is one: the mark that ends a foreign transaction.
+
+        It comes as a record without content, a dead letter like the transaction's records, or else nobody who reads up to
+        the end of the log would ever get there.
+        """
+        for place, position in self._positions.items():
+            # the public `position` looks at all partitions each time
+            state = consumer._subscription.assignment.get(KafkaPartition(self._prefix + place.topic, place.partition))
+            if state is not None and state.position is not None and not self._fetched[place] and state.position.offset > position:
+                self._fetched[place].append(Record(*place, state.position.offset - 1, 0, b""))
 
     def _ready(self) -> Any:
         if self._consumer is None:
