@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 import pytest
 
-from dimint.errors import Fenced, RegistryError, RegistryLost, VersionConflict
+from dimint.errors import Fenced, LogMismatch, RegistryError, RegistryLost, VersionConflict
 from dimint.registry.embedded import EmbeddedRegistry
 from dimint.registry.memory import MemoryHub, MemoryRegistry
+from dimint.registry.opening import bind_log
 from dimint.registry.port import Registry
 from tests.support.registry_member import SESSION_S, open_at
 
@@ -254,6 +255,22 @@ def test_clear_removes_what_nobody_uses(make: Make) -> None:
     assert two.clear() == 0
     assert one.put("assignment", b"2", version=0) == 1
     agent.leave()
+
+
+def test_a_registry_has_one_log(make: Make) -> None:
+    """The first log stays the one that all processes must have, until it is cleared away with nobody left."""
+    one, two = make(), make()
+    bind_log(one, "a" * 32, "here")
+    bind_log(two, "a" * 32, "here")
+    with pytest.raises(LogMismatch, match="work on another log"):
+        bind_log(two, "b" * 32, "here")
+    node = one.join("node", "ab", {})
+    two.clear()
+    with pytest.raises(LogMismatch):
+        bind_log(two, "b" * 32, "here")
+    node.leave()
+    two.clear()
+    bind_log(two, "b" * 32, "here")
 
 
 @pytest.mark.parametrize("path", ["", "/", "a/", "/a", "a//b", "../a", "a/..", ".", "a b", "a\0", "a\n", "ä", "x" * 300, ".lock"])

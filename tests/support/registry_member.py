@@ -15,7 +15,7 @@ from dimint.registry.zookeeper import ZooKeeperOptions, ZooKeeperRegistry
 
 __all__ = ["SESSION_S", "open_at", "options_at"]
 
-SESSION_S = 2.0
+SESSION_S = 1.5
 
 
 def options_at(where: str, **more: object) -> ZooKeeperOptions:

@@ -35,7 +35,7 @@ from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE
 
 from dimint.errors import RegistryError, RegistryLost, SettingsError
-from dimint.registry.zookeeper.library import Connection, Handler, Notes
+from dimint.registry.zookeeper.library import Connection, Handler, Notes, tls_context
 from dimint.registry.zookeeper.options import ZooKeeperOptions
 
 __all__ = ["Check", "Create", "Delete", "Session", "SetData", "Stat", "Step", "StepFailed", "Watch"]
@@ -238,17 +238,11 @@ class Session:
         client = KazooClient(
             hosts=",".join(options.hosts),
             timeout=options.session_s,
-            handler=Handler(options.session_s * CONNECT_SHARE),
+            handler=Handler(options.session_s * CONNECT_SHARE, tls_context(options)),
             connection_retry=dict(_RETRY),
             default_acl=CREATOR_ALL_ACL if scheme else OPEN_ACL_UNSAFE,
             auth_data=[("digest", f"{user}:{password}")] if scheme == "digest" else None,
             logger=self._notes,
-            use_ssl=options.tls,
-            verify_certs=True,
-            check_hostname=True,
-            ca=None if options.ca is None else str(options.ca),
-            certfile=None if options.certificate is None else str(options.certificate),
-            keyfile=None if options.key is None else str(options.key),
         )
         self._connection = Connection(client, client._conn_retry.copy(), logger=self._notes, sasl_options=sasl)
         client._connection = self._connection

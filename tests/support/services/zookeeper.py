@@ -14,7 +14,9 @@ from tests.support.services.process import JavaServer, free_ports
 class ZooKeeperServer:
     """One server of an ensemble; it keeps its data across `kill` and `start`."""
 
-    def __init__(self, number: int, jars: Path, folder: Path, ports: list[tuple[int, int, int]], tick_ms: int) -> None:
+    def __init__(
+        self, number: int, jars: Path, folder: Path, ports: list[tuple[int, int, int]], tick_ms: int, more: Mapping[str, object]
+    ) -> None:
         self.port = ports[number - 1][0]
         data = folder / f"zookeeper-{number}"
         data.mkdir(parents=True)
@@ -29,6 +31,7 @@ class ZooKeeperServer:
             "4lw.commands.whitelist": "srvr",
             "maxClientCnxns": 0,
             "forceSync": "no",  # tests kill processes, not power
+            **more,
         }
         lines = [f"{name}={value}\n" for name, value in settings.items()]
         if len(ports) > 1:
@@ -60,15 +63,17 @@ class ZooKeeperServer:
 
 
 class ZooKeeperEnsemble:
-    """`servers` servers, started and serving; ended by `close` or at the end of the `with`."""
+    """`servers` servers with `more` settings, started and serving; ended by `close` or at the end of the `with`."""
 
-    def __init__(self, servers: int = 1, *, tick_ms: int = 500) -> None:
+    def __init__(self, servers: int = 1, *, tick_ms: int = 500, more: Mapping[str, object] | None = None) -> None:
         jars = need_jars()
         self.tick_ms = tick_ms
         self._folder = Path(tempfile.mkdtemp(prefix="dimint-zookeeper-"))
         taken = free_ports(3 * servers)
         ports = list(zip(taken[::3], taken[1::3], taken[2::3], strict=True))
-        self.servers = [ZooKeeperServer(number, jars, self._folder, ports, tick_ms) for number in range(1, servers + 1)]
+        self.servers = [
+            ZooKeeperServer(number, jars, self._folder, ports, tick_ms, more or {}) for number in range(1, servers + 1)
+        ]
         try:
             for server in self.servers:
                 server.start()
