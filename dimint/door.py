@@ -1,8 +1,8 @@
 """Messages between overlords and nodes (the overlord's node door), and their bytes. [S]
 
 A node opens one DEALER to the node door of every live overlord and says Hello; the overlord says Welcome. After that the
-overlord sends Reads and AskOutcomes, the node sends Answers, Outcomes, Progress and Due. One frame is one message: a msgpack
-array whose first item is the type's tag. Everything may be lost with the connection; whoever waits asks again.
+overlord sends Reads, AskOutcomes and Disputed, the node sends Answers, Outcomes, Progress and Due. One frame is one message:
+a msgpack array whose first item is the type's tag. Everything may be lost with the connection; whoever waits asks again.
 
 `next_offset` of a partition is the position after the last applied record: a replica with next_offset ≥ n has applied
 every record below n.
@@ -19,6 +19,8 @@ __all__ = [
     "Answers",
     "AskLog",
     "AskOutcomes",
+    "DISPUTED",
+    "Disputed",
     "Due",
     "Found",
     "FromNode",
@@ -39,6 +41,9 @@ __all__ = [
 ]
 
 PROTOCOL = 1
+
+DISPUTED = "its contents differ from other replicas"
+"""How the problem of a disputed replica starts."""
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -178,6 +183,13 @@ class Due(msgspec.Struct, frozen=True, tag="due", array_like=True):
     keys: list[tuple[str, int]]
 
 
+class Disputed(msgspec.Struct, frozen=True, tag="disputed", array_like=True):
+    """The node's replica has other contents than the rest: `text` says where. It serves no reads until None takes it back."""
+
+    partition: int
+    text: str | None
+
+
 class AskLog(msgspec.Struct, frozen=True, tag="ask_log", array_like=True):
     """From a program that knows only the door: where is the log? Answered with LogPlace."""
 
@@ -190,7 +202,7 @@ class LogPlace(msgspec.Struct, frozen=True, tag="log_place", array_like=True):
 
 
 FromNode: TypeAlias = Hello | Progress | Answers | Outcomes | Due | AskLog
-FromOverlord: TypeAlias = Welcome | Reads | AskOutcomes
+FromOverlord: TypeAlias = Welcome | Reads | AskOutcomes | Disputed
 
 encode = msgspec.msgpack.Encoder().encode
 _from_node = msgspec.msgpack.Decoder(FromNode)

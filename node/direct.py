@@ -46,18 +46,27 @@ class Direct(Generic[Peer]):
         self._genesis, self._replicas = genesis, replicas
         self._linearizable = end_is_linearizable
         self._serving: frozenset[int] = frozenset()
+        self._behind: frozenset[int] = frozenset()
         self._waiting: Pending[_Job[Peer]] = Pending()
         self._lines: dict[Peer, deque[_Job[Peer]]] = {}
         self._strong: list[_Job[Peer]] = []
         self._replies: list[tuple[Peer, bytes]] = []
 
-    def serve(self, partitions: frozenset[int]) -> None:
-        """Serve exactly these from now on; what waits for others is told that they moved."""
+    def serve(self, partitions: frozenset[int], behind: frozenset[int] = frozenset()) -> None:
+        """Serve exactly these from now on; what waits for others is told that they moved.
+
+        Those `behind` answer only reads that wait for a position: what the replica still lacks would look deleted.
+        """
         gone = self._serving - partitions
-        self._serving = partitions
+        self._serving, self._behind = partitions, behind
         for partition in gone:
             for job in self._waiting.drop(partition):
                 self._fail(job, _moved(), moved=True)
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether any partition served is."""
+        return bool(self._behind)
 
     def receive(self, peer: Peer, frame: bytes | None, now: float) -> None:
         """One frame of a client; None for a message that is none."""
@@ -79,7 +88,8 @@ class Direct(Generic[Peer]):
         except RequestError as error:
             self._fail(job, error)
             return
-        if not partitions <= self._serving:
+        lacking = self._behind - asked.keys() if request.consistency != "strong" else ()
+        if not partitions <= self._serving or not partitions.isdisjoint(lacking):
             self._fail(job, _moved(), moved=True)
             return
         job.offsets = {partition: asked.get(partition, 0) for partition in partitions}

@@ -72,6 +72,7 @@ class Holdings:
         self._full: str | None = None
         self._told_full = False
         self._dead_letters: dict[int, int] = {}
+        self._disputed: dict[int, str] = {}
 
     # --- which partitions -----------------------------------------------------------------------------------------------
     def hold(self, wanted: frozenset[int], now: float) -> set[int]:
@@ -82,6 +83,7 @@ class Holdings:
             del self.replicas[partition]
             self._caught_up.discard(partition)
             self._goals.pop(partition, None)
+            self._disputed.pop(partition, None)
         new = wanted - self.replicas.keys()
         try:
             for partition in self._store.partitions():
@@ -179,6 +181,21 @@ class Holdings:
             self._caught_up.discard(partition)
             self._moved_positions()
 
+    def dispute(self, partition: int, text: str | None) -> None:
+        """An overlord says that the partition's contents are not those of the other replicas; None: they are again."""
+        if partition not in self.replicas or self._disputed.get(partition) == text:
+            return
+        if text is None:
+            del self._disputed[partition]
+            logger.warning("partition %d agrees with the other replicas again", partition)
+        else:
+            self._disputed[partition] = text
+            logger.error("partition %d serves no reads: %s; `dimint rebuild` builds it anew", partition, text)
+
+    def disputed(self) -> frozenset[int]:
+        """Partitions whose contents an overlord disputes."""
+        return frozenset(self._disputed)
+
     # --- commits --------------------------------------------------------------------------------------------------------
     def end_turn(self, now: float) -> None:
         """Commit if it is time; let go of the transaction if nothing is in it; do what was put off."""
@@ -247,13 +264,14 @@ class Holdings:
         states = []
         for partition, replica in sorted(self.replicas.items()):
             state = replica.state(caught_up=self.caught_up(partition))
-            states.append(state if self._full is None else msgspec.structs.replace(state, problem=self._full))
+            problem = self._full or state.problem or self._disputed.get(partition)
+            states.append(state if problem == state.problem else msgspec.structs.replace(state, problem=problem))
         return states
 
     def caught_up(self, partition: int) -> bool:
         """Whether the replica has been at the log's end since it was taken up, and goes on."""
         replica = self.replicas.get(partition)
-        if replica is None or replica.problem is not None or self._full is not None:
+        if replica is None or replica.problem is not None or self._full is not None or partition in self._disputed:
             return False
         if partition not in self._caught_up:
             if replica.next_offset < self._goals[partition]:

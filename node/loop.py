@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from dimint.assignment import Assignment
-from dimint.door import Due, Hello, Progress, Reads
+from dimint.door import Disputed, Due, Hello, Progress, Reads
 from dimint.errors import OffsetOutOfRange
 from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
@@ -91,6 +91,7 @@ class Node:
         self._news: deque[Seen] = deque()
         self._assignment: Assignment | None = None
         self._mastered: frozenset[int] = frozenset()
+        self._served: frozenset[int] = frozenset()
         self._context = Context()
         self._poller = self._context.poller()
         self._holdings = Holdings(store, self._log, moved_positions=self._read_on)
@@ -161,6 +162,7 @@ class Node:
             self._send()
             if links.progress_is_due(now):
                 links.tick(now)
+                self._open_door()
                 membership.key_count = sum(replica.key_count for replica in self._holdings.replicas.values())
                 epoch = 0 if self._assignment is None else self._assignment.epoch
                 links.report(Progress(self.node, epoch, self._holdings.states()), now)
@@ -208,6 +210,8 @@ class Node:
                 for message in messages:
                     if isinstance(message, Reads):
                         self._desk.read(link, message.reads, now)
+                    elif isinstance(message, Disputed):
+                        self._holdings.dispute(message.partition, message.text)
                     else:
                         self._desk.ask(link, message, now)
         wanted = self._direct.wants_ends()
@@ -243,6 +247,8 @@ class Node:
                         self._desk.push(link, partition, applied)
             self._desk.came_on(partition)
             self._direct.came_on(partition)
+        if self._direct.is_behind:
+            self._open_door()
 
     def _send(self) -> None:
         for link, message in self._desk.take():
@@ -270,8 +276,13 @@ class Node:
         for partition in self._holdings.hold(assignment.held_by(self.node), now):
             self._desk.dropped(partition)
         served = range(len(assignment.partitions))
-        self._direct.serve(frozenset(partition for partition in served if self.node in assignment.servers_of(partition)))
+        self._served = frozenset(partition for partition in served if self.node in assignment.servers_of(partition))
+        self._open_door()
         logger.info("epoch %d: this node holds %d partitions", assignment.epoch, len(self._holdings.replicas))
+
+    def _open_door(self) -> None:
+        served = self._served - self._holdings.disputed()
+        self._direct.serve(served, frozenset(partition for partition in served if not self._holdings.caught_up(partition)))
 
     def _read_on(self) -> None:
         """The positions to read from have changed."""

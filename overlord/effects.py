@@ -8,7 +8,7 @@ nodes, `replies` to clients. No effect depends on another one of the same turn h
 from typing import Any, NamedTuple
 
 from dimint.batch import By, Event
-from dimint.door import AskOutcomes, Reads
+from dimint.door import AskOutcomes, Disputed, Reads
 
 __all__ = ["Append", "Effects", "Reply", "ToNode"]
 
@@ -27,7 +27,7 @@ class Append(NamedTuple):
 
 class ToNode(NamedTuple):
     node: str
-    message: Reads | AskOutcomes
+    message: Reads | AskOutcomes | Disputed
 
 
 class Reply(NamedTuple):

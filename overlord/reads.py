@@ -82,6 +82,8 @@ class ReadTable:
         self._nodes: dict[str, dict[int, Replica]] = {}
         self._positions: dict[tuple[str, int], int] = {}
         self._ready: set[tuple[str, int]] = set()
+        self.disputed: frozenset[tuple[str, int]] = frozenset()
+        """(node, partition) that are not asked."""
         self._servers: tuple[tuple[str, ...], ...] = ()
 
     # --- who is there ------------------------------------------------------------------------------------------------
@@ -129,7 +131,9 @@ class ReadTable:
 
     def servers_of(self, partition: int) -> list[str]:
         """Connected nodes that serve the partition, the master first."""
-        return [node for node in self._servers[partition] if node in self._nodes] if self._servers else []
+        if not self._servers:
+            return []
+        return [node for node in self._servers[partition] if node in self._nodes and (node, partition) not in self.disputed]
 
     # --- reads -------------------------------------------------------------------------------------------------------
     def add(self, want: Want, part: Part) -> None:
@@ -256,6 +260,8 @@ class ReadTable:
             for node in (self._servers[partition] if self._servers else ())
             if node in nodes and (strict or (node, partition) in ready)
         ]
+        if self.disputed:
+            able = [node for node in able if (node, partition) not in self.disputed]
         if len(able) < 2:
             return able[0] if able else None
         if tried:

@@ -20,6 +20,7 @@ from dimint.errors import NodeNotAvailable, NotApplied, OutcomeUnknown, ParseErr
 from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
 from dimint.overlord.cluster_answers import ClusterAnswers
+from dimint.overlord.digests import DigestTable
 from dimint.overlord.effects import Append, Effects, ToNode
 from dimint.overlord.kv_reads import KeyValueReads
 from dimint.overlord.kv_writes import KeyValueWrites
@@ -88,6 +89,9 @@ class Core:
         self.status_lanes = [Lane(STATUS_TOPIC, index, by, absolute_times=True) for index in range(genesis.status_partitions)]
         self.cluster_lane = Lane(CLUSTER_TOPIC, 0, by)
         self.reads = ReadTable()
+        self.digests = DigestTable(genesis.kv_partitions)
+        self._masters: tuple[str | None, ...] = ()
+        self._told: list[ToNode] = []
         self.outcomes = OutcomeTable(identity.writer)
         partition_of = genesis.partition_of_key
         self._strong = StrongReads(self.lanes, self.reads, end_is_linearizable=identity.end_is_linearizable)
@@ -176,7 +180,10 @@ class Core:
                 for key, version in message.keys[: max(0, OWN_EVENTS_MAX - lane.own_waiting)]:
                     lane.add_own(["kv.expire", key, 0, 0, version])
         elif isinstance(message, Progress):
-            self.reads.progress(node, [one for one in message.replicas if 0 <= one.partition < len(self.lanes)])
+            replicas = [one for one in message.replicas if 0 <= one.partition < len(self.lanes)]
+            self._told.extend(ToNode(node, told) for told in self.digests.take(node, replicas, self._masters))
+            self.reads.disputed = self.digests.disputed
+            self.reads.progress(node, replicas)
 
     def node_is_there(self, node: str, now: float) -> None:
         """A node said Hello and can be asked."""
@@ -184,6 +191,8 @@ class Core:
         self.outcomes.hurry(now)
 
     def node_is_gone(self, node: str) -> None:
+        self.digests.forget(node)
+        self.reads.disputed = self.digests.disputed
         self.reads.node_is_gone(node)
 
     def members(self, overlords: Mapping[str, Mapping[str, Any]], nodes: Mapping[str, Mapping[str, Any]]) -> None:
@@ -199,7 +208,9 @@ class Core:
             return
         self._assignment = assignment
         self.cluster.assignment = assignment
-        self.reads.place(tuple(assignment.servers_of(index) for index in range(len(assignment.partitions))))
+        servers = tuple(assignment.servers_of(index) for index in range(len(assignment.partitions)))
+        self._masters = tuple(one[0] if one else None for one in servers)
+        self.reads.place(servers)
         self.outcomes.hurry(now)
 
     def record(self, topic: str, event: Event) -> None:
@@ -222,6 +233,10 @@ class Core:
         asks = self._asks()
         appends = self._cut(now)
         sends = self.reads.turn(now)
+        if self._told:
+            connected = self.reads.connected()
+            sends.extend(told for told in self._told if told.node in connected)
+            self._told = []
         if len(self.outcomes):
             sends.extend(self._outcome_asks(now))
         return Effects(appends, asks, sends, self.table.take_replies())

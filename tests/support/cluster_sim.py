@@ -13,7 +13,7 @@ import msgspec
 from dimint import door
 from dimint.assignment import Assignment
 from dimint.clock import ManualClock
-from dimint.door import AskOutcomes, Outcomes, Progress, Reads
+from dimint.door import AskOutcomes, Disputed, Outcomes, Progress, Reads
 from dimint.errors import NotApplied
 from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
@@ -50,6 +50,7 @@ class SimNode:
         self.replicas: dict[int, Replica] = {}
         self.desk: Desk[str] = Desk(self.replicas)
         self.caught_up: set[int] = set()
+        self.disputed: dict[int, str] = {}
         self.mastered: frozenset[int] = frozenset()
 
     def assigned(self, assignment: Assignment) -> None:
@@ -79,7 +80,12 @@ class SimNode:
         for overlord, message in self.desk.take():
             sim.to_overlord(self.id, overlord, message)
         if sim.steps % 20 == 0:
-            states = [replica.state(caught_up=partition in self.caught_up) for partition, replica in self.replicas.items()]
+            states = [
+                replica.state(caught_up=partition in self.caught_up)
+                if partition not in self.disputed
+                else msgspec.structs.replace(replica.state(caught_up=False), problem=self.disputed[partition])
+                for partition, replica in self.replicas.items()
+            ]
             for overlord in sim.overlords:
                 sim.to_overlord(self.id, overlord, Progress(self.id, 0, states))
 
@@ -199,7 +205,7 @@ class Sim:
         if self.random.random() < self.faults.repeat:
             self.later(act, self.delay() * 5)
 
-    def to_node(self, overlord: str, node: str, message: Reads | AskOutcomes) -> None:
+    def to_node(self, overlord: str, node: str, message: Reads | AskOutcomes | Disputed) -> None:
         decoded = door.decode_from_overlord(door.encode(message))
 
         def arrive() -> None:
@@ -210,6 +216,11 @@ class Sim:
                 found.desk.read(overlord, decoded.reads, self.now)
             elif isinstance(decoded, AskOutcomes):
                 found.desk.ask(overlord, decoded, self.now)
+            elif isinstance(decoded, Disputed):
+                if decoded.text is None:
+                    found.disputed.pop(decoded.partition, None)
+                else:
+                    found.disputed[decoded.partition] = decoded.text
 
         self.over_network(arrive)
 

@@ -234,3 +234,19 @@ def test_partitions_that_are_not_served_have_moved(partitions: Partitions) -> No
     assert (reply["error"], reply["moved"], reply["retriable"]) == ("DIMINT_NODE_NOT_AVAILABLE", True, True)
     assert door("get", key="a") == [{"error": "DIMINT_NODE_NOT_AVAILABLE", "moved": True}]
     assert door("scan", partitions=[partition]) == [{"error": "DIMINT_NODE_NOT_AVAILABLE", "moved": True}]
+
+
+def test_a_replica_that_is_behind_answers_only_reads_with_a_position(partitions: Partitions) -> None:
+    """A read that gives no position must not find keys missing only because they did not come yet."""
+    partition = partitions.set("a", 1)
+    door = Door(partitions)
+    door.core.serve(frozenset({0, 1}), behind=frozenset({partition}))
+    assert door("get", key="a") == [{"error": "DIMINT_NODE_NOT_AVAILABLE", "moved": True}]
+    (reply,) = door("get", key="a", min_position=f"g:{partition}:1")
+    assert reply["value"] == 1
+    assert door("get", key="a", min_position=f"g:{partition}:2") == []
+    partitions.set("a", 2)
+    door.core.came_on(partition)
+    assert door.replies()[0]["value"] == 2
+    door.core.serve(frozenset({0, 1}))
+    assert door("get", key="a") == [{"value": 2}]

@@ -236,3 +236,23 @@ def test_a_transaction_that_does_not_fit_the_map_makes_it_grow(setting: Setting,
     setting.holdings.commit(0.0)
     assert setting.holdings.replicas[0].key_count == 20
     assert caplog.text == ""
+
+
+def test_a_disputed_partition_says_so_and_is_not_caught_up(setting: Setting) -> None:
+    """What an overlord says of its contents is shown until the overlord takes it back; records are applied all the while."""
+    setting.write(0, "a")
+    setting.holdings.hold(frozenset({0}), 0.0)
+    setting.catch_up()
+    assert setting.holdings.caught_up(0)
+    setting.holdings.dispute(0, "it differs")
+    setting.holdings.dispute(7, "not held here")
+    assert setting.holdings.disputed() == {0}
+    (state,) = setting.holdings.states()
+    assert (state.problem, state.caught_up) == ("it differs", False)
+    setting.write(0, "b")
+    setting.catch_up()
+    assert setting.keys(0) == ["a", "b"]
+    setting.holdings.dispute(0, None)
+    setting.holdings.dispute(0, None)
+    (state,) = setting.holdings.states()
+    assert (state.problem, state.caught_up) == (None, True)
