@@ -9,7 +9,7 @@ from dimint.consumers.folder import TablesFolder
 from dimint.consumers.reading import TABLES_FOLDER
 from dimint.consumers.rebuild import Rebuilt, rebuild_tables
 from dimint.consumers.runner import StatusConsumer
-from dimint.log.opening import genesis, open_log
+from dimint.log.opening import genesis, open_settings_log
 from dimint.log.port import Log
 from dimint.registry.opening import open_registry
 from dimint.service import Service
@@ -48,7 +48,7 @@ def rebuild(settings: CommonSettings, *, keep_in: Path | None = None) -> Rebuilt
 
 def _open_log(settings: CommonSettings, stack: ExitStack) -> Log:
     clock = SystemClock()
-    source = open_log(settings.log, clock=clock)
+    source = open_settings_log(settings, clock=clock)
     stack.callback(source.close)
     genesis(source, wanted=settings.genesis, clock=clock, host=socket.gethostname(), process="consumer")
     return source

@@ -56,6 +56,12 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     # where things are
     _row("data_dir", "path", None, _ALL, "Directory of this machine's files (docs/operations.md names them)."),
     _row("log", "log", None, _ALL, "The event log if it is not in the data directory: another directory, or kafka://host:port[,…]."),
+    _row("kafka_tls", "bool", False, _ALL, "Encrypt the way to Kafka; certificate and host name are checked."),
+    _row("kafka_ca", "path", None, _ALL, "PEM file of who signed the brokers' certificates; default: whom the system trusts."),
+    _row("kafka_certificate", "path", None, _ALL, "PEM file of the own certificate, if the brokers ask for one."),
+    _row("kafka_key", "path", None, _ALL, "PEM file of that certificate's key."),
+    _row("kafka_auth", "text", "", _ALL, "scram-sha-512:USER:PASSWORD, scram-sha-256:… or plain:…; empty = no user.",
+         high=1000, secret=True),
     _row("zookeeper_hosts", "hosts", (), _ALL, "ZooKeeper servers, host:port[,…]; empty = registry in the log's directory."),
     _row("zookeeper_root", "text", "/dimint", _ALL, "Node of ZooKeeper that all of this stands under; one a system.", high=200),
     _row("zookeeper_session", "float", 6.0, _ALL, "Silence after which ZooKeeper takes a process for dead.",
@@ -137,6 +143,11 @@ class CommonSettings:
     hash_range: int | None
     partitions: int | None
     given: frozenset[str]
+    kafka_tls: bool = _BY_NAME["kafka_tls"].default
+    kafka_ca: Path | None = _BY_NAME["kafka_ca"].default
+    kafka_certificate: Path | None = _BY_NAME["kafka_certificate"].default
+    kafka_key: Path | None = _BY_NAME["kafka_key"].default
+    kafka_auth: str = _BY_NAME["kafka_auth"].default
     zookeeper_root: str = _BY_NAME["zookeeper_root"].default
     zookeeper_session: float = _BY_NAME["zookeeper_session"].default
     """Seconds."""

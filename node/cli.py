@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dimint.errors import SettingsError
 from dimint.genesis import Genesis
-from dimint.log.opening import genesis, open_log
+from dimint.log.opening import genesis, open_settings_log
 from dimint.log.port import Log
 from dimint.node.finding import with_log_of_overlord
 from dimint.node.loop import Addresses, Node, tune_collector
@@ -96,7 +96,7 @@ def node_id(directory: Path) -> str:
 
 
 def _open_log(settings: NodeSettings, clock: SystemClock, stack: ExitStack) -> tuple[Log, Genesis]:
-    log = open_log(settings.log, clock=clock)
+    log = open_settings_log(settings, clock=clock)
     stack.callback(log.close)
     return log, genesis(log, wanted=settings.genesis, clock=clock, host=socket.gethostname(), process="node")
 

@@ -110,11 +110,11 @@ def open_publisher(settings: AgentSettings, clock: Clock) -> Iterator[Publisher]
         finally:
             to_overlord.close()
         return
-    from dimint.log.opening import genesis, open_log  # agents far from the log do without it
+    from dimint.log.opening import genesis, open_settings_log  # agents far from the log do without it
     from dimint.writer import BatchWriter
 
     host, process = socket.gethostname(), f"agent/{os.getpid()}"
-    log = open_log(settings.log, clock=clock)
+    log = open_settings_log(settings, clock=clock)
     try:
         found = genesis(log, wanted=settings.genesis, clock=clock, host=host, process=process)
         to_log = LogPublisher(BatchWriter(log, clock=clock, host=host, process=process), found)

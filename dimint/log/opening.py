@@ -10,12 +10,13 @@ from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis, GenesisSettings, check_wanted, from_event, to_event
 from dimint.log.port import Log, TopicSpec
 from dimint.log.reading import Counted, Halt, Intake, Quarantine
+from dimint.settings import CommonSettings
 from dimint.writer import BatchWriter, Outgoing
 
 if TYPE_CHECKING:
     from dimint.log.kafka import KafkaOptions
 
-__all__ = ["Genesis", "GenesisSettings", "genesis", "open_log"]
+__all__ = ["Genesis", "GenesisSettings", "genesis", "is_missing", "open_log"]
 
 _GENESIS_WAIT_S = 30.0
 
@@ -40,6 +41,29 @@ def open_log(location: str | Path, *, clock: Clock, kafka: "KafkaOptions | None"
     from dimint.log.embedded import EmbeddedLog
 
     return EmbeddedLog(location, clock=clock)
+
+
+def is_missing(location: str | Path) -> bool:
+    """Whether `location` is a data directory without a log, so that opening would make a new one."""
+    from dimint.log.embedded.directory import LOG_FOLDER
+
+    return "://" not in str(location) and not (Path(location) / LOG_FOLDER).is_dir()
+
+
+def open_settings_log(settings: CommonSettings, *, clock: Clock) -> Log:
+    """`open_log` for a process, with the way to Kafka secured as its settings say."""
+    if not settings.log.startswith("kafka://"):
+        return open_log(settings.log, clock=clock)
+    from dimint.log.kafka import KafkaOptions, security_of
+
+    security = security_of(
+        tls=settings.kafka_tls,
+        ca=settings.kafka_ca,
+        certificate=settings.kafka_certificate,
+        key=settings.kafka_key,
+        auth=settings.kafka_auth,
+    )
+    return open_log(settings.log, clock=clock, kafka=KafkaOptions(security=security))
 
 
 def genesis(log: Log, *, wanted: GenesisSettings, clock: Clock, host: str, process: str) -> Genesis:

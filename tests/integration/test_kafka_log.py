@@ -12,7 +12,7 @@ import pytest
 from dimint.batch import By, decode
 from dimint.clock import Clock
 from dimint.errors import AppendFailed, AppendUnknown, LogError, LogMismatch, LogUnavailable, NotApplied, SettingsError
-from dimint.log.kafka import KafkaLog, KafkaOptions
+from dimint.log.kafka import KafkaLog, KafkaOptions, security_of
 from dimint.log.kafka.library import KafkaAdminClient, KafkaProducer
 from dimint.log.kafka.sending import Sending
 from dimint.log.opening import GenesisSettings, genesis, open_log
@@ -20,7 +20,7 @@ from dimint.log.port import Entry, Log, TopicPartition, TopicSpec
 from dimint.log.reading import Counted, DeadLetter, Intake
 from dimint.writer import BatchWriter, Outgoing
 from tests.support.proxy import Proxy
-from tests.support.services.kafka import KafkaCluster, shared_broker
+from tests.support.services.kafka import PASSWORD, USER, KafkaCluster, shared_broker
 
 # the client library leaves a socket whose connecting was refused to the garbage collector
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -199,6 +199,41 @@ def test_options_that_cannot_work(options: dict[str, Any]) -> None:
         KafkaOptions(**options)
 
 
+def test_tls_and_a_user(broker: KafkaCluster, prefix: str) -> None:
+    """Everything works over TLS with a SCRAM user; a wrong password or an unknown certificate is refused in one line."""
+    url = f"kafka://localhost:{broker.brokers[0].secure_port}/{prefix[:-1]}"
+
+    def options(ca: object = broker.certificate, auth: str = f"scram-sha-512:{USER}:{PASSWORD}") -> KafkaOptions:
+        security = security_of(tls=True, ca=ca, certificate=None, key=None, auth=auth)
+        return KafkaOptions(connect_timeout_s=3, security=security)
+
+    log = open_log(url, clock=CLOCK, kafka=options())
+    log.create([TopicSpec(TOPIC, 1)])
+    assert log.append([Entry(TOPIC, 0, b"x")])[0].result(10) == 0
+    assert [record.value for record in log.read(TOPIC, 0, 0)] == [b"x"]
+    log.close()
+    for refused in (options(auth=f"scram-sha-512:{USER}:wrong"), options(ca=None)):
+        with pytest.raises(LogError) as caught:
+            open_log(url, clock=CLOCK, kafka=refused)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"ca": "/x"}, "without TLS"),
+        ({"auth": "basic:a:b"}, "mechanism"),
+        ({"auth": "plain:a"}, "mechanism"),
+        ({"auth": "plain::b"}, "mechanism"),
+    ],
+)
+def test_security_that_cannot_work(given: dict[str, str], problem: str) -> None:
+    """It is refused in one line that does not show the password."""
+    arguments: dict[str, Any] = {"tls": False, "ca": None, "certificate": None, "key": None, "auth": "", **given}
+    with pytest.raises(SettingsError, match=problem):
+        security_of(**arguments)
+
+
 # --- times and foreign records ---------------------------------------------------------------------------------------
 
 
@@ -230,12 +265,13 @@ def test_records_of_others_are_dead_letters(broker: KafkaCluster, log: KafkaLog,
         if "transactional_id" in more:
             producer.commit_transaction()
         producer.close()
-    assert log.bounds(TOPIC, 0).end == 7  # the last offset is the mark of the transaction's end
+    deadline = time.monotonic() + 10
+    while log.bounds(TOPIC, 0).end < 7:  # the last offset is the mark of the transaction's end, which comes a little later
+        assert time.monotonic() < deadline
     assert [record.offset for record in log.read(TOPIC, 0, 6)] == [6]
     reader = log.reader()
     reader.assign({TopicPartition(TOPIC, 0): 0})
     intake, dead = Intake(TOPIC, 0), 0
-    deadline = time.monotonic() + 10
     while intake.position < 7 and time.monotonic() < deadline:
         dead += sum(isinstance(intake.take(record), DeadLetter) for record in reader.poll(1))
     assert (intake.position, dead) == (7, 7)

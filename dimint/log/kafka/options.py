@@ -7,7 +7,7 @@ from typing import Any, Final
 from dimint.errors import SettingsError
 from dimint.limits import RECORD_MAX_BYTES
 
-__all__ = ["KafkaOptions"]
+__all__ = ["KafkaOptions", "security_of"]
 
 _SECURITY: Final = frozenset(
     """
@@ -17,6 +17,35 @@ _SECURITY: Final = frozenset(
     """.split()
 )
 """Options of kafka-python that are handed on as they are."""
+
+
+_MECHANISMS: Final = {"plain": "PLAIN", "scram-sha-256": "SCRAM-SHA-256", "scram-sha-512": "SCRAM-SHA-512"}
+
+
+def security_of(*, tls: bool, ca: object, certificate: object, key: object, auth: str) -> dict[str, Any]:
+    """`KafkaOptions.security` for what an operator sets: paths of PEM files, and `mechanism:user:password`.
+
+    Raises SettingsError.
+    """
+    security: dict[str, Any] = {}
+    if tls:
+        files = {"ssl_cafile": ca, "ssl_certfile": certificate, "ssl_keyfile": key}
+        security |= {name: str(path) for name, path in files.items() if path is not None}
+    elif ca is not None or certificate is not None or key is not None:
+        raise SettingsError("certificates for Kafka do nothing without TLS", hint="set kafka_tls too")
+    if auth:
+        mechanism, _, rest = auth.partition(":")
+        user, colon, password = rest.partition(":")
+        if mechanism not in _MECHANISMS or not colon or not user:
+            raise SettingsError("kafka_auth is not mechanism:user:password", hint="mechanisms: " + ", ".join(_MECHANISMS))
+        security |= {
+            "sasl_mechanism": _MECHANISMS[mechanism],
+            "sasl_plain_username": user,
+            "sasl_plain_password": password,
+        }
+    if security or tls:
+        security["security_protocol"] = ("SASL_" if auth else "") + ("SSL" if tls else "PLAINTEXT")
+    return security
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

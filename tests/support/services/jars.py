@@ -43,6 +43,8 @@ def jars() -> Path:
 def _jars() -> Path | Missing:
     if shutil.which("java") is None:
         return Missing("no Java on this machine, so no Kafka and no ZooKeeper (Debian: apt install default-jre-headless)")
+    if shutil.which("openssl") is None:
+        return Missing("no openssl on this machine, so no certificates for Kafka (Debian: apt install openssl)")
     pom = HERE / "pom.xml"
     folder = CACHE / hashlib.sha256(pom.read_bytes()).hexdigest()[:16]
     if folder.is_dir():

@@ -5,6 +5,7 @@ import base64
 import functools
 import os
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
@@ -15,13 +16,16 @@ from tests.support.services.jars import need_jars
 from tests.support.services.process import JavaServer, answers, free_ports
 
 HEAP_MB = 256
+SCRAM_MODULE = "org.apache.kafka.common.security.scram.ScramLoginModule"
+USER, PASSWORD = "dimint", "a secret: word"
 
 
 class KafkaBroker:
     """One broker, which is a controller too. It keeps its data across `kill` and `start`.
 
     Clients find it at `port`. A second door at `proxied_port` tells them to come back to `proxy_port`, where a test may put
-    a proxy on `proxied_port`. `extra` goes into its server.properties.
+    a proxy on `proxied_port`. A third one at `secure_port` takes TLS only, with the certificate `certificate`, from the user
+    USER with PASSWORD (SCRAM-SHA-512). `extra` goes into its server.properties.
     """
 
     def __init__(
@@ -30,13 +34,14 @@ class KafkaBroker:
         jars: Path,
         folder: Path,
         *,
-        ports: tuple[int, int, int, int],
+        ports: tuple[int, int, int, int, int],
+        certificate: Path,
         voters: str,
         cluster_id: str,
         extra: Mapping[str, object] | None = None,
     ) -> None:
         self.number = number
-        self.port, self.controller_port, self.proxied_port, self.proxy_port = ports
+        self.port, self.controller_port, self.proxied_port, self.proxy_port, self.secure_port = ports
         self._folder = folder / f"broker-{number}"
         self._folder.mkdir(parents=True)
         self._config = self._folder / "server.properties"
@@ -46,9 +51,15 @@ class KafkaBroker:
             "controller.quorum.voters": voters,
             "controller.listener.names": "CONTROLLER",
             "listeners": f"CLIENT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port},"
-            f"PROXIED://127.0.0.1:{self.proxied_port}",
-            "advertised.listeners": f"CLIENT://127.0.0.1:{self.port},PROXIED://127.0.0.1:{self.proxy_port}",
-            "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT",
+            f"PROXIED://127.0.0.1:{self.proxied_port},SECURE://127.0.0.1:{self.secure_port}",
+            "advertised.listeners": f"CLIENT://127.0.0.1:{self.port},PROXIED://127.0.0.1:{self.proxy_port},"
+            f"SECURE://localhost:{self.secure_port}",
+            "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT,SECURE:SASL_SSL",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "listener.name.secure.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+            "listener.name.secure.scram-sha-512.sasl.jaas.config": f"{SCRAM_MODULE} required;",
+            "listener.name.secure.ssl.keystore.type": "PEM",
+            "listener.name.secure.ssl.keystore.location": certificate,
             "inter.broker.listener.name": "CLIENT",
             "log.dirs": self._folder / "data",
             "offsets.topic.replication.factor": 1,
@@ -77,6 +88,7 @@ class KafkaBroker:
     def format(self) -> JavaServer:
         """Once, before the first start; wait for what is returned to end."""
         arguments = ["kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(self._config)]
+        arguments += ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"]
         command = JavaServer("format", self._jars, self._folder, arguments)
         command.start()
         return command
@@ -95,12 +107,22 @@ class KafkaCluster:
     def __init__(self, brokers: int = 1, *, extra: Mapping[str, object] | None = None) -> None:
         jars = need_jars()
         self._folder = Path(tempfile.mkdtemp(prefix="dimint-kafka-"))
-        taken = free_ports(4 * brokers)
-        ports = list(zip(taken[::4], taken[1::4], taken[2::4], taken[3::4], strict=True))
-        voters = ",".join(f"{number}@127.0.0.1:{controller}" for number, (_, controller, _, _) in enumerate(ports, 1))
+        self.certificate = _certificate(self._folder)
+        taken = free_ports(5 * brokers)
+        ports = list(zip(taken[::5], taken[1::5], taken[2::5], taken[3::5], taken[4::5], strict=True))
+        voters = ",".join(f"{number}@127.0.0.1:{its[1]}" for number, its in enumerate(ports, 1))
         cluster_id = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode().replace("-", "a")
         self.brokers = [
-            KafkaBroker(number, jars, self._folder, ports=its, voters=voters, cluster_id=cluster_id, extra=extra)
+            KafkaBroker(
+                number,
+                jars,
+                self._folder,
+                ports=its,
+                certificate=self.certificate,
+                voters=voters,
+                cluster_id=cluster_id,
+                extra=extra,
+            )
             for number, its in enumerate(ports, 1)
         ]
         try:
@@ -132,6 +154,16 @@ class KafkaCluster:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _certificate(folder: Path) -> Path:
+    """A PEM file with a new key and its self-signed certificate for localhost."""
+    key, signed, both = folder / "key.pem", folder / "signed.pem", folder / "both.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(signed)]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    both.write_text(key.read_text() + signed.read_text())
+    return both
 
 
 @functools.cache
