@@ -57,9 +57,9 @@ class Op(NamedTuple):
 
 
 class Done(NamedTuple):
-    """One event of a request: its index in the partition's order, whether it was applied, and what the client is to hear."""
+    """One event of a request: its number in the partition, whether it was applied, and what the client is to hear."""
 
-    index: int
+    event: int
     name: str
     value: Any
     version: int
@@ -216,12 +216,12 @@ class _Check:
             found = replay.done.get(("from", op.key, kind, op.client), [])
         told = False
         for done in found:
-            if done.index < floor or (partition, done.index) in self._used:
+            if done.event < floor or (partition, done.event) in self._used:
                 continue
             told = True
             if self._agrees(op, done):
-                self._used.add((partition, done.index))
-                return done.index + 1
+                self._used.add((partition, done.event))
+                return done.event + 1
         what = "has an outcome of its own" if told else f"is not in the log at or after event {floor}"
         self._problems.append(f"acknowledged, but {what}: {op}; events {found[:5]}")
         return None
@@ -256,7 +256,7 @@ class _Check:
         low, high = (0, end) if op.state_at is None else (replay.state(op.state_at),) * 2
         for number, (since, value, version) in enumerate(states):
             until = states[number + 1][0] - 1 if number + 1 < len(states) else end
-            place = max(low, floor, since)
+            place: int = max(low, floor, since)
             if place <= min(until, high) and value == op.seen and op.version in (None, version):
                 return place
         self._problems.append(f"no state from {max(low, floor)} to {high} has what was read: {op}")
