@@ -35,6 +35,9 @@ REQUEST_S: Final = 20
 RESPONSE_S: Final = 30
 """An answer must make progress; above the beat of streams."""
 
+_UNREADABLE: Final = "NONE"
+"""The method that Sanic gives the stand-in of a request which it could not read."""
+
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -101,6 +104,8 @@ def _guard(app: App, settings: WebSettings, own_names: Collection[str]) -> None:
     names = {name.lower().removesuffix(".") for name in (*own_names, settings.http_bind, *given)} - {""}
 
     async def check(request: Request) -> HTTPResponse | None:
+        if request.method == _UNREADABLE:
+            return None  # it reaches no page: only the answer to what is wrong with it is on its way
         if not allows_host(request.headers.get("host", ""), names):
             return json_answer(error_body(400, "this server is not known under that name"), 400)
         if not request.path.startswith(service.HEALTH_PREFIX) and not allows_address(request.ip, pattern):

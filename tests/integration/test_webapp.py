@@ -181,6 +181,18 @@ def test_broken_requests(address: tuple[str, int], client: httpx.Client, request
     assert client.get("/-/ready").text == "ready\n"
 
 
+def test_what_is_wrong_with_a_broken_request_is_said(address: tuple[str, int]) -> None:
+    """Too large and malformed are told apart, and an unknown method named like Sanic's stand-in reaches nothing."""
+    for request, status, message in (
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * 20_000 + b"\r\n\r\n", 413, "header exceeds"),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n", 400, "Bad content-length"),
+        (b"NONE /states/ HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n", 405, "method not allowed"),
+    ):
+        head, _, body = raw_exchange(address, request, 1.0).partition(b"\r\n\r\n")
+        assert int(head.split()[1]) == status, (head, body)
+        assert message.lower() in body.decode().lower()
+
+
 def test_network_filter() -> None:
     """Addresses that the filter does not match are refused: pages with 403, `/states/` with 403 in the body."""
     with serving(filled(), WallClock(), network_filter=r"10\.") as (host, port):
