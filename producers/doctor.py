@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dimint.errors import DimintError
+from dimint.log.opening import is_missing
 from dimint.producers.cli import once, open_publisher
 from dimint.producers.delivery import PATIENCE_S
 from dimint.producers.pci import driver_module_version
@@ -86,7 +87,7 @@ def _ways_out(settings: AgentSettings) -> Iterator[Finding]:
     elif not os.access(_existing(path), os.W_OK):
         yield Finding("FAIL", "spool", f"{path.parent} cannot be made: no right to write in {_existing(path)}")
     where = settings.to or settings.log
-    if not settings.to and "://" not in where and not (Path(where) / "log").exists():
+    if not settings.to and is_missing(where):
         yield Finding("OK", "log", f"there is none in {where} yet: it will be made")
         return
     try:

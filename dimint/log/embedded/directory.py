@@ -21,7 +21,10 @@ from pathlib import Path
 
 from dimint.errors import LogError, LogMismatch, SettingsError
 
-__all__ = ["LogDirectory", "network_filesystem"]
+__all__ = ["LOG_FOLDER", "LogDirectory", "network_filesystem"]
+
+LOG_FOLDER = "log"
+"""The log's folder in a data directory."""
 
 _TOPIC = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 _GENERATION = re.compile(r"[0-9a-f]{32}")
@@ -56,7 +59,7 @@ class LogDirectory:
     """
 
     def __init__(self, data_dir: str | Path) -> None:
-        self.path = Path(data_dir).absolute() / "log"
+        self.path = Path(data_dir).absolute() / LOG_FOLDER
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             real = os.path.realpath(self.path)
