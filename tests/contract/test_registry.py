@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -339,6 +340,17 @@ def test_a_killed_process_is_gone_in_time(place: Place) -> None:
     registry.join("node", "ab", {"who": "me"})
     assert registry.members("node") == {"ab": {"who": "me"}}
     registry.close()
+
+
+def test_a_process_that_starts_again_takes_its_place_at_once(place: Place) -> None:
+    """Whoever comes after a killed process on the same machine need not wait until the others know of its death."""
+    process = start(place.where, "join", "ab")
+    kill(process)
+    with closing(open_at(place.where)) as registry:
+        began = time.monotonic()
+        registry.join("node", "ab", {"who": "me"})
+        assert registry.members("node") == {"ab": {"who": "me"}}
+        assert time.monotonic() - began < 0.5
 
 
 def test_a_killed_leader_is_replaced_and_fenced(place: Place) -> None:

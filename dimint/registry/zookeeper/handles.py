@@ -3,6 +3,7 @@
 Every method may be called from any thread. The registry's thread calls `settle` and `stand` after every change.
 """
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -14,8 +15,9 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from dimint.errors import RegistryError, RegistryLost
 from dimint.registry.paths import encode_info
 from dimint.registry.port import Fence
-from dimint.registry.zookeeper.layout import Layout, first_in_line
-from dimint.registry.zookeeper.session import Create, Session, SetData, StepFailed
+from dimint.registry.zookeeper.layout import Layout, first_in_line, mark_of, with_mark
+from dimint.registry.zookeeper.owner import is_certainly_dead, own_mark
+from dimint.registry.zookeeper.session import Create, Delete, Session, SetData, StepFailed
 
 __all__ = ["Candidacy", "Key", "Membership", "Shared"]
 
@@ -113,23 +115,34 @@ class Membership:
             if self._gone or self._settled_in == number:
                 return True
             shared.prepare()
-            role = shared.layout.role(self.key[0])
+            role, content = shared.layout.role(self.key[0]), with_mark(self._info, own_mark())
             try:
-                session.do(Create(self._path, self._info, ephemeral=True), SetData(role))
+                session.do(Create(self._path, content, ephemeral=True), SetData(role))
             except StepFailed as failed:
                 if failed.missing:
                     session.create(role)
                     return self._place()
-                found = session.exists(self._path)
-                if found is None or found.owner != session.id:
-                    return False
+                found = session.get(self._path)
+                if found is None:
+                    return self._place()
+                value, stat = found
+                if stat.owner != session.id:
+                    return self._replaced(value) and self._place()
                 try:
-                    session.do(SetData(self._path, self._info), SetData(shared.layout.changes))
+                    session.do(SetData(self._path, content), SetData(shared.layout.changes))
                 except StepFailed:  # it went between the two
                     return False
             self._settled_in = number
             self._warned = False
             return True
+
+    def _replaced(self, value: bytes) -> bool:
+        """Remove the node of a dead process of this machine, which the servers still wait for."""
+        if not is_certainly_dead(mark_of(value)):
+            return False
+        with contextlib.suppress(StepFailed):
+            self._shared.session.do(Delete(self._path))
+        return True
 
 
 class Lead(NamedTuple):

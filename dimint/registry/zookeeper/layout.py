@@ -4,7 +4,7 @@
 
     ROOT/generation           32 hex digits, made last and once: emptied servers are another registry
     ROOT/members/ROLE         its version rises with every member that joins
-    ROOT/members/ROLE/ID      ephemeral: info as JSON
+    ROOT/members/ROLE/ID      ephemeral: info as JSON, and on a second line the process that made it (owner.py)
     ROOT/elections/NAME/…-N   ephemeral, one a candidate; the lowest N leads, and its czxid is the term
     ROOT/values/PATH          value (`/` in the path is `,` in the name); version 1 here is version 0 there
     ROOT/changes              set with every change that the lists of children do not show
@@ -16,7 +16,7 @@ from typing import Final
 
 from dimint.registry.paths import USES_VALUES
 
-__all__ = ["Layout", "first_in_line"]
+__all__ = ["Layout", "first_in_line", "info_of", "mark_of", "with_mark"]
 
 _IN_LINE: Final = re.compile(r"[0-9a-f]{32}-(\d{10})")
 
@@ -51,6 +51,21 @@ class Layout:
 
     def value(self, path: str) -> str:
         return f"{self.values}/{path.replace('/', ',')}"
+
+
+def with_mark(info: bytes, mark: str) -> bytes:
+    """What a member's node holds. The info has no line ends: JSON escapes them."""
+    return info + b"\n" + mark.encode()
+
+
+def info_of(content: bytes) -> bytes:
+    """A member's info."""
+    return content.partition(b"\n")[0]
+
+
+def mark_of(content: bytes) -> str:
+    """The process that made a member's node."""
+    return content.partition(b"\n")[2].decode("ascii", "replace")
 
 
 def first_in_line(names: Iterable[str], prefix: str = "") -> str | None:

@@ -19,7 +19,7 @@ from dimint.errors import Fenced, RegistryError, RegistryLost, VersionConflict
 from dimint.registry.paths import USES_VALUES, check_id, check_path, encode_info
 from dimint.registry.port import Fence, Versioned
 from dimint.registry.zookeeper.handles import Candidacy, Membership, Shared
-from dimint.registry.zookeeper.layout import Layout
+from dimint.registry.zookeeper.layout import Layout, info_of
 from dimint.registry.zookeeper.options import ZooKeeperOptions
 from dimint.registry.zookeeper.session import Check, Create, Delete, Session, SetData, Step, StepFailed, Watch
 from dimint.service import spawn_thread
@@ -67,7 +67,7 @@ class ZooKeeperRegistry:
 
     # --- the port ---------------------------------------------------------------------------------------------------
     def join(self, role: str, member_id: str, info: Mapping[str, Any]) -> Membership:
-        """As the port says; waits up to a session's time for a node that a dead process of that name has left."""
+        """As the port says; waits up to a session's time for a node that a dead process of another machine has left."""
         check_id(role)
         check_id(member_id)
         membership = Membership(self._shared, role, member_id, encode_info(info))
@@ -90,8 +90,12 @@ class ZooKeeperRegistry:
         if names is None:
             self._check_layout()
             return {}
-        infos = self._session.get_all([self._layout.member(role, name) for name in names])
-        return {name: _decode(role, name, info) for name, info in sorted(zip(names, infos, strict=True)) if info is not None}
+        contents = self._session.get_all([self._layout.member(role, name) for name in names])
+        return {
+            name: _decode(role, name, content)
+            for name, content in sorted(zip(names, contents, strict=True))
+            if content is not None
+        }
 
     def watch(self, callback: Callable[[], None]) -> Callable[[], None]:
         token = object()
@@ -208,14 +212,16 @@ class ZooKeeperRegistry:
                     del self._memberships[handle.key]
             else:
                 self._candidacies.discard(handle)
-        if not self._open:
-            return
+        if self._open:
+            self._remove(handle)
+            self._woken.set()
+
+    def _remove(self, handle: Membership | Candidacy) -> None:
         try:
             handle.remove(self._is_joined)
         except RegistryError:
             with self._lock:
                 self._leftovers.append(handle)
-        self._woken.set()
 
     def _is_joined(self, key: tuple[str, str]) -> bool:
         with self._lock:
@@ -285,7 +291,7 @@ class ZooKeeperRegistry:
             memberships, candidacies = list(self._memberships.values()), list(self._candidacies)
             watched = bool(self._callbacks)
         for handle in leftovers:
-            self._drop(handle)
+            self._remove(handle)
         unsettled = [membership for membership in memberships if not membership.settle()]
         if watched or candidacies:
             self._prepare()
@@ -293,7 +299,7 @@ class ZooKeeperRegistry:
         for candidacy in candidacies:
             candidacy.stand()
         self._caught_up = connections
-        return not unsettled
+        return not unsettled and not self._leftovers
 
     def _arm(self, watched: bool, elections: set[str]) -> None:
         """Set the watches that have fired or were never set."""
@@ -330,9 +336,9 @@ class ZooKeeperRegistry:
         return self._notes.setdefault(path, note)
 
 
-def _decode(role: str, member_id: str, info: bytes) -> dict[str, Any]:
+def _decode(role: str, member_id: str, content: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(info)
+        found = json.loads(info_of(content))
     except ValueError:
         found = None
     if not isinstance(found, dict):
