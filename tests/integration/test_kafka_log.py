@@ -11,12 +11,22 @@ import pytest
 
 from dimint.batch import By, decode
 from dimint.clock import Clock
-from dimint.errors import AppendFailed, AppendUnknown, LogError, LogMismatch, LogUnavailable, NotApplied, SettingsError
+from dimint.errors import (
+    AppendFailed,
+    AppendUnknown,
+    LogBroken,
+    LogError,
+    LogMismatch,
+    LogUnavailable,
+    NotApplied,
+    OffsetOutOfRange,
+    SettingsError,
+)
 from dimint.log.kafka import KafkaLog, KafkaOptions, security_of
 from dimint.log.kafka.library import KafkaAdminClient, KafkaProducer
 from dimint.log.kafka.sending import Sending
 from dimint.log.opening import GenesisSettings, genesis, open_log
-from dimint.log.port import Entry, Log, TopicPartition, TopicSpec
+from dimint.log.port import Entry, Log, Reader, TopicPartition, TopicSpec
 from dimint.log.reading import Counted, DeadLetter, Intake
 from dimint.writer import BatchWriter, Outgoing
 from tests.support.proxy import Proxy
@@ -165,6 +175,36 @@ def test_genesis_and_generation(broker: KafkaCluster, prefix: str) -> None:
     time.sleep(0.3)
     start()
     assert found[3].generation != found[0].generation
+
+
+def test_a_topic_made_anew_under_a_running_process(broker: KafkaCluster, log: KafkaLog, prefix: str) -> None:
+    """The writer stops for good as soon as an offset goes back, and a reader says that its position is gone."""
+    log.create([TopicSpec(TOPIC, 1)])
+    writer = BatchWriter(log, clock=CLOCK, host="h", process="p")
+    reader = log.reader()
+    reader.assign({TopicPartition(TOPIC, 0): 0})
+    for key in "ab":
+        writer.append([_batch(key)])[0].result(10)
+        assert len(reader.poll(10)) == 1
+    admin = _admin(broker)
+    admin.delete_topics([prefix + TOPIC])
+    admin.close()
+    time.sleep(0.5)
+    other = KafkaLog(broker.servers, options=KafkaOptions(prefix=prefix), clock=CLOCK)
+    other.create([TopicSpec(TOPIC, 1)])
+    other.close()
+    assert isinstance(writer.append([_batch("c")])[0].exception(40), LogBroken)
+    assert isinstance(writer.append([_batch("d")])[0].exception(10), LogBroken)
+    writer.close()
+    with pytest.raises(OffsetOutOfRange):
+        _read_on(reader)
+    reader.close()
+
+
+def _read_on(reader: Reader) -> None:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        assert not reader.poll(1)
 
 
 def test_nobody_listens() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
-from dimint.errors import AppendFailed, AppendUnknown, LogError
+from dimint.errors import AppendFailed, AppendUnknown, LogBroken, LogError
 from dimint.log.kafka.client import LIBRARY_ERRORS, connect, shared_settings, to_log_error
 from dimint.log.kafka.library import KafkaProducer
 from dimint.log.kafka.options import KafkaOptions
@@ -69,6 +69,7 @@ class Sending:
         self._changed = threading.Condition()
         self._producer: Any = None
         self._warm: set[str] = set()
+        self._last: dict[tuple[str, int], int] = {}
         self._flights: set[_Flight] = set()
         self._bytes = 0
         self._opening = False
@@ -129,11 +130,17 @@ class Sending:
 
     def _acknowledged(self, flight: _Flight, metadata: Any) -> None:
         """On the producer's thread."""
-        if self._landed(flight):
-            if metadata.offset >= 0:
-                flight.future.set_result(metadata.offset)
-            else:
-                flight.future.set_exception(AppendUnknown("the broker did not name an offset"))
+        if not self._landed(flight):
+            return
+        place, offset = (metadata.topic, metadata.partition), metadata.offset
+        if offset < 0:
+            flight.future.set_exception(AppendUnknown("the broker did not name an offset"))
+        elif offset <= self._last.get(place, -1):
+            text = f"{place[0]}/{place[1]} has lost records or was made anew: offset {offset} came after {self._last[place]}"
+            flight.future.set_exception(LogBroken(text))
+        else:
+            self._last[place] = offset
+            flight.future.set_result(offset)
 
     def _failed(self, flight: _Flight, error: BaseException) -> None:
         """On the producer's thread."""
