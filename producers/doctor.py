@@ -10,6 +10,7 @@ from dimint.errors import DimintError
 from dimint.log.opening import is_missing
 from dimint.producers.cli import once, open_publisher
 from dimint.producers.delivery import PATIENCE_S
+from dimint.producers.gpu_texts import GPU_TEXTS
 from dimint.producers.pci import driver_module_version
 from dimint.producers.processes import in_first_pid_namespace
 from dimint.producers.spool import SPOOL_MAX_BYTES, Spool
@@ -19,17 +20,6 @@ from dimint.system_clock import SystemClock
 __all__ = ["Finding", "examine"]
 
 COST_WARN_MS = 50
-GPU_TEXTS = {
-    "ok": "the driver answers",
-    "no_library": "libnvidia-ml.so.1 is not there: no NVIDIA driver, or a container without it; CPU and memory are published",
-    "no_driver": "the library is there and the kernel module is not loaded; try `nvidia-smi`",
-    "driver_mismatch": "library and kernel module have different versions: reboot, or reload the module",
-    "no_gpu": "the driver answers and has no GPU",
-    "no_permission": "this user may not ask the driver; look at the rights of /dev/nvidia*",
-    "hung": "a call into the driver does not return; look at `dmesg`",
-    "suspended": "every GPU sleeps and is left asleep",
-    "unknown": "the driver gives no reason; in a container, `systemctl daemon-reload` on the host takes the rights away",
-}
 
 
 class Finding(NamedTuple):

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from dimint import __version__
 from dimint.clock import Clock
 from dimint.producers.gpu_states import Fleet
+from dimint.producers.gpu_texts import GPU_TEXTS
 from dimint.producers.gpu_watch import GpuReading, GpuWatch, Want
 from dimint.producers.host import Host, address_of_this_host, boot_id, host_facts
 from dimint.producers.pci import driver_module_version
@@ -76,6 +77,7 @@ class ThisHost:
         self._fixed_facts = host_facts()
         self._gpu_facts: dict[str, Any] = {}
         self._gpus_changed = False
+        self._said_state = ""
         self._registered: Event | None = None
 
     def events(self, due: Due) -> list[Event]:
@@ -94,6 +96,7 @@ class ThisHost:
             gpus, changes = self._fleet.apply(reading.state, reading.gpus, self._gpus.hung(), time_ns // 10**9)
             state = reading.state if reading.state != "suspended" else "ok" if gpus else "unknown"
             fast = Fast(cpu, memory, network, state, gpus)
+            self._say_state(state)
             for change in changes:
                 log.warning("GPU %s is %s", change.uuid, change.state)
                 if change.state == "ok":
@@ -113,6 +116,11 @@ class ThisHost:
     def close(self) -> None:
         self._gpus.close()
         self._remember()
+
+    def _say_state(self, state: str) -> None:
+        if state != self._said_state:
+            self._said_state = state
+            log.info("GPU driver: %s", GPU_TEXTS.get(state, state))
 
     def _read_slow(self, mono_ns: int) -> None:
         started = self._clock.monotonic()

@@ -128,10 +128,6 @@ class Operation(Generic[T]):
         request.update(self.fields)
         return request
 
-    @property
-    def is_strong(self) -> bool:
-        return self.consistency == "strong"
-
 
 def get(key: Key, default: Any = None, *, consistency: str | None = None) -> Operation[Any]:
     """The value, or `default`."""
