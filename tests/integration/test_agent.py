@@ -177,7 +177,7 @@ def test_through_a_real_overlord(tmp_path: Path) -> None:
         wait_until(lambda: any(len(run) > 8 for run in numbers(status_events(home)).values()), 20, "samples in the log")
         (((host, _), run),) = numbers(status_events(home)).items()
     assert run == list(range(1, len(run) + 1))
-    assert (far / "agent.out").read_text().count("GPU driver: ") == 1
+    assert (far / "logs" / "agent.log").read_text().count("GPU driver: ") == 1
     assert (far / "agent" / "host-id").read_text().startswith(host)
 
 
@@ -209,7 +209,7 @@ def test_a_driver_that_breaks_while_the_agent_runs(tmp_path: Path) -> None:
         last = samples()[-1]
         assert "gpu" not in last, "nothing is said of GPUs while the driver does not answer"
         assert last["cpu"]["n"] > 0
-    assert (home / "agent.out").read_text().count("GPU driver: the driver answers") == 1
+    assert (home / "logs" / "agent.log").read_text().count("GPU driver: the driver answers") == 1
     numbered = numbers(status_events(home))
     assert [run == list(range(1, len(run) + 1)) for run in numbered.values()] == [True]
 
