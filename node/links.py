@@ -29,10 +29,13 @@ class Link:
         self.writer = b""
         self.greeted_at = float("-inf")
         self.refused: str | None = None
+        self.is_gone = False
+        """Its overlord is no member any more and the dealer closed; what still waited for it may be answered later."""
 
     def send(self, message: FromNode) -> None:
-        """Queue a message; dropped if the other side does not read: whoever waits for it asks again."""
-        self.dealer.send(door.encode(message))
+        """Queue a message; dropped if the other side is gone or does not read: whoever waits for it asks again."""
+        if not self.is_gone:
+            self.dealer.send(door.encode(message))
 
 
 class Links:
@@ -153,4 +156,5 @@ class Links:
         if self._by_writer.get(link.writer) is link:
             del self._by_writer[link.writer]
         self._poller.remove(link.dealer)
+        link.is_gone = True
         link.dealer.close()

@@ -3,6 +3,7 @@
 import os
 import random
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.timeout(150)
 
 FAULTS_S = float(os.environ.get("DIMINT_TEST_FAULTS_S", "12"))
 ROLES = ("overlord", "node")
+KILLS_MAX = 4
+"""`dimint up` gives up on a process that dies five times within 30 s."""
 
 
 def test_every_result_fits_the_log(tmp_path: Path) -> None:
@@ -49,6 +52,7 @@ def test_every_result_fits_the_log(tmp_path: Path) -> None:
 def _disturb(system: System, rng: random.Random) -> None:
     """Kill or pause one process after the other."""
     end = time.monotonic() + FAULTS_S
+    killed: Counter[str] = Counter()
     time.sleep(1.0)
     while time.monotonic() < end:
         children = {name: child for name, child in system.children().items() if name.startswith(ROLES)}
@@ -57,7 +61,8 @@ def _disturb(system: System, rng: random.Random) -> None:
             continue
         name = rng.choice(sorted(children))
         try:
-            if rng.random() < 0.5:
+            if rng.random() < 0.5 and killed[name] < KILLS_MAX:
+                killed[name] += 1
                 print("kill", name)
                 children[name].kill()
             else:
