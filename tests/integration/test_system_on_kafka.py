@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def test_strong_reads_see_every_acknowledged_write(system: KvSystem) -> None:
 def test_a_broker_that_stands_still(system: KvSystem, broker: KafkaCluster) -> None:
     """Weak reads go on, strong ones end by their deadline, and afterwards every write has one answer that holds."""
     acknowledged = 0
-    with Client(system.address, timeout=1.5) as client:
+    with Client(system.address, timeout=1) as client:
         client.set("steady", 1)
         client.incr("still")
         acknowledged += 1
@@ -99,8 +100,10 @@ def test_killed_processes_lose_nothing(system: KvSystem) -> None:
         with Client(system.addresses, timeout=10) as client:
             number = 0
             while not stop.is_set():
-                client.set(f"load:{number % 50}", number)
-                written[f"load:{number % 50}"] = number
+                key = f"load:{number}"
+                with suppress(DimintError):  # not acknowledged: it may be there or not
+                    client.set(key, number)
+                    written[key] = number
                 number += 1
 
     thread = threading.Thread(target=write)
@@ -117,4 +120,4 @@ def test_killed_processes_lose_nothing(system: KvSystem) -> None:
         thread.join()
     with Client(system.address, timeout=10) as client:
         assert client.mget(list(written), consistency="strong") == written
-    assert len(written) == 50
+    assert len(written) > 50

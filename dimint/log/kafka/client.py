@@ -19,6 +19,7 @@ LIBRARY_ERRORS: Final = (kafka_errors.KafkaError, OSError, RuntimeError, ValueEr
 """What the library raises, on purpose or not."""
 
 _RECONNECT_MAX_MS: Final = 1000
+_METADATA_PAUSE_MS: Final = 20
 _REPEAT_S: Final = 30.0
 _TOLD_BY_OTHERS: Final = ("kafka.net.transport", "kafka.net.connection", "kafka.net.selector")
 """What these say of a lost connection their users say too."""
@@ -44,6 +45,8 @@ def connect(make: Callable[..., _Client], settings: dict[str, Any]) -> _Client:
 
     def net_client(**inner: Any) -> Any:
         made.append(KafkaNetClient(**inner))
+        # there is no setting for it: each new client and each change of leader waits so long for what it asks first
+        made[-1].cluster.config["retry_backoff_ms"] = _METADATA_PAUSE_MS
         return made[-1]
 
     try:

@@ -20,6 +20,7 @@ _FETCH_MAX_BYTES: Final = 8 << 20
 _PARTITION_FETCH_MAX_BYTES: Final = 1 << 20  # a record larger than that still comes, alone
 _SLICE_S: Final = 0.05
 """How often a waiting poll looks whether it was woken: the library's own wait cannot be ended from outside."""
+_RETRY_MS: Final = 20
 _CLOSE_MS: Final = 1000
 
 
@@ -34,6 +35,7 @@ def open_consumer(servers: Sequence[str], options: KafkaOptions, *, wait_s: floa
         "fetch_max_bytes": _FETCH_MAX_BYTES,
         "max_partition_fetch_bytes": _PARTITION_FETCH_MAX_BYTES,
         "allow_auto_create_topics": False,
+        "retry_backoff_ms": _RETRY_MS,
         "metrics_enabled": False,
     }
     return connect(KafkaConsumer, settings)
