@@ -55,8 +55,10 @@ def load(
     """
     errors: list[str] = []
     raw: dict[str, _Raw] = {}
-    path = flags.get("config_path") or environ.get(ENVIRONMENT_PREFIX + "CONFIG_PATH")
-    if path:
+    path = flags.get("config_path")
+    if path is None:
+        path = environ.get(ENVIRONMENT_PREFIX + "CONFIG_PATH") or None
+    if path is not None:
         raw.update(_from_config(str(path), read_config(str(path)), errors, notice))
     raw.update(_from_environment(environ, errors))
     raw.update(_from_flags(flags, errors))
@@ -158,7 +160,7 @@ def read_config(path: str) -> dict[str, object]:
 
 
 def _read_text(path: str) -> str:
-    if not path.isprintable():
+    if not path or not path.isprintable():
         raise SettingsError(f"config file {shown(path)}: not a usable path")
     try:
         fd = os.open(Path(path).expanduser(), os.O_RDONLY | os.O_NONBLOCK)

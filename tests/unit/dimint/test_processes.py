@@ -13,6 +13,7 @@ import pytest
 from dimint.logs import BACKGROUND, LOG_MAX_BYTES, log_path, open_log_file, start_logging
 from dimint.process_state import ProcessState, find_program, is_dimint, own_address, program_command, programs
 from dimint.restarts import DEATHS_MAX, DEATHS_WITHIN_S, Restarts
+from tests.support.system import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -142,8 +143,8 @@ def test_looking_for_programs(tmp_path: Path) -> None:
         (tmp_path / "err.log").open("wb") as log,
         subprocess.Popen([sys.executable, str(script), "overlord", "start"], stdin=subprocess.PIPE, stderr=log) as process,
     ):
-        found = find_program(process.pid)
-        assert found is not None
+        # for a moment after its start a process has no command line
+        found = wait_until(lambda: find_program(process.pid), 5, "the program is found")
         assert found in programs()
         assert str(found).startswith(f"psutil.Process(pid={process.pid}, name='python")
         assert str(found).endswith(f"), cmdline : ['{sys.executable}', '{script}', 'overlord', 'start']")

@@ -221,6 +221,7 @@ def test_unusable_files_are_one_line(tmp_path: Path) -> None:
         assert len(line) < 400
     (line,) = lines_of(OverlordSettings, config_path="a\0b")
     assert "\0" not in line
+    assert lines_of(OverlordSettings, config_path="") == ["config file '': not a usable path"]
 
 
 def test_byte_order_mark_and_carriage_returns_are_fine(tmp_path: Path) -> None:
