@@ -243,9 +243,8 @@ def test_tls_and_a_user(broker: KafkaCluster, prefix: str) -> None:
     """Everything works over TLS with a SCRAM user; a wrong password or an unknown certificate is refused in one line."""
     url = f"kafka://localhost:{broker.brokers[0].secure_port}/{prefix[:-1]}"
 
-    def options(
-        ca: object = broker.certificate, auth: str = f"scram-sha-512:{USER}:{PASSWORD}", wait_s: float = 5.0
-    ) -> KafkaOptions:
+    def options(ca: object = broker.certificate, password: str = PASSWORD, wait_s: float = 5.0) -> KafkaOptions:
+        auth = f"scram-sha-512:{USER}:{password}"
         security = security_of(tls=True, ca=ca, certificate=None, key=None, auth=auth)
         return KafkaOptions(connect_timeout_s=wait_s, security=security)
 
