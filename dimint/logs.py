@@ -3,11 +3,12 @@
 import contextlib
 import logging
 import os
-import re
 import sys
 import time
 from pathlib import Path
 from typing import Final, TextIO
+
+from dimint.visible import visible
 
 __all__ = ["BACKGROUND", "LOG_MAX_BYTES", "log_path", "open_log_file", "start_logging"]
 
@@ -15,8 +16,6 @@ BACKGROUND: Final = "_DIMINT_BACKGROUND"
 """Environment: path of the log file that stdout and stderr of this process go to."""
 LOG_MAX_BYTES: Final = 10 << 20
 """A log file that is larger gets the suffix `.1`, replacing the one before it."""
-
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def log_path(data_dir: Path, name: str) -> Path:
@@ -67,7 +66,7 @@ class _Format(logging.Formatter):
         return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(record.created))}.{int(record.msecs):03}Z"
 
     def format(self, record: logging.LogRecord) -> str:
-        return _visible(super().format(record))
+        return visible(super().format(record), keep="\n")
 
 
 class _LogFile(logging.Handler):
@@ -97,9 +96,5 @@ class _Terminal(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(OSError, ValueError):
-            line = _visible(record.getMessage()).replace("\n", " ")
+            line = visible(record.getMessage(), keep="\n").replace("\n", " ")
             print(f"dimint: {line}", file=self._stream, flush=True)
-
-
-def _visible(text: str) -> str:
-    return _CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)

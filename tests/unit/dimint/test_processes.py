@@ -41,10 +41,10 @@ def test_messages_go_to_the_file_and_warnings_to_the_terminal(tmp_path: Path) ->
         raise ValueError("inner\x1b[2J")
     except ValueError:
         log.exception("bad \x1b]52;c;evil\x07 name\u202e\nsecond")
-    assert terminal.getvalue() == "dimint: bad \\x1b]52;c;evil\\x07 name\\u202e second\n"
+    assert terminal.getvalue() == "dimint: bad \\u001b]52;c;evil\\u0007 name\\u202e second\n"
     text = path.read_text()
     assert " INFO MainThread quiet\n" in text
-    assert "ValueError: inner\\x1b[2J" in text
+    assert "ValueError: inner\\u001b[2J" in text
     assert "\x1b" not in text
     assert path.stat().st_mode & 0o077 == 0
 
