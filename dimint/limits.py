@@ -65,6 +65,13 @@ PROCESSES_MAX = 4096
 """GPU processes of one sample; a driver bug reports millions (see docs of the agent)."""
 FETCH_MAX_SAMPLES = 10_000
 HTTP_BODY_MAX_BYTES = 1 << 20
+REPORTS_QUEUED_MAX = 10_000
+"""Posts of HTTP senders that wait for the log in one web app; more are told to try again."""
+REPORT_BYTES_QUEUED_MAX = 64 << 20
+SENDERS_NEW_MAX = 10_000
+"""Hosts that registered over HTTP and are not in the status tables yet."""
+HTTP_HOSTS_MAX = 20_000
+"""With this many hosts known, no more can register over HTTP, where a loop of a broken sender makes one after the other."""
 
 # --- the bounds fit each other -------------------------------------------------------------------------------------
 assert BATCH_TARGET_BYTES + VALUE_MAX_BYTES + (64 << 10) < RECORD_MAX_BYTES

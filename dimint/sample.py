@@ -29,10 +29,12 @@ left out (`gpu` while the driver has not answered in time), so an empty list alw
              err {call: code} NVML calls that failed and their codes, without "not supported" · absent = none
              util_pct, mutil_pct int % of time busy, memory controller busy (None on MIG)
              mem_tot, mem_used, mem_rsv int bytes; rsv is what the driver keeps for itself, not part of used
+             mem_free int bytes left, as the sender counts; absent = tot − used
              unified bool the GPU has no memory of its own (the host's memory is shared); absent = False
              t_mC, tmem_mC int · p_mW, p_lim_mW int drawn, enforced limit · e_mJ int counter, restarts with the driver
              sm_MHz, mem_MHz int · ev int bit mask of clock event reasons · fan_pct [int] intended speed, may exceed 100
              pst int performance state, 0 = fastest · enc_pct, dec_pct int · pci str bus id
+             at str when the sender read this GPU, in its own words; absent = the sample's time
              parent str UUID of the GPU that a MIG instance is on · gi, ci int GPU and compute instance
     proc     [{g int `i` of the GPU or MIG instance, pid int, t0_ms int create time (UTC), name str path of the program or
                its short name, uid int, user str, mem int bytes on that GPU, sm_pct int, cpu_pm int ‰ of one core,
@@ -113,6 +115,7 @@ class Gpu(TypedDict, total=False):
     mem_tot: int | None
     mem_used: int | None
     mem_rsv: int | None
+    mem_free: int | None
     unified: bool
     t_mC: int | None
     tmem_mC: int | None
@@ -130,6 +133,7 @@ class Gpu(TypedDict, total=False):
     parent: str | None
     gi: int | None
     ci: int | None
+    at: str
 
 
 class Process(TypedDict, total=False):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection
 from ipaddress import ip_address
 
-__all__ = ["allows_address", "allows_host", "host_of", "plain_address"]
+__all__ = ["allows_address", "allows_host", "host_of", "is_foreign_page", "plain_address"]
 
 _NAME = re.compile(r"[a-z0-9_](?:[a-z0-9_.-]{0,251}[a-z0-9_])?\.?")
 
@@ -46,6 +46,11 @@ def plain_address(address: str) -> str:
 def allows_address(address: str, pattern: re.Pattern[str] | None) -> bool:
     """Whether the network filter lets a client's address pass: the expression must match from its beginning."""
     return pattern is None or pattern.match(plain_address(address)) is not None
+
+
+def is_foreign_page(origin: str | None, host: str) -> bool:
+    """Whether a browser sends this for a page of another site: its Origin is not the Host asked. Scripts send none."""
+    return origin is not None and origin.rpartition("://")[2].lower() != host.strip().lower()
 
 
 def _is_address(text: str) -> bool:

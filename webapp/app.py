@@ -15,14 +15,15 @@ from sanic.response import BaseHTTPResponse, HTTPResponse, empty, html
 from dimint.clock import Clock
 from dimint.limits import HTTP_BODY_MAX_BYTES
 from dimint.settings import WebSettings
-from dimint.webapp.access import allows_address, allows_host
+from dimint.webapp.access import allows_address, allows_host, is_foreign_page
 from dimint.webapp.as_html import message_page
 from dimint.webapp.as_json import error_body
 from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.board import Board, BoardRules, Tables
 from dimint.webapp.cards import PageStyle
 from dimint.webapp.feed import Feed, Unreadable
-from dimint.webapp.routes import pages, service, states, stream
+from dimint.webapp.intake import Reports
+from dimint.webapp.routes import live, pages, senders, service, states, stream
 from dimint.webapp.routes.states import json_answer
 from dimint.webapp.site import App, Site
 from dimint.webapp.static_files import load_static_files
@@ -34,6 +35,9 @@ REQUEST_S: Final = 20
 """A request must be there this long after its first byte."""
 RESPONSE_S: Final = 30
 """An answer must make progress; above the beat of streams."""
+
+_SENDERS: Final = ("/register/", "/update/host/")
+"""Where hosts report; the network filter is for readers."""
 
 _UNREADABLE: Final = "NONE"
 """The method that Sanic gives the stand-in of a request which it could not read."""
@@ -59,8 +63,11 @@ class Surroundings:
     ip2name: tuple[tuple[str, str], ...] = ()
 
 
-def create_app(reader: Tables, settings: WebSettings, clock: Clock, around: Surroundings) -> App:
-    """An application over these tables. It owns the reader from now on and closes it when the server stops."""
+def create_app(reader: Tables, settings: WebSettings, clock: Clock, around: Surroundings, reports: Reports | None = None) -> App:
+    """An application over these tables. It owns the reader from now on and closes it when the server stops.
+
+    With `reports`, which its caller runs, hosts can report over HTTP.
+    """
     app: App = Sanic(f"dimint-web-{next(_numbers)}", configure_logging=False)
     app.config.update(
         ACCESS_LOG=False,
@@ -69,6 +76,7 @@ def create_app(reader: Tables, settings: WebSettings, clock: Clock, around: Surr
         REQUEST_TIMEOUT=REQUEST_S,
         RESPONSE_TIMEOUT=RESPONSE_S,
         REQUEST_MAX_SIZE=HTTP_BODY_MAX_BYTES,
+        WEBSOCKET_MAX_SIZE=live.MESSAGE_MAX_BYTES,
         TOUCHUP=False,  # it rewrites classes of the process, which a second app in it then finds changed
     )
     rules = BoardRules(settings.down_threshold, settings.order, settings.save_interval, dict(around.ip2name))
@@ -82,8 +90,10 @@ def create_app(reader: Tables, settings: WebSettings, clock: Clock, around: Surr
         static=load_static_files(),
         boot=f"{clock.time_ns():x}",
     )
-    for group in (pages, states, stream, service):
+    for group in (pages, states, stream, live, service):
         group.add_routes(app, site)
+    if reports is not None:
+        senders.add_routes(app, site, reports, settings.token)
     _guard(app, settings, around.own_names)
     _answer_errors(app, site)
 
@@ -108,7 +118,12 @@ def _guard(app: App, settings: WebSettings, own_names: Collection[str]) -> None:
             return None  # it reaches no page: only the answer to what is wrong with it is on its way
         if not allows_host(request.headers.get("host", ""), names):
             return json_answer(error_body(400, "this server is not known under that name"), 400)
-        if not request.path.startswith(service.HEALTH_PREFIX) and not allows_address(request.ip, pattern):
+        from_sender = _is_sender(request)
+        if (from_sender or request.path.startswith(live.LIVE_PATH)) and is_foreign_page(
+            request.headers.get("origin"), request.headers.get("host", "")
+        ):
+            return json_answer(error_body(403, "forbidden"), 200 if from_sender else 403)
+        if not from_sender and not request.path.startswith(service.HEALTH_PREFIX) and not allows_address(request.ip, pattern):
             # scripts look into the body, where the status is; browsers get a real one
             return json_answer(error_body(403, "forbidden"), 200 if request.path.startswith("/states") else 403)
         return None
@@ -120,6 +135,10 @@ def _guard(app: App, settings: WebSettings, own_names: Collection[str]) -> None:
 
     app.register_middleware(check, "request")
     app.register_middleware(finish, "response")
+
+
+def _is_sender(request: Request) -> bool:
+    return f"{request.path}/".startswith(_SENDERS)
 
 
 def _answer_errors(app: App, site: Site) -> None:
@@ -134,6 +153,8 @@ def _answer_errors(app: App, site: Site) -> None:
         status, message = _describe(error)
         if status == 500:
             log.error("%s %r failed", request.method, request.path[:200], exc_info=error)
+        if _is_sender(request):
+            return json_answer(error_body(status, message))
         if "text/html" in (request.headers.get("accept") or ""):
             return html(message_page(site.page_style, message, f"error {status}"), status=status)
         return json_answer(error_body(status, message), status)

@@ -5,7 +5,7 @@ added at the end of a map, none of the old ones ever changes.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import tzinfo
 from typing import Any
 
@@ -13,7 +13,7 @@ from dimint.limits import FETCH_MAX_SAMPLES
 from dimint.webapp.models import Gpu, Host, Sampled, Status
 from dimint.webapp.times import NO_ENTRY, compact, gpu_stamp
 
-__all__ = ["dump", "error_body", "fetch_num", "gpu_data", "host_state", "states", "states_item"]
+__all__ = ["dump", "error_body", "fetch_num", "gpu_data", "host_state", "live_update", "states", "states_item"]
 
 
 def fetch_num(text: str | None) -> int:
@@ -58,6 +58,11 @@ def states(items: Iterable[bytes]) -> bytes:
     return b"{" + b",".join(items) + b"}"
 
 
+def live_update(items: Iterable[bytes], names: Sequence[str], pages: int) -> bytes:
+    """What a viewer of one page gets: its hosts that reported (members as of `states`), and which page this is."""
+    return b'{"update":' + states(items) + b',"page_name_list":' + dump(names) + b',"total_page_num":' + dump(pages) + b"}"
+
+
 def dump(value: object) -> bytes:
     """JSON text; lone surrogates in names, which UTF-8 cannot carry, stay `\\udXXX` escapes."""
     try:
@@ -82,16 +87,16 @@ def _entry(sample: Sampled, zone: tzinfo) -> dict[str, Any]:
 def _gpu(gpu: Gpu, when: str) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "device_num": gpu.index,
-        "uuid": gpu.uuid,
+        "uuid": gpu.uuid or None,
         "gpu_name": gpu.name,
         "temperature": gpu.temperature_c,
         "total_memory": gpu.total_mib,
         "available_memory": gpu.available_mib,
         "used_memory": gpu.used_mib,
-        "timestamp": when,
+        "timestamp": gpu.read_at or when,
         "gpu_volatile": gpu.util_pct,
         "processes": [
-            {"pid": process.pid, "name": process.name, "user": process.user, "used_memory": process.used_mib}
+            {"pid": process.pid or None, "name": process.name, "user": process.user, "used_memory": process.used_mib}
             for process in gpu.processes
         ],
     }

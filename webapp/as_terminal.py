@@ -21,6 +21,7 @@ WIDTH_MIN, WIDTH_MAX = 80, 1000
 _MIB = 1 << 20
 _PROCESS_NAME_COLUMNS = 25
 _ADDRESS_COLUMNS_MAX = 28
+_STAMP_COLUMNS = 23
 """An address in the box of a silent host; the name beside it keeps at least ten columns of 80."""
 
 
@@ -195,7 +196,7 @@ def _note_box(note: str, style: TerminalStyle) -> list[str]:
 
 def _gpu_box(gpu: Gpu, sample: Sampled, style: TerminalStyle) -> list[str]:
     inner = style.width - 6
-    when = gpu_stamp(sample.time_ns, style.zone)
+    when = cut(clean(gpu.read_at), _STAMP_COLUMNS) if gpu.read_at else gpu_stamp(sample.time_ns, style.zone)
     name = cut(_gpu_name(gpu), inner - width(f"[ {gpu.key}  {when} ]"))
     title = f"[ {gpu.key} {name} {when} ]"
     used, total, left = _number(gpu.used_mib, 5), _number(gpu.total_mib, 5), _number(gpu.available_mib, 5)

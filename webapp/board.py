@@ -32,6 +32,7 @@ class Tables(Protocol):
     def between(self, host_id: str, from_ns: int, to_ns: int) -> list[StoredSample]: ...
     def version(self) -> int: ...
     def changed_since(self, sequence: int) -> tuple[int, set[str]]: ...
+    def positions(self) -> dict[int, int]: ...
     def close(self) -> None: ...
 
 
@@ -104,6 +105,14 @@ class Board:
         if found is None and (row := self._reader.host(name)) is not None:
             found = next((host for host in self._snapshot.hosts if host.id == row.id), None)
         return found
+
+    def names(self) -> frozenset[str]:
+        """The names that hosts of the last snapshot are registered under."""
+        return frozenset(row.name for row in self._rows)
+
+    def position(self, partition: int) -> int:
+        """The offset in this partition of the status topic that the tables read next."""
+        return self._reader.positions().get(partition, 0)
 
     def close(self) -> None:
         """Let go of the tables."""

@@ -11,11 +11,14 @@ from zoneinfo import ZoneInfo
 
 from dimint.consumers.reading import TABLES_FOLDER, StatusReader
 from dimint.errors import SettingsError
+from dimint.log.opening import Genesis, genesis, open_settings_log
+from dimint.log.port import Log
 from dimint.registry.opening import open_registry
 from dimint.service import Service
 from dimint.settings import WebSettings
 from dimint.system_clock import SystemClock
 from dimint.webapp.app import Surroundings, create_app
+from dimint.webapp.intake import Intake
 from dimint.webapp.server import WebServer, bind, quiet_sanic
 
 __all__ = ["local_zone", "read_ip2name", "run"]
@@ -34,12 +37,24 @@ def run(settings: WebSettings, service: Service) -> None:
         registry = open_registry(settings, spawn=service.spawn)
         stack.callback(registry.close)
         reader = StatusReader(settings.data_dir / TABLES_FOLDER)
-        app = create_app(reader, settings, SystemClock(), Surroundings(local_zone(), own_names, names))
+        intake = Intake(lambda: _open_log(settings), SystemClock())
+        app = create_app(reader, settings, SystemClock(), Surroundings(local_zone(), own_names, names), intake)
         server = WebServer(app, door, service.ready)
         host, port = server.address
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         registry.join("webapp", where, {"http": f"http://{where}/", "pid": os.getpid(), "host": socket.gethostname()})
-        service.run(server)
+        service.run(server, intake)
+
+
+def _open_log(settings: WebSettings) -> tuple[Log, Genesis]:
+    clock = SystemClock()
+    source = open_settings_log(settings, clock=clock)
+    try:
+        found = genesis(source, wanted=settings.genesis, clock=clock, host=socket.gethostname(), process="webapp")
+    except BaseException:
+        source.close()
+        raise
+    return source, found
 
 
 def local_zone(variable: str | None = None, file: Path = Path("/etc/localtime")) -> tzinfo:

@@ -88,6 +88,11 @@ class Feed:
         return None
 
     @property
+    def latest(self) -> Snapshot | None:
+        """The newest snapshot that was read, without a look; None before the first one."""
+        return self._snapshot
+
+    @property
     def stopped(self) -> bool:
         """Whether streams should end."""
         return self._stopped

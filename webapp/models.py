@@ -46,10 +46,18 @@ class Gpu:
     power_limit_w: int | None
     processes: tuple[Process, ...]
     processes_known: bool
+    free_mib: int | None = None
+    """What the sender says is left; see `free_known`."""
+    free_known: bool = False
+    """Whether the sender says itself what is left, or that it does not know."""
+    read_at: str | None = None
+    """When the sender read this GPU, in its own words; None: with the sample."""
 
     @property
     def available_mib(self) -> int | None:
-        """What is left of the memory; None unless both sides are known."""
+        """What is left of the memory: what the sender says, or total − used, None unless both are known."""
+        if self.free_known:
+            return self.free_mib
         return None if self.total_mib is None or self.used_mib is None else max(0, self.total_mib - self.used_mib)
 
     @property

@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 from sanic import Sanic
 from sanic.http.constants import Stage
-from sanic.server import HttpProtocol
 from sanic.server.async_server import AsyncioServer
+from sanic.server.protocols.websocket_protocol import WebSocketProtocol
 
 from dimint.errors import SettingsError
 from dimint.webapp.site import App
@@ -20,12 +20,12 @@ __all__ = ["WebServer", "bind", "quiet_sanic"]
 _BACKLOG = 512
 
 
-class _Door(HttpProtocol):
+class _Door(WebSocketProtocol):
     """Sanic's protocol, but bytes that trickle in do not extend the time that a request may take."""
 
     def data_received(self, data: bytes) -> None:
         began = self._time
-        super().data_received(data)
+        super().data_received(data)  # type: ignore[no-untyped-call]
         if self._http is not None and self._http.stage is not Stage.IDLE:
             self._time = began
 

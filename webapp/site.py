@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
 from sanic import Sanic
 
 from dimint.clock import Clock
-from dimint.webapp.as_json import states_item
+from dimint.webapp.as_json import live_update, states_item
 from dimint.webapp.as_terminal import TerminalStyle, TerminalView
 from dimint.webapp.board import Snapshot
 from dimint.webapp.cards import CARDS_MAX, PageStyle, gpu_rows_node, host_node, summary_node
@@ -132,6 +132,15 @@ class Site:
         }
         text = f"event: parts\nid: {self.tag(snapshot.sequence)}\ndata: {dump_json(body)}\n\n"
         return text.encode("utf-8", "backslashreplace")
+
+    def live_message(self, page: int, since: int, snapshot: Snapshot) -> str | None:
+        """What a viewer of this page over the WebSocket gets, from sequence `since` on; None if there is nothing for it."""
+        hosts = self.hosts_of(snapshot, page)
+        changed = [host for host in hosts if snapshot.changed[host.id] > since]
+        if not changed:
+            return None
+        names = [host.name for host in hosts]
+        return live_update(self.states_items(changed), names, self.pages_of(snapshot)).decode()
 
     def _keep(self, kind: str, host: Host, make: Callable[[Host], Part]) -> Part:
         """What was made of this very Host before, or is made now."""

@@ -120,6 +120,9 @@ def _gpus(sample: Mapping[str, Any]) -> tuple[Gpu, ...]:
                 power_limit_w=_milli(entry.get("p_lim_mW")),
                 processes=tuple(processes.pop(index, ())),
                 processes_known=uuid not in unread,
+                free_mib=_mib(entry.get("mem_free")),
+                free_known="mem_free" in entry,
+                read_at=_str(entry.get("at")),
             )
         )
     return tuple(gpus)

@@ -67,6 +67,9 @@ class MemoryTables:
     def changed_since(self, sequence: int) -> tuple[int, set[str]]:
         return self._sequence, {host for host, at in self._changed.items() if at > sequence}
 
+    def positions(self) -> dict[int, int]:
+        return {}
+
     def close(self) -> None:
         pass
 

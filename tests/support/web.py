@@ -12,6 +12,7 @@ from dimint.clock import Clock
 from dimint.settings import WebSettings, build, settings_of
 from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.board import Tables
+from dimint.webapp.intake import Reports
 from dimint.webapp.server import WebServer, bind, quiet_sanic
 
 __all__ = ["raw_exchange", "serving", "web_settings"]
@@ -24,11 +25,11 @@ def web_settings(**given: Any) -> WebSettings:
 
 
 @contextmanager
-def serving(tables: Tables, clock: Clock, **given: Any) -> Iterator[tuple[str, int]]:
+def serving(tables: Tables, clock: Clock, *, reports: Reports | None = None, **given: Any) -> Iterator[tuple[str, int]]:
     """Serve these tables; (address, port). It has ended, threads and all, when the block is left."""
     quiet_sanic()
     settings = web_settings(**given)
-    app = create_app(tables, settings, clock, Surroundings(UTC, own_names=("monitor.lab",)))
+    app = create_app(tables, settings, clock, Surroundings(UTC, own_names=("monitor.lab",)), reports)
     listening = threading.Event()
     server = WebServer(app, bind(settings.http_bind, settings.http_port), listening.set)
     thread = threading.Thread(target=server.run, name="web-under-test")
