@@ -400,7 +400,7 @@ def test_a_forked_child_does_not_hold_the_membership(tmp_path: Path) -> None:
     try:
         assert registry.members("node") == {"ab": {}}
         kill(process)
-        assert registry.members("node") == {}
+        assert within(1, lambda: registry.members("node") == {})  # the child closes its copies as soon as it runs
         os.kill(child, 0)
     finally:
         os.kill(child, signal.SIGKILL)

@@ -35,7 +35,7 @@ def within(seconds: float, condition: Callable[[], object]) -> bool:
     return True
 
 
-def won(candidacy: Candidacy, seconds: float = EXPIRED_S) -> Fence:
+def won(candidacy: Candidacy, seconds: float = 10.0) -> Fence:
     """The fence of a candidate that leads in time."""
     assert within(seconds, candidacy.fence)
     fence = candidacy.fence()
@@ -97,7 +97,7 @@ def test_a_leader_that_was_stopped_for_too_long_writes_nothing(zookeeper: ZooKee
             process.send_signal(signal.SIGCONT)
             answers = [ask(process)]
             assert answers[0].startswith("waits ")
-            assert within(3, lambda: registry.members("node") == {"ab": {"who": "child"}})
+            assert within(10, lambda: registry.members("node") == {"ab": {"who": "child"}})
             while "Fenced" not in answers[-1]:  # before that it has not heard that its session is over
                 assert answers[-1].startswith("waits ")
                 assert len(answers) < 100
@@ -105,7 +105,7 @@ def test_a_leader_that_was_stopped_for_too_long_writes_nothing(zookeeper: ZooKee
             assert registry.get("assignment") == (b"mine", version)
             assert candidacy.fence() == fence
             candidacy.resign()
-            assert within(3, lambda: ask(process).startswith("leads "))
+            assert within(10, lambda: ask(process).startswith("leads "))
             assert ask(process) == "leads Fenced"
         finally:
             process.kill()
@@ -126,9 +126,14 @@ def test_a_leader_that_is_cut_off_steps_down_before_another_one_leads(zookeeper:
         time.sleep(0.3)
         proxy.cut()
         began = time.monotonic()
-        assert within(STEPS_DOWN_S + 0.1, lambda: candidacy.fence() is None)
+        while True:
+            second, first = waiting.fence(), candidacy.fence()
+            assert first is None or second is None
+            if first is None:
+                break
+            time.sleep(0.002)
+        assert time.monotonic() - began < STEPS_DOWN_S + 0.3
         cut_off.watch(told.set)
-        assert waiting.fence() is None
         taken = other.join("node", "ab", {"n": 3})  # waits for the session to end
         new = won(waiting)
         assert time.monotonic() - began > STEPS_DOWN_S
@@ -140,11 +145,11 @@ def test_a_leader_that_is_cut_off_steps_down_before_another_one_leads(zookeeper:
         member.update({"n": 2})
         told.clear()
         proxy.mend()
-        assert told.wait(5)
-        assert within(3, lambda: answers(cut_off))
+        assert told.wait(10)
+        assert within(10, lambda: answers(cut_off))
         assert cut_off.members("node") == {"ab": {"n": 3}}  # the name is taken now
         taken.leave()
-        assert within(3, lambda: other.members("node") == {"ab": {"n": 2}})
+        assert within(10, lambda: other.members("node") == {"ab": {"n": 2}})
         with pytest.raises(Fenced):
             cut_off.put("a", b"", version=0, fence=old)
         waiting.resign()
@@ -189,9 +194,9 @@ def test_everybody_is_there_again_after_a_restart_of_the_servers(server: ZooKeep
         told.clear()
         server.servers[0].start()
         server.servers[0].wait()
-        assert won(candidacy, 5).term >= fence.term
-        assert told.wait(3)
-        assert within(5, lambda: answers(two))
+        assert won(candidacy, 10).term >= fence.term
+        assert told.wait(10)
+        assert within(10, lambda: answers(two))
         assert two.members("node") == {"ab": {"n": 1}}
         assert one.members("overlord") == {"cd": {}}
         assert one.get("assignment") == (b"1", 1)

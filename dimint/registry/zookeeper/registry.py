@@ -242,6 +242,8 @@ class ZooKeeperRegistry:
         while self._open:
             self._woken.clear()
             pause = self._catch_up_in()
+            if pause is None:
+                return
             if connected != self._session.connected:
                 connected = not connected
                 state = "back" if connected else f"lost ({self._session.trouble}): trying again"
@@ -261,14 +263,14 @@ class ZooKeeperRegistry:
             ends = [self._session.sure_until(self._session.number) - now] if any(leads) else []
             self._woken.wait(max(0.0, min(pause, called + CALL_ANYWAY_S - now, *ends)))
 
-    def _catch_up_in(self) -> float:
-        """Do what is to be done now; the seconds until it is worth trying again."""
+    def _catch_up_in(self) -> float | None:
+        """Do what is to be done now; the seconds until it is worth trying again, None if the registry is closed."""
         try:
             settled = self._catch_up()
         except RegistryLost:
             if self._open:
                 raise
-            return 0.0
+            return None
         except RegistryError as error:
             log.debug("%s", error)
             return RETRY_S
