@@ -147,7 +147,7 @@ def test_looking_for_programs(tmp_path: Path) -> None:
         found = wait_until(lambda: find_program(process.pid), 5, "the program is found")
         assert found in programs()
         assert str(found).startswith(f"psutil.Process(pid={process.pid}, name='python")
-        assert str(found).endswith(f"), cmdline : ['{sys.executable}', '{script}', 'overlord', 'start']")
+        assert str(found).endswith(f"), cmdline : {[sys.executable, str(script), 'overlord', 'start']!r}")
         assert found.log_path == str(tmp_path / "err.log")
         process.communicate(b"\n")
     assert find_program(process.pid) is None
