@@ -9,13 +9,18 @@ most READ_KEYS_MAX keys of them. What a part asks for is an offset that the repl
 
 A read that fails on one replica (no answer within ANSWER_S, gone, moved, not there yet) goes to another one until its
 request's deadline. Without any replica it waits NO_NODE_S for one, then ends in DIMINT_NODE_NOT_AVAILABLE.
+
+Large values would fill the memory of both sides and keep everybody else waiting, so only reads of about WINDOW_BYTES are
+under way to a node, as far as the sizes of late tell; the others queue here as keys. Is more than CROWD_BYTES asked for,
+connections with many requests under way are refused (DIMINT_BUSY), above FULL_BYTES everybody.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from dimint.door import Answer, Found, Read, Reads, Replica
-from dimint.errors import NodeNotAvailable, RequestError, TimedOut, error_for_code
+from dimint.errors import Busy, NodeNotAvailable, RequestError, TimedOut, error_for_code
 from dimint.limits import WEAK_WAIT_MS
 from dimint.overlord.effects import ToNode
 from dimint.overlord.pending import Pending
@@ -23,12 +28,25 @@ from dimint.overlord.pending import Pending
 __all__ = ["Part", "ReadTable", "Want", "parts_by_partition"]
 
 ANSWER_S = 0.5
+SLOW_ANSWER_S = 2.0
+"""As ANSWER_S, of a node that answers other reads meanwhile."""
 STRICT_WAIT_MS = 400
 """Longest that one replica is let wait for a position; below ANSWER_S, so that its answer is in time."""
 NO_NODE_S = 2.0
 PARK_S = 0.02
 """Pause between two rounds over all replicas."""
 READ_KEYS_MAX = 32
+SCAN_KEYS = 64
+"""What a scan counts as."""
+WINDOW_BYTES = 32 << 20
+CROWD_BYTES = 128 << 20
+FULL_BYTES = 512 << 20
+WINDOW_KEYS = 4096
+"""More are not under way to a node however small values were lately."""
+FIRST_GUESS_BYTES = 256 << 10
+"""Size of a value, before any was seen."""
+CROWD_LINE = 32
+CROWD_S = 0.3
 GONE = "moved"
 TIMED_OUT = TimedOut.code
 
@@ -58,7 +76,7 @@ class Part(NamedTuple):
 class _Group:
     """Parts that travel together. `tried` are the nodes that failed since the last pause."""
 
-    __slots__ = ("node", "parked_at", "parts", "retry_at", "sent_at", "tried", "want")
+    __slots__ = ("node", "parked_at", "parts", "queued_at", "retry_at", "sent_at", "tried", "want", "weight")
 
     def __init__(self, want: Want) -> None:
         self.want = want
@@ -67,6 +85,9 @@ class _Group:
         self.tried: set[str] = set()
         self.sent_at = 0.0
         self.parked_at = 0.0
+        self.queued_at = 0.0
+        self.weight = SCAN_KEYS
+        """About how many values it asks for; known from when it is queued or sent."""
         self.retry_at = 0.0
 
 
@@ -79,6 +100,12 @@ class ReadTable:
         self._parked: list[_Group] = []
         self._last_id = 0
         self._turn = 0
+        self._queue: deque[_Group] = deque()
+        self._under_way: dict[str, int] = {}
+        """Keys that a node was asked for and has not answered."""
+        self._heard: dict[str, float] = {}
+        self._size = float(FIRST_GUESS_BYTES)
+        """Bytes of a key's value lately."""
         self._nodes: dict[str, dict[int, Replica]] = {}
         self._positions: dict[tuple[str, int], int] = {}
         self._ready: set[tuple[str, int]] = set()
@@ -98,7 +125,9 @@ class ReadTable:
         self._positions = {at: position for at, position in self._positions.items() if at[0] != node}
         self._ready = {at for at in self._ready if at[0] != node}
         for id in [id for id, group in self._sent.items() if group.node == node]:
-            self._park(self._sent.pop(id), now=0.0)
+            self._park(self._take_back(id), now=0.0)
+        self._under_way.pop(node, None)
+        self._heard.pop(node, None)
 
     def place(self, servers: tuple[tuple[str, ...], ...]) -> None:
         """Who serves each partition, the master first."""
@@ -150,6 +179,8 @@ class ReadTable:
     def turn(self, now: float) -> list[ToNode]:
         """Send what is new and what waited long enough; a message a node."""
         by_node: dict[str, list[Read]] = {}
+        if self._queue:
+            self._send_queued(now, by_node)
         if self._new:
             new, self._new = self._new, {}
             for groups in new.values():
@@ -166,11 +197,14 @@ class ReadTable:
 
     def answered(self, node: str, answers: list[Answer], now: float) -> None:
         """Answers of a node; those that nobody waits for any more are passed over."""
+        self._heard[node] = now
         for answer in answers:
-            group = self._sent.pop(answer.id, None)
-            if group is None:
+            if answer.id not in self._sent:
                 continue
+            group = self._take_back(answer.id)
             if answer.error is None:
+                size = sum([len(one.value) for one in answer.found])
+                self._size += (size / group.weight - self._size) / 4
                 self._positions[node, group.want.partition] = answer.next_offset
                 found = {one.key: one for one in answer.found}
                 for part in group.parts:
@@ -193,9 +227,11 @@ class ReadTable:
         for id, group in self._sent.items():
             if group.sent_at + ANSWER_S > now:
                 break  # in the order of sending
-            late.append(id)
+            # asked again, one that is busy with large answers would have even more to do
+            if group.sent_at + SLOW_ANSWER_S <= now or self._heard.get(group.node, 0.0) + ANSWER_S <= now:
+                late.append(id)
         for id in late:
-            group = self._sent.pop(id)
+            group = self._take_back(id)
             group.tried.add(group.node)
             self._park(group, now=0.0)
         keep = []
@@ -231,6 +267,15 @@ class ReadTable:
             group.retry_at = now + 2 * PARK_S
             self._parked.append(group)
             return
+        if want.scan is None:
+            group.weight = sum([len(part.keys) for part in group.parts])
+        under_way = self._under_way.get(node, 0)
+        if under_way >= WINDOW_KEYS or under_way * self._size > WINDOW_BYTES:
+            group.node = node
+            group.queued_at = group.queued_at or now
+            self._queue.append(group)
+            return
+        self._under_way[node] = under_way + group.weight
         self._last_id = id = self._last_id + 1
         group.node, group.sent_at, group.parked_at = node, now, 0.0
         self._sent[id] = group
@@ -247,6 +292,38 @@ class ReadTable:
         parts = group.parts
         keys = parts[0].keys if len(parts) == 1 else list(dict.fromkeys([key for part in parts for key in part.keys]))
         reads.append(Read(id, want.partition, "get", keys, want.min_offset, wait_ms, want.strict))
+
+    def _take_back(self, id: int) -> _Group:
+        """A group that is under way no more."""
+        group = self._sent.pop(id)
+        if group.node in self._under_way:
+            self._under_way[group.node] -= group.weight
+        return group
+
+    def _send_queued(self, now: float, by_node: dict[str, list[Read]]) -> None:
+        """Send what there is room for now; refuse some if far too much is asked for."""
+        queue, self._queue = self._queue, deque()
+        asked = (sum(self._under_way.values()) + sum(group.weight for group in queue)) * self._size
+        if asked > CROWD_BYTES:
+            error = Busy("too many large values are being read")
+            for group in queue:
+                if now - group.queued_at < CROWD_S:
+                    continue  # the sizes may be found smaller in no time
+                for part in group.parts:
+                    line = part.pending.line
+                    if asked > FULL_BYTES or (line is not None and len(line) > CROWD_LINE):
+                        part.done(part, error, {})
+        nodes = len(self._nodes)
+        full: set[str] = set()
+        while queue and len(full) < nodes:
+            group = queue.popleft()
+            group.parts = [part for part in group.parts if part.pending.reply is None]
+            if group.parts:
+                waiting = len(self._queue)
+                self._send(group, now, by_node)
+                if len(self._queue) > waiting:
+                    full.add(group.node)
+        self._queue.extend(queue)
 
     def _choose(self, want: Want, tried: set[str]) -> str | None:
         """A connected replica: one known to be far enough if there is one, in turns; None without any.
