@@ -73,13 +73,17 @@ def write_json(value: Any) -> None:
 
 
 def write_value(value: Any) -> None:
-    """A string as it is, bytes as they are, everything else as JSON; for a terminal without what it would act on."""
-    if isinstance(value, bytes):
+    """A string or bytes exactly as they are, everything else as JSON.
+
+    On a terminal bytes are base64, and of strings all but lines and tabs that it would act on is escaped.
+    """
+    on_terminal = sys.stdout.isatty()
+    if isinstance(value, bytes) and not on_terminal:
         sys.stdout.flush()
         sys.stdout.buffer.write(value)
         sys.stdout.buffer.flush()
     elif isinstance(value, str):
         # click drops colours from what goes to a file, unless it is told to leave them: values must come out exact
-        click.echo(visible(value, keep="\t\n") if sys.stdout.isatty() else value, color=True)
+        click.echo(visible(value, keep="\t\n") if on_terminal else value, color=True)
     else:
         write_json(value)

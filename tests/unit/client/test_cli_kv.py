@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from dimint.cli import main
+from dimint.cli_client import write_value
 from tests.support.fake_doors import fake_door
 
 Run = Callable[..., tuple[int, str, str]]
@@ -94,11 +95,15 @@ def test_hostile_text_breaks_no_line_and_stays_exact_for_programs(dimint: Run) -
     assert dimint("get", HOSTILE + "x")[2].removesuffix("\n").isprintable()
 
 
-def test_a_terminal_gets_no_control_characters(dimint: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`get` on a terminal: lines and tabs stay, all else that it would act on is escaped."""
+def test_a_terminal_gets_no_control_characters(
+    dimint: Run, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """`get` on a terminal: lines and tabs stay, all else that it would act on is escaped; bytes become base64."""
     dimint("set", "k", HOSTILE)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert dimint("get", "k")[1] == "a\\u001b[2J\\u009b31m\\u202eb\tc\nd\n"
+    write_value(b"\x1b[2J")
+    assert capfd.readouterr().out == '"G1sySg=="\n'
 
 
 def test_nobody_there_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
