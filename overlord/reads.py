@@ -199,7 +199,8 @@ class ReadTable:
         """Answers of a node; those that nobody waits for any more are passed over."""
         self._heard[node] = now
         for answer in answers:
-            if answer.id not in self._sent:
+            asked = self._sent.get(answer.id)
+            if asked is None or asked.node != node:
                 continue
             group = self._take_back(answer.id)
             if answer.error is None:

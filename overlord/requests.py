@@ -90,6 +90,7 @@ class Core:
         self.cluster_lane = Lane(CLUSTER_TOPIC, 0, by)
         self.reads = ReadTable()
         self.digests = DigestTable(genesis.kv_partitions)
+        self._servers: tuple[tuple[str, ...], ...] = ()
         self._masters: tuple[str | None, ...] = ()
         self._told: list[ToNode] = []
         self.outcomes = OutcomeTable(identity.writer)
@@ -181,7 +182,8 @@ class Core:
                     lane.add_own(["kv.expire", key, 0, 0, version])
         elif isinstance(message, Progress):
             replicas = [one for one in message.replicas if 0 <= one.partition < len(self.lanes)]
-            self._told.extend(ToNode(node, told) for told in self.digests.take(node, replicas, self._masters))
+            serving = [one for one in replicas if one.partition < len(self._servers) and node in self._servers[one.partition]]
+            self._told.extend(ToNode(node, told) for told in self.digests.take(node, serving, self._masters))
             self.reads.disputed = self.digests.disputed
             self.reads.progress(node, replicas)
 
@@ -208,7 +210,7 @@ class Core:
             return
         self._assignment = assignment
         self.cluster.assignment = assignment
-        servers = tuple(assignment.servers_of(index) for index in range(len(assignment.partitions)))
+        self._servers = servers = tuple(assignment.servers_of(index) for index in range(len(assignment.partitions)))
         self._masters = tuple(one[0] if one else None for one in servers)
         self.reads.place(servers)
         self.outcomes.hurry(now)

@@ -9,6 +9,20 @@ from typing import Any
 import pytest
 import zmq
 
+from dimint.door import (
+    Answer,
+    Answers,
+    Due,
+    Found,
+    Hello,
+    Outcome,
+    Outcomes,
+    Progress,
+    Replica,
+    Welcome,
+    decode_from_overlord,
+    encode,
+)
 from dimint.errors import SettingsError
 from dimint.events import CLUSTER_TOPIC
 from dimint.limits import REPLIES_QUEUED_MAX, REQUEST_MAX_BYTES
@@ -83,12 +97,12 @@ def connect() -> Iterator[Connect]:
     context.max_sockets = 4096
     made: list[zmq.Socket[bytes]] = []
 
-    def new(running: Running, kind: int = zmq.DEALER) -> "zmq.Socket[bytes]":
+    def new(running: Running, kind: int = zmq.DEALER, address: str = "") -> "zmq.Socket[bytes]":
         client: zmq.Socket[bytes] = context.socket(kind)
         made.append(client)
         for option, value in ((zmq.RCVTIMEO, 10_000), (zmq.SNDHWM, 200_000), (zmq.RCVHWM, 1), (zmq.LINGER, 0)):
             client.setsockopt(option, value)
-        client.connect(running.overlord.client_address)
+        client.connect(address or running.overlord.client_address)
         return client
 
     yield new
@@ -193,6 +207,40 @@ def history(running: Running) -> list[Any]:
     intake = Intake(CLUSTER_TOPIC, 0)
     taken = [intake.take(record) for record in running.log.read(CLUSTER_TOPIC, 0, 0)]
     return [event for one in taken if isinstance(one, Counted) for event in one.events]
+
+
+def test_a_hostile_node_door(connect: Connect, running: Running) -> None:
+    """Garbage, foreign logs, unknown nodes, claims beyond the log and two with one id change nothing for clients."""
+    node_door = running.overlord.node_address
+    client, one, two = connect(running), connect(running, address=node_door), connect(running, address=node_door)
+    generation = running.log.describe().generation
+
+    def hello(node: "zmq.Socket[bytes]", id: str, generation: str) -> Welcome:
+        node.send(encode(Hello(id, generation, "tcp://127.0.0.1:1")))
+        welcome = decode_from_overlord(node.recv())
+        assert isinstance(welcome, Welcome)
+        return welcome
+
+    for frame in (b"", b"x", b"\xff" * 5000, b"\x91" * 100_000, b"{}", encode(Progress("never said hello", 1, []))[:-1]):
+        one.send(frame)
+    one.send_multipart([b"a", b"b"])
+    refused = hello(one, "n" * 32, "another log").refused
+    assert refused is not None
+    assert "another log" in refused
+    assert hello(one, "n" * 32, generation).refused is None
+    assert hello(two, "n" * 32, generation).refused is None
+    lies = [Replica(at, 1 << 60, -5, -1, True, "d", 1 << 62) for at in (-1, 0, 1, 2, 1 << 40)]
+    for node in (one, two, one):
+        node.send(encode(Progress("n" * 32, 1 << 60, lies)))
+        node.send(encode(Answers([Answer(1, 5, [Found("k", b"Jtrue", 1)]), Answer(-1, 0, [], "nonsense")])))
+        node.send(encode(Outcomes(1 << 40, b"w", -1, -1, {-1: Outcome("what")})))
+        node.send(encode(Due(99, [("k", 1)])))
+        node.send(encode(Due(0, [("k", 1)] * 5000)))
+    assert ask(client, cmd="set", key="k", value=1) == {"value": 1}
+    assert ask(client, cmd="get", key="k", timeout=0.3)["error"] in ("DIMINT_NODE_NOT_AVAILABLE", "DIMINT_TIMEOUT")
+    assert ask(client, cmd="state") == {"state": []}
+    assert len(ask(client, cmd="status")["partitions"]) == 2
+    assert ask(client, cmd="topology")["nodes"] == {}
 
 
 def test_a_port_in_use_is_one_clear_line(world: tuple[MemoryBroker, MemoryHub], running: Running) -> None:
