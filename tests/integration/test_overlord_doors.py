@@ -97,8 +97,10 @@ def connect() -> Iterator[Connect]:
     context.max_sockets = 4096
     made: list[zmq.Socket[bytes]] = []
 
-    def new(running: Running, kind: int = zmq.DEALER, address: str = "") -> "zmq.Socket[bytes]":
+    def new(running: Running, kind: int = zmq.DEALER, address: str = "", name: bytes = b"") -> "zmq.Socket[bytes]":
         client: zmq.Socket[bytes] = context.socket(kind)
+        if name:
+            client.setsockopt(zmq.IDENTITY, name)
         made.append(client)
         for option, value in ((zmq.RCVTIMEO, 10_000), (zmq.SNDHWM, 200_000), (zmq.RCVHWM, 1), (zmq.LINGER, 0)):
             client.setsockopt(option, value)
@@ -150,6 +152,26 @@ def test_many_idle_connections(connect: Connect, running: Running) -> None:
     for other in idle:
         other.close()
     assert ask(client, cmd="set", key="k", value=2) == {"value": 2}
+
+
+def test_two_connections_with_one_identity(connect: Connect, running: Running) -> None:
+    """The first one keeps it and gets its own replies only; when it is gone another may have it."""
+    first = connect(running, name=b"me")
+    assert ask(first, cmd="set", key="k", value=1) == {"value": 1}
+    second = connect(running, name=b"me")
+    second.send(b'{"cmd":"set","key":"k","value":2}')
+    assert not second.poll(300)
+    assert ask(first, cmd="set", key="k", value=3) == {"value": 3}
+    first.close()
+    deadline = time.monotonic() + 10
+    while True:
+        third = connect(running, name=b"me")
+        third.send(b'{"cmd":"set","key":"k","value":4}')
+        if third.poll(500):
+            assert third.recv() == b'{"value":4}'
+            return
+        assert time.monotonic() < deadline
+        third.close()
 
 
 def test_a_client_that_never_reads(connect: Connect, running: Running) -> None:

@@ -187,6 +187,18 @@ def test_the_cluster_itself(sim: Sim) -> None:
         ({"cmd": "set", "key": "k", "value": "x" * (1 << 20)}, "DIMINT_TOO_LARGE"),
         ({"cmd": "set", "key": "k", "value": 1, "if_absent": True, "if_present": True}, "DIMINT_PARSE_ERROR"),
         ({"cmd": "incr", "key": "k", "by": 1 << 63}, "DIMINT_PARSE_ERROR"),
+        *(
+            ({"cmd": "incr", "key": "k", "client": "c", "seq": seq}, "DIMINT_PARSE_ERROR")
+            for seq in (0, -1, 1 << 53, 1 << 63, 1 << 64, 10**400, "1", 1.5, True)
+        ),
+        *(
+            ({"cmd": "incr", "key": "k", "client": client, "seq": 1}, "DIMINT_PARSE_ERROR")
+            for client in ("", "x" * 65, "\u00e9" * 33, 5, None, [])
+        ),
+        ({"cmd": "set", "key": "k", "value": "x" * ((1 << 20) - 1)}, "DIMINT_TOO_LARGE"),
+        ({"cmd": "mset", "values": {str(number): 1 for number in range(10_001)}}, "DIMINT_TOO_LARGE"),
+        ({"cmd": "scan", "limit": 1001}, "DIMINT_PARSE_ERROR"),
+        ({"cmd": "scan", "prefix": "x" * 2000}, "DIMINT_TOO_LARGE"),
         ({"cmd": "cas", "key": "k", "value": 1}, "DIMINT_PARSE_ERROR"),
         ({"cmd": "mget", "keys": "k"}, "DIMINT_PARSE_ERROR"),
         ({"cmd": "mget", "keys": ["k"] * 10_001}, "DIMINT_TOO_LARGE"),
@@ -195,10 +207,12 @@ def test_the_cluster_itself(sim: Sim) -> None:
     ],
 )  # fmt: skip
 def test_bad_requests_have_named_errors(request_: dict[str, Any], error: str) -> None:
-    """Whatever is wrong with a request is said by name, in the old form."""
+    """Whatever is wrong with a request is said by name, in the form of the request."""
     sim = Sim()
     sim.run(0.1)
-    assert sim.ask(**request_) == {"error": error}
+    reply = sim.ask(**request_)
+    assert reply["error"] == error
+    assert len(reply) == (3 if request_.get("client") is not None or "seq" in request_ else 1)
     sim.log.close()
 
 
@@ -273,3 +287,37 @@ def test_the_elected_overlord_expires_what_is_due(sim: Sim) -> None:
     overlord.core.from_node("node", Due(partition, [("k", version)]), sim.now)
     sim.run(0.3)
     assert sim.ask(cmd="get", key="k", consistency="strong") == {}
+
+
+def test_sizes_and_depths_at_their_limits(sim: Sim) -> None:
+    """The largest value, the deepest one and the highest seq are taken; one more is refused and changes nothing."""
+    largest = "x" * ((1 << 20) - 2)
+    assert sim.ask(cmd="set", key="k", value=largest) == {"value": largest}
+    for depth, taken in ((128, True), (129, False), (100_000, False)):
+        reply = sim.ask_frame(b'{"cmd":"set","key":"deep","value":' + b"[" * depth + b"]" * depth + b"}")
+        assert reply.startswith(b'{"value":[[') is taken
+    assert sim.ask_frame(b'{"cmd":"get","key":"deep"}') == b'{"value":' + b"[" * 128 + b"]" * 128 + b"}"
+    assert sim.ask(cmd="incr", key="n", client="c" * 64, seq=(1 << 53) - 1)["value"] == 1
+
+
+def test_names_that_stand_twice(sim: Sim) -> None:
+    """Of a field or key given twice the last one counts; inside a value both are kept, as they were sent."""
+    assert sim.ask_frame(b'{"cmd":"set","key":"a","key":"b","value":1,"value":2}') == b'{"value":2}'
+    assert sim.ask(cmd="mget", keys=["a", "b"]) == {"values": {"b": 2}}
+    assert sim.ask_frame(b'{"cmd":"mset","values":{"a":1,"a":2}}') == b'{"ok":true,"count":1}'
+    assert sim.ask(cmd="get", key="a") == {"value": 2}
+    sim.ask_frame(b'{"cmd":"set","key":"a","value":{"x":1,"x":2}}')
+    assert sim.ask_frame(b'{"cmd":"get","key":"a"}') == b'{"value":{"x":1,"x":2}}'
+
+
+def test_a_seq_with_another_body_changes_nothing(sim: Sim) -> None:
+    """The number names the first request that was applied: what is sent under it later is not applied."""
+    name = {"client": "c", "seq": 5}
+    assert sim.ask(cmd="set", key="k", value=1, **name)["value"] == 1
+    sim.ask(cmd="set", key="k", value=2, **name)
+    sim.ask(cmd="cas", key="k", version=0, value=3, **name)
+    sim.ask(cmd="mset", values={"k": 4}, **name)
+    sim.ask(cmd="delete", key="k", **name)
+    refused = sim.ask(cmd="incr", key="k", **name)
+    assert refused["error"] == "DIMINT_PARSE_ERROR"
+    assert sim.ask(cmd="get", key="k", consistency="strong") == {"value": 1}
