@@ -17,6 +17,7 @@ __all__ = [
     "ProcessState",
     "Program",
     "find_program",
+    "is_child",
     "is_dimint",
     "own_address",
     "program_command",
@@ -128,6 +129,14 @@ def _log_path(pid: int) -> str | None:
     except OSError:
         return None
     return path if path.startswith("/") and os.path.isfile(path) else None
+
+
+def is_child(pid: object) -> bool:
+    """Whether a living process with this number was started by this very process."""
+    try:
+        return isinstance(pid, int) and psutil.Process(pid).ppid() == os.getpid()
+    except (psutil.Error, ValueError, OverflowError):
+        return False
 
 
 def own_address() -> str:

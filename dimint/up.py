@@ -15,6 +15,7 @@ from dimint.client import Client
 from dimint.errors import DimintError, SettingsError
 from dimint.locks import FileLock
 from dimint.logs import log_path
+from dimint.process_state import is_child
 from dimint.registry.opening import open_registry
 from dimint.registry.port import Registry
 from dimint.service import Service
@@ -122,9 +123,11 @@ def _tell_when_ready(settings: UpSettings, registry: Registry, service: Service)
 def _ask(settings: UpSettings, registry: Registry) -> Readiness:
     """Ask every process for something only it can answer. Nothing is written."""
     try:
-        overlords, pages = registry.members("overlord"), registry.members("webapp")
+        overlords, nodes, pages = (_own(registry, role) for role in ("overlord", "node", "webapp"))
         if not overlords:
             return Readiness("the overlord")
+        if len(nodes) < settings.nodes:
+            return Readiness(f"nodes ({len(nodes)} of {settings.nodes} are there)")
         if not pages:
             return Readiness("the pages")
         client = str(next(iter(overlords.values())).get("client", "")).removeprefix("tcp://")
@@ -132,6 +135,11 @@ def _ask(settings: UpSettings, registry: Registry) -> Readiness:
         return Readiness(_ask_store(settings, client) or _ask_pages(settings, where), client, where)
     except (DimintError, OSError, http.client.HTTPException, ValueError) as error:
         return Readiness(f"an answer ({error})")
+
+
+def _own(registry: Registry, role: str) -> dict[str, dict[str, Any]]:
+    """Members that this program has started: others of the system may have been there before."""
+    return {name: info for name, info in registry.members(role).items() if is_child(info.get("pid"))}
 
 
 def _ask_store(settings: UpSettings, address: str) -> str:
