@@ -193,7 +193,7 @@ def test_the_cluster_itself(sim: Sim) -> None:
         ),
         *(
             ({"cmd": "incr", "key": "k", "client": client, "seq": 1}, "DIMINT_PARSE_ERROR")
-            for client in ("", "x" * 65, "\u00e9" * 33, 5, None, [])
+            for client in ("", "x" * 65, "\u00e9" * 33, 5, None, ["c"])
         ),
         ({"cmd": "set", "key": "k", "value": "x" * ((1 << 20) - 1)}, "DIMINT_TOO_LARGE"),
         ({"cmd": "mset", "values": {str(number): 1 for number in range(10_001)}}, "DIMINT_TOO_LARGE"),
@@ -312,7 +312,7 @@ def test_names_that_stand_twice(sim: Sim) -> None:
 
 def test_a_seq_with_another_body_changes_nothing(sim: Sim) -> None:
     """The number names the first request that was applied: what is sent under it later is not applied."""
-    name = {"client": "c", "seq": 5}
+    name: dict[str, Any] = {"client": "c", "seq": 5}
     assert sim.ask(cmd="set", key="k", value=1, **name)["value"] == 1
     sim.ask(cmd="set", key="k", value=2, **name)
     sim.ask(cmd="cas", key="k", version=0, value=3, **name)
