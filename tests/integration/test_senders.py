@@ -1,6 +1,7 @@
 """Senders of GPU maps over real sockets, the real log and the real consumer: what they are answered and what is shown."""
 
 import json
+import socket
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from dimint.consumers.names import clean_name
 from dimint.consumers.reading import TABLES_FOLDER, StatusReader
+from dimint.webapp.routes.live import SEND_S
 from tests.support.senders import GPU_MAP, Sender, consuming, gpu_entry, reporting_server
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -109,13 +111,13 @@ def test_numbers_as_text_and_missing_fields(address: tuple[str, int]) -> None:
     assert "| 3:K80                  |      - /      - |     - %|   - °C|" in text_of(address, "/?term=true")
 
 
-def test_hundred_posts_are_kept_in_order(address: tuple[str, int]) -> None:
-    """Each acknowledged post is one sample, in the order sent."""
+def test_every_post_is_kept_in_order(address: tuple[str, int]) -> None:
+    """Each acknowledged post is one sample, in the order sent, also when older ones have been sealed into a chunk."""
     sender = Sender(address, "many")
-    for util in range(100):
+    for util in range(250):
         sender.send({"gpu:0": gpu_entry(0, "A100", 1, 2, util, 30)})
-    entries = eventually(lambda: found if len(found := data_of(address, "many", fetch_num=200)) == 100 else None)
-    assert [entry["gpu_data"]["gpu:0"]["gpu_volatile"] for entry in entries] == list(range(100))
+    entries = eventually(lambda: found if len(found := data_of(address, "many", fetch_num=400)) == 250 else None)
+    assert [entry["gpu_data"]["gpu:0"]["gpu_volatile"] for entry in entries] == list(range(250))
 
 
 def test_taken_names(address: tuple[str, int]) -> None:
@@ -133,6 +135,14 @@ def test_taken_names(address: tuple[str, int]) -> None:
     assert again.name == f"twin_1_{again.id[:8]}"
 
 
+@pytest.fixture(scope="module")
+def bad_sender(address: tuple[str, int]) -> Sender:
+    """A registered sender that has posted nothing yet."""
+    sender = Sender(address, "bad")
+    sender.register()
+    return sender
+
+
 @pytest.mark.parametrize("body", [
     b"", b"{", b"[]", b"1", b'"gpu"', b"null", b'{"gpu:0": 1}', b'{"gpu:0": []}', b'{"host": {}}', b'{"gpu:0": {"uuid": []}}',
     b'{"gpu:0": {"temperature": {}}}', b'{"gpu:0": {"temperature": NaN}}', b'{"gpu:0": {"used_memory": true}}',
@@ -142,10 +152,9 @@ def test_taken_names(address: tuple[str, int]) -> None:
     json.dumps({f"gpu:{place}": {} for place in range(300)}).encode(),
     json.dumps({"gpu:0": {"processes": [{"name": "x" * 255} for _ in range(3500)]}}).encode(),
 ])  # fmt: skip
-def test_bad_body(address: tuple[str, int], data_dir: Path, body: bytes) -> None:
+def test_bad_body(bad_sender: Sender, data_dir: Path, body: bytes) -> None:
     """Anything but a map of GPUs is answered clearly, and nothing of it is stored."""
-    sender = Sender(address, "bad")
-    sender.register()
+    sender = bad_sender
     answer = sender.ask(f"/update/host/{sender.id}", body)
     assert (answer["status"], answer["status_code"]) == ("ERROR", 400)
     assert 10 < len(answer["message"]) < 200
@@ -324,3 +333,32 @@ def test_live_connections_of_bad_clients(address: tuple[str, int]) -> None:
         sender = Sender(address, "0 first")
         sender.send(GPU_MAP)
         assert "0 first" in receive(viewer)["update"]
+
+
+def test_slow_viewer_is_let_go(tmp_path: Path) -> None:
+    """Who asks for page after page and reads none of them loses the connection; the others are served."""
+    large = {f"gpu:{place}": gpu_entry(place, "x" * 200, 1, 2, 3, 4) for place in range(250)}
+    with consuming(tmp_path), reporting_server(tmp_path, page_size=1) as address, socket.socket() as viewer:
+        for name in ("first", "second"):
+            Sender(address, name).send(large)
+            eventually(partial(data_of, address, name))
+        viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        viewer.connect(address)
+        viewer.sendall(
+            b"GET /update/client/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+        )
+        assert viewer.recv(4096).startswith(b"HTTP/1.1 101 ")
+        with pytest.raises(OSError, match=r"(?i)reset|broken pipe"):
+            turn_pages(viewer, until=time.monotonic() + SEND_S + 15)
+        with open_live(address) as other:
+            Sender(address, "0").send(large)
+            assert list(receive(other)["update"]) == ["0"]
+
+
+def turn_pages(viewer: socket.socket, until: float) -> None:
+    """Ask for pages 2 and 1 in turn, as masked text frames."""
+    while time.monotonic() < until:
+        for page in b"21":
+            viewer.sendall(b"\x81\x81\0\0\0\0" + bytes([page]))
+            time.sleep(0.05)

@@ -23,7 +23,7 @@ __all__ = ["LIVE_PATH", "MESSAGE_MAX_BYTES", "SEND_S", "add_routes"]
 LIVE_PATH: Final = "/update/client/ws"
 MESSAGE_MAX_BYTES: Final = 4096
 """Longest message of a viewer, who has only page numbers to send."""
-SEND_S: Final = 10.0
+SEND_S: Final = 5.0
 """A viewer must take a message in this time."""
 _TURN_S: Final = 0.05
 """Shortest time between two texts that are looked at: more wait in the viewer's own connection."""
