@@ -18,6 +18,7 @@ import pytest
 
 from dimint.client import Client
 from dimint.errors import RequestError
+from tests.support.system import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 ROLES = {"overlord", "node", "consumer", "web", "agent"}
@@ -194,10 +195,12 @@ def test_a_busy_port_is_one_line(ups: list[Up], tmp_path: Path, name: str) -> No
 
 
 def test_an_end_before_it_is_ready_is_clean_too(ups: list[Up], tmp_path: Path) -> None:
-    """Ctrl-C at any moment of the start: code 0, nothing left, nothing said."""
-    for pause in (0.3, 0.8):
+    """Ctrl-C at any moment of the start, once Python has come as far as our code: nothing left, nothing said."""
+    for pause in (0.0, 0.3, 0.8):
         up = Up(tmp_path / f"data{pause}")
         ups.append(up)
+        name = Path(f"/proc/{up.process.pid}/comm")
+        wait_until(lambda name=name: name.read_text() == "dimint\n", 20, "Python has started")
         time.sleep(pause)
         everything = up.everything()
         status, _, err = up.end(signal.SIGINT)
