@@ -35,6 +35,9 @@ __all__ = ["Addresses", "Node", "tune_collector"]
 TURN_S: Final = 0.2
 """Longest wait for something to come: progress is looked for this often."""
 RECEIVE_MAX: Final = 2000
+RECEIVE_PART: Final = 50
+TURN_BYTES: Final = 32 << 20
+"""About as many bytes of values are read for clients in one turn."""
 DUE_S: Final = 1.0
 DUE_MAX: Final = 1000
 """Keys of a partition that are told to be due at once."""
@@ -203,8 +206,7 @@ class Node:
     def _take_requests(self, ready: list[Door | Dealer], links: Links, now: float) -> None:
         for member in ready:
             if member is self._door:
-                for peer, frame in self._door.receive(RECEIVE_MAX):
-                    self._direct.receive(peer, frame, now)
+                self._take_from_clients(now)
             elif (received := links.receive(member)) is not None:
                 link, messages = received
                 for message in messages:
@@ -217,6 +219,20 @@ class Node:
         wanted = self._direct.wants_ends()
         if wanted:
             self._direct.ends({partition: self._log.bounds(KV_TOPIC, partition).end for partition in wanted})
+
+    def _take_from_clients(self, now: float) -> None:
+        """Answer clients in parts, so that large values do not pile up; what is too much for a turn waits in the sockets."""
+        taken = size = 0
+        while taken < RECEIVE_MAX and size < TURN_BYTES:
+            messages = self._door.receive(RECEIVE_PART)
+            for peer, frame in messages:
+                self._direct.receive(peer, frame, now)
+            for peer, frame in self._direct.take():
+                size += len(frame)
+                self._door.send(peer, frame)
+            taken += len(messages)
+            if len(messages) < RECEIVE_PART:
+                return
 
     def _take_records(self, links: Links, now: float) -> bool:
         """Apply one portion of records; whether there may be more."""
