@@ -77,7 +77,7 @@ def test_a_second_node_on_a_directory_is_refused(tmp_path: Path) -> None:
         try:
             second = NodeProcess(tmp_path)
             assert "in use by another node" in second.ready()
-            assert second.stop() == 2
+            assert second.end() == 2
             assert "Traceback" not in second.messages()
         finally:
             node.stop()

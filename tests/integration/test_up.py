@@ -205,5 +205,5 @@ def test_an_end_before_it_is_ready_is_clean_too(ups: list[Up], tmp_path: Path) -
         everything = up.everything()
         status, _, err = up.end(signal.SIGINT)
         assert "Traceback" not in err
-        assert status in (0, 130)
+        assert status in (0, 130, -signal.SIGINT)  # the last one while Python imports: the signal's own end
         assert not [pid for pid in everything if alive(pid)]

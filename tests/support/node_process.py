@@ -125,6 +125,10 @@ class NodeProcess:
     def stop(self) -> int:
         """The exit code after SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
+        return self.end()
+
+    def end(self) -> int:
+        """The exit code, when it ends by itself."""
         try:
             return self.process.wait(15)
         finally:
