@@ -10,7 +10,7 @@ from dimint.batch import KEY, Event
 from dimint.door import Outcome
 from dimint.errors import NotApplied, OutcomeUnknown, ParseError, RequestError, TooLarge
 from dimint.events import STATUS_TOPIC, problem_of
-from dimint.limits import SAMPLE_MAX_BYTES
+from dimint.limits import HOST_NAME_MAX_CHARS, SAMPLE_MAX_BYTES
 from dimint.overlord.pending import Pending, PendingTable
 from dimint.overlord.writes import Entry, Lane
 from dimint.wire import Publish, reply
@@ -20,6 +20,7 @@ __all__ = ["ALLOWED_KINDS", "Publisher", "checked"]
 ALLOWED_KINDS = frozenset({"host.registered", "host.sample", "host.gap", "gpu.lost", "gpu.back"})
 _HOST_ID = re.compile("[0-9a-f]{32}")
 TIME_MAX_NS = 1 << 63
+RUN_BYTES = 8
 
 
 class Publisher:
@@ -67,7 +68,7 @@ def checked(event: Sequence[Any]) -> tuple[Event, int]:
     if type(time_ns) is not int or not 0 <= time_ns < TIME_MAX_NS:
         raise ParseError("an event's time is in ns since the epoch")
     made = [kind, host, time_ns, 0, *fields]
-    problem = problem_of(made, STATUS_TOPIC)
+    problem = problem_of(made, STATUS_TOPIC) or _problem_of(kind, fields)
     if problem is not None:
         raise ParseError(problem)
     try:
@@ -77,3 +78,16 @@ def checked(event: Sequence[Any]) -> tuple[Event, int]:
     if size > SAMPLE_MAX_BYTES:
         raise TooLarge(f"an event of {size} bytes is over the limit of {SAMPLE_MAX_BYTES}")
     return made, size
+
+
+def _problem_of(kind: str, fields: Sequence[Any]) -> str | None:
+    """What no agent sends although its types are right; the fields' types have been checked."""
+    if kind == "host.registered" and not 0 < len(fields[0]) <= HOST_NAME_MAX_CHARS:
+        return f"a host name has 1 to {HOST_NAME_MAX_CHARS} characters"
+    if kind in ("host.sample", "host.gap"):
+        run, first = fields[:2]
+        if len(run) != RUN_BYTES or first < 1:
+            return f"a run is {RUN_BYTES} bytes, a seq is at least 1"
+        if kind == "host.gap" and fields[2] < first:
+            return "a gap ends before it begins"
+    return None

@@ -247,10 +247,6 @@ class ReadTable:
             keep.append(group)
         self._parked = keep
 
-    def next_retry(self) -> float:
-        """When the next parked read is due; infinity without one."""
-        return min((group.retry_at for group in self._parked), default=float("inf"))
-
     def overdue_error(self, pending: Pending) -> RequestError:
         """What a read whose deadline is over gets: the reason that it waited for."""
         for group in self._parked:
