@@ -10,7 +10,7 @@ from dimint.batch import KEY, Event
 from dimint.door import Outcome
 from dimint.errors import NotApplied, OutcomeUnknown, ParseError, RequestError, TooLarge
 from dimint.events import STATUS_TOPIC, problem_of
-from dimint.limits import HOST_NAME_MAX_CHARS, SAMPLE_MAX_BYTES
+from dimint.limits import SAMPLE_MAX_BYTES
 from dimint.overlord.pending import Pending, PendingTable
 from dimint.overlord.writes import Entry, Lane
 from dimint.wire import Publish, reply
@@ -82,8 +82,6 @@ def checked(event: Sequence[Any]) -> tuple[Event, int]:
 
 def _problem_of(kind: str, fields: Sequence[Any]) -> str | None:
     """What no agent sends although its types are right; the fields' types have been checked."""
-    if kind == "host.registered" and not 0 < len(fields[0]) <= HOST_NAME_MAX_CHARS:
-        return f"a host name has 1 to {HOST_NAME_MAX_CHARS} characters"
     if kind in ("host.sample", "host.gap"):
         run, first = fields[:2]
         if len(run) != RUN_BYTES or first < 1:

@@ -147,8 +147,6 @@ def test_publish(sim: Sim) -> None:
         ["host.sample", ID32, now, b"short", 1, {}],
         ["host.sample", ID32, now, b"r" * 8, 0, {}],
         ["host.gap", ID32, now, b"r" * 8, 5, 4, "backwards"],
-        ["host.registered", ID32, now, "n" * 256, "127.0.0.1", {}],
-        ["host.registered", ID32, now, "", "127.0.0.1", {}],
     ):
         assert publish(sample, bad) == {"error": "DIMINT_PARSE_ERROR"}
     too_large = ["host.sample", ID32, now, b"r" * 8, 1, {"x": "y" * 600_000}]
