@@ -16,7 +16,8 @@ from dimint.overlord.pending import Pending, PendingTable
 from dimint.overlord.reads import Part, ReadTable, Want, parts_by_partition
 from dimint.overlord.strong import StrongReads
 from dimint.overlord.writes import Lane
-from dimint.wire import Get, Mget, Scan, failed, format_token, got, min_offsets, reply
+from dimint.wire import failed, format_token, got, min_offsets, reply
+from dimint.wire_types import Get, Mget, Scan
 
 __all__ = ["KeyValueReads", "merge"]
 
@@ -103,23 +104,15 @@ class KeyValueReads:
     ) -> None:
         line = part.pending.line
         if line is not None and line[0] is not part.pending:
-            settled = partial(self._settled, partition, part, request, tokens, scan)
-            if self._lanes[partition].read_behind(line, settled):
+            start = partial(self._start, partition, part, request, tokens, scan)
+            if self._lanes[partition].read_behind(line, partial(self._settled, part, start)):
                 return
         self._start(partition, part, request, tokens, scan)
 
-    def _settled(
-        self,
-        partition: int,
-        part: Part,
-        request: Get | Mget | Scan,
-        tokens: dict[int, int],
-        scan: tuple[str, str | None, int] | None,
-        _: int | RequestError,
-    ) -> None:
+    def _settled(self, part: Part, start: Callable[[], None], _: int | RequestError) -> None:
         """The write before it is in the log, or will not be."""
         if part.pending.reply is None:
-            self._start(partition, part, request, tokens, scan)
+            start()
 
     def _start(
         self,
