@@ -15,6 +15,7 @@ from dimint.genesis import Genesis
 from dimint.limits import SCAN_MAX_BYTES
 from dimint.node.pending import Pending
 from dimint.node.replica import Page, Replica
+from dimint.wire_types import JSON, Form, Get, Mget, Request, Scan
 
 __all__ = ["Direct"]
 
@@ -32,7 +33,12 @@ class _Job(Generic[Peer]):
     __slots__ = ("deadline", "form", "frame", "left", "offsets", "peer", "request")
 
     def __init__(
-        self, peer: Peer, form: wire.Form, request: wire.Get | wire.Mget | wire.Scan, offsets: dict[int, int], deadline: float
+        self,
+        peer: Peer,
+        form: Form,
+        request: Get | Mget | Scan,
+        offsets: dict[int, int],
+        deadline: float,
     ) -> None:
         self.peer, self.form, self.request, self.offsets, self.deadline = peer, form, request, offsets, deadline
         self.left = 0
@@ -72,7 +78,7 @@ class Direct(Generic[Peer]):
         """One frame of a client; None for a message that is none."""
         try:
             request = wire.parse(frame or b"")
-            if not isinstance(request, wire.Get | wire.Mget | wire.Scan):
+            if not isinstance(request, Get | Mget | Scan):
                 raise UnknownCommand("a node's own door answers get, mget and scan; ask an overlord")
         except RequestError as error:
             blank, reply = wire.refused(frame or b"", error)
@@ -136,11 +142,11 @@ class Direct(Generic[Peer]):
         return replies
 
     # --- one request ----------------------------------------------------------------------------------------------------
-    def _partitions_of(self, request: wire.Get | wire.Mget | wire.Scan) -> frozenset[int]:
+    def _partitions_of(self, request: Get | Mget | Scan) -> frozenset[int]:
         place = self._genesis.partition_of_key
-        if isinstance(request, wire.Get):
+        if isinstance(request, Get):
             return frozenset((place(request.key.encode()),))
-        if isinstance(request, wire.Mget):
+        if isinstance(request, Mget):
             return frozenset(place(key.encode()) for key in request.keys)
         if request.partitions is None:
             return self._serving
@@ -166,9 +172,9 @@ class Direct(Generic[Peer]):
         if job.frame is not None:
             return
         try:
-            if isinstance(job.request, wire.Get):
+            if isinstance(job.request, Get):
                 frame = self._get(job, job.request)
-            elif isinstance(job.request, wire.Mget):
+            elif isinstance(job.request, Mget):
                 frame = self._mget(job, job.request)
             else:
                 frame = self._scan(job, job.request)
@@ -177,7 +183,7 @@ class Direct(Generic[Peer]):
             return
         self._finish(job, frame)
 
-    def _get(self, job: _Job[Peer], request: wire.Get) -> bytes:
+    def _get(self, job: _Job[Peer], request: Get) -> bytes:
         (partition,) = job.offsets
         found = self._replica(partition).get([request.key])
         token = self._token(partition)
@@ -185,7 +191,7 @@ class Direct(Generic[Peer]):
             return wire.got(job.form, request, None, 0, token)
         return wire.got(job.form, request, found[0].value, found[0].version, token)
 
-    def _mget(self, job: _Job[Peer], request: wire.Mget) -> bytes:
+    def _mget(self, job: _Job[Peer], request: Mget) -> bytes:
         by_partition: dict[int, list[str]] = {}
         keys = list(dict.fromkeys(request.keys))
         for key in keys:
@@ -200,7 +206,7 @@ class Direct(Generic[Peer]):
         versions = {one.key: one.version for one in there}
         return wire.reply(job.form, request, {"values": values}, positions=self._tokens(job), versions=versions)
 
-    def _scan(self, job: _Job[Peer], request: wire.Scan) -> bytes:
+    def _scan(self, job: _Job[Peer], request: Scan) -> bytes:
         pages = [self._replica(partition).scan(request.prefix, request.after, request.limit) for partition in job.offsets]
         items, after = _merge(pages, request.limit)
         fields: dict[str, Any] = {"items": [[one.key, job.form.load(one.value)] for one in items], "next": after}
@@ -226,12 +232,12 @@ class Direct(Generic[Peer]):
         line.append(job)
         return True
 
-    def _answer_in_line(self, peer: Peer, request: wire.Request, frame: bytes) -> None:
+    def _answer_in_line(self, peer: Peer, request: Request, frame: bytes) -> None:
         line = self._lines.get(peer) if request.id is None else None
         if not line:
             self._replies.append((peer, frame))
         elif len(line) < LINE_MAX:
-            job = _Job[Peer](peer, wire.JSON, wire.Get(key="-"), {}, 0.0)
+            job = _Job[Peer](peer, JSON, Get(key="-"), {}, 0.0)
             job.frame = frame
             line.append(job)
 

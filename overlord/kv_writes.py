@@ -24,7 +24,8 @@ from dimint.errors import (
 from dimint.events import MODE_ABSENT, MODE_ANY, MODE_PRESENT
 from dimint.overlord.pending import Pending, PendingTable
 from dimint.overlord.writes import Entry, Lane
-from dimint.wire import Cas, Delete, Incr, Mset, Result, Set, failed, reply, ttl_ms, was_set
+from dimint.wire import failed, reply, ttl_ms, was_set
+from dimint.wire_types import Cas, Delete, Incr, Mset, Result, Set
 
 __all__ = ["KeyValueWrites"]
 

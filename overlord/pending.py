@@ -12,7 +12,8 @@ from typing import Any
 from dimint import limits
 from dimint.errors import Busy, RequestError
 from dimint.overlord.effects import Reply
-from dimint.wire import JSON, Form, Request, failed
+from dimint.wire import failed
+from dimint.wire_types import JSON, Form, Request
 
 __all__ = ["Pending", "PendingTable"]
 

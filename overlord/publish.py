@@ -13,7 +13,8 @@ from dimint.events import STATUS_TOPIC, problem_of
 from dimint.limits import SAMPLE_MAX_BYTES
 from dimint.overlord.pending import Pending, PendingTable
 from dimint.overlord.writes import Entry, Lane
-from dimint.wire import Publish, reply
+from dimint.wire import reply
+from dimint.wire_types import Publish
 
 __all__ = ["ALLOWED_KINDS", "Publisher", "checked"]
 

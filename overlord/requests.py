@@ -30,7 +30,8 @@ from dimint.overlord.publish import Publisher
 from dimint.overlord.reads import ReadTable
 from dimint.overlord.strong import StrongReads
 from dimint.overlord.writes import Lane
-from dimint.wire import (
+from dimint.wire import form_of, parse, refused
+from dimint.wire_types import (
     COMMANDS,
     Cas,
     Delete,
@@ -48,9 +49,6 @@ from dimint.wire import (
     State,
     Status,
     Topology,
-    form_of,
-    parse,
-    refused,
 )
 
 __all__ = ["GATHER_S", "Core", "Identity"]

@@ -8,7 +8,8 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimint.wire import COMMANDS, form_of
+from dimint.wire import form_of
+from dimint.wire_types import COMMANDS
 from tests.support.cluster_sim import Sim
 
 FIELDS = [

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 from dimint.client.content import Form, encode
 from dimint.transport import Context
-from dimint.wire import MSGPACK, form_of
+from dimint.wire import form_of
+from dimint.wire_types import MSGPACK
 from tests.support.fake_overlords import Overlord, Store
 
 

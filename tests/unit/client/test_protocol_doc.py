@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 
 from dimint import errors, limits
-from dimint.wire import COMMANDS, Request
+from dimint.wire_types import COMMANDS, Request
 
 TEXT = (Path(__file__).parents[3] / "docs" / "protocol.md").read_text()
 

@@ -8,7 +8,8 @@ import pytest
 
 from dimint import wire
 from dimint.errors import NotJson, NotMsgpack, ParseError, RequestError, TooLarge, UnknownCommand, WrongLog
-from dimint.wire import JSON, MSGPACK, Get, Mget, Mset, Request, Set, canonical_key, parse, refused
+from dimint.wire import canonical_key, parse, refused
+from dimint.wire_types import JSON, MSGPACK, Get, Mget, Mset, Request, Set
 
 
 @pytest.mark.parametrize(

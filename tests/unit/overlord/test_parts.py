@@ -13,7 +13,7 @@ from dimint.overlord.cluster import Members, Recorded, assigned_event
 from dimint.overlord.kv_reads import merge
 from dimint.overlord.pending import PendingTable
 from dimint.overlord.writes import Lane
-from dimint.wire import JSON, Get, Set
+from dimint.wire_types import JSON, Get, Set
 
 BY = By(None, "h", "p")
 

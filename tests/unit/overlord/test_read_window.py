@@ -7,7 +7,7 @@ from dimint.door import Answer, Found, Reads
 from dimint.errors import Busy, RequestError
 from dimint.overlord.pending import Pending
 from dimint.overlord.reads import ANSWER_S, CROWD_S, SLOW_ANSWER_S, WINDOW_BYTES, WINDOW_KEYS, Part, ReadTable, Want
-from dimint.wire import JSON
+from dimint.wire_types import JSON
 
 MIB = 1 << 20
 
