@@ -4,6 +4,7 @@
 
     DimintError
     ├── SettingsError            a setting, flag or file is wrong; the hint says what to do
+    ├── BadTime                  a text that names no time
     ├── LogError                 the log port
     │   ├── RecordTooLarge       refused before anything was sent (final)
     │   ├── AppendFailed         certainly not in the log (retriable)
@@ -37,6 +38,7 @@ from typing import ClassVar
 __all__ = [
     "AppendFailed",
     "AppendUnknown",
+    "BadTime",
     "Busy",
     "ClientClosed",
     "CorruptRecord",
@@ -93,6 +95,10 @@ class DimintError(Exception):
 
 class SettingsError(DimintError):
     """A setting is unknown, of the wrong type or out of range."""
+
+
+class BadTime(DimintError):
+    """A text that should name a time (dimint/when.py) does not."""
 
 
 class LogError(DimintError):
