@@ -4,6 +4,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+# most tests wait for processes and disks: a few more workers than cores keep the cores busy
+WORKERS ?= 3
 
 .PHONY: up test lint types pytest bench clean
 .DEFAULT_GOAL := up
@@ -16,7 +18,7 @@ test: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/mypy tests benchmarks
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check --fix .

@@ -24,8 +24,8 @@ __all__ = ["FORMS", "TIME_MAX_NS", "parse_span", "parse_time"]
 
 FORMS: Final = "-2h, yesterday 14:00, 20181130232947, 2018-11-30T23:29:47Z or @1543620587"
 """Examples of what is accepted, for messages and help."""
-TIME_MAX_NS: Final = 253_402_300_799 * 1_000_000_000
-"""The last second of the year 9999."""
+TIME_MAX_NS: Final = 253_402_300_800 * 1_000_000_000 - 1
+"""The last nanosecond of the year 9999."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NS: Final = 1_000_000_000

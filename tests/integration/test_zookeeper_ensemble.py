@@ -61,7 +61,7 @@ def test_only_the_same_user_sees_what_is_encrypted(tmp_path: Path) -> None:
     }
 
     def options(host: str, auth: str) -> ZooKeeperOptions:
-        return ZooKeeperOptions(hosts=(f"{host}:{port}",), tls=True, ca=certificate, auth=auth, open_s=1.5)
+        return ZooKeeperOptions(hosts=(f"{host}:{port}",), tls=True, ca=certificate, auth=auth, open_s=8)
 
     with ZooKeeperEnsemble(tick_ms=200, more=settings) as ensemble:
         with pytest.raises(SettingsError, match="certificate verify failed"):

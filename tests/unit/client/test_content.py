@@ -82,7 +82,7 @@ def _deep(levels: int) -> list[Any]:
 
 @pytest.mark.parametrize(
     "value",
-    [math.nan, math.inf, {1: 2}, {b"k": 1}, {"a": object()}, {1, 2}, "\ud800", [b"x", 1 << 64], _deep(VALUE_MAX_DEPTH + 1)],
+    [math.nan, math.inf, {1: 2}, {b"k": 1}, {"a": object}, {1, 2}, "\ud800", [b"x", 1 << 64], _deep(VALUE_MAX_DEPTH + 1)],
     ids=repr,
 )
 def test_what_could_not_come_back_equal_is_refused(value: Any) -> None:
