@@ -7,7 +7,7 @@ ARGS ?=
 # most tests wait for processes and disks: a few more workers than cores keep the cores busy
 WORKERS ?= 3
 
-.PHONY: up test lint types pytest bench clean
+.PHONY: up test lint types pytest bench screenshots clean
 .DEFAULT_GOAL := up
 
 up: .venv/installed
@@ -33,6 +33,10 @@ pytest: .venv/installed-dev
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# pictures of the pages with 1 to 1000 simulated hosts, into build/screenshots; needs Chromium
+screenshots: .venv/installed-dev
+	$(BIN)/python -m tests.support.screenshots build/screenshots $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,13 +1,15 @@
 """Status tables in memory, with hosts that tests and benchmarks make up: what the pages read, without a consumer."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from dimint.consumers.names import clean_name
 from dimint.consumers.rows import HostRow, StoredSample
+from dimint.producers.simulated import SimulatedHost
 from tests.support.hosts import MIB, cpu, gpu, sample
 
-__all__ = ["MemoryTables", "busy_sample", "host_id"]
+__all__ = ["Fleet", "MemoryTables", "busy_sample", "host_id", "simulated_fleet"]
 
 
 def host_id(number: int) -> str:
@@ -95,3 +97,26 @@ def busy_sample(number: int, tick: int, gpus: int) -> dict[str, Any]:
                 "user": _USERS[(number + mix) % 5], "mem": used // (1 + mix % 2) * MIB,
             })  # fmt: skip
     return sample(cards, processes, **cpu(5 + (number * 13 + tick) % 80))
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Simulated hosts and the tables that they report to."""
+
+    tables: MemoryTables
+    hosts: list[SimulatedHost]
+
+    def report(self, time_ns: int) -> None:
+        """A sample of every host."""
+        for host in self.hosts:
+            self.tables.put(host_id(host.number), time_ns, dict(host.sample(time_ns, time_ns)))
+
+
+def simulated_fleet(count: int, now_ns: int, *, minutes: int, step_s: int = 60, seed: int = 7) -> Fleet:
+    """`count` hosts as `dimint up --simulate` has them, with samples of the last `minutes`, one a `step_s`."""
+    fleet = Fleet(MemoryTables(), [SimulatedHost(seed, number, interval_ms=step_s * 1000) for number in range(count)])
+    for host in fleet.hosts:
+        fleet.tables.register(host_id(host.number), host.name, host.ip, **host.facts())
+    for back in range(minutes * 60, 0, -step_s):
+        fleet.report(now_ns - back * 1_000_000_000)
+    return fleet
