@@ -106,6 +106,12 @@ class Board:
             found = next((host for host in self._snapshot.hosts if host.id == row.id), None)
         return found
 
+    def newest(self, host_ids: Iterable[str]) -> dict[str, tuple[HostRow, StoredSample | None]]:
+        """Rows and newest samples, as stored, of these hosts of the last snapshot."""
+        wanted = set(host_ids)
+        stored = self._reader.latest(wanted)
+        return {row.id: (row, stored.get(row.id)) for row in self._rows if row.id in wanted}
+
     def names(self) -> frozenset[str]:
         """The names that hosts of the last snapshot are registered under."""
         return frozenset(row.name for row in self._rows)

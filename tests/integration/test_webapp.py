@@ -90,6 +90,16 @@ def test_states(client: httpx.Client) -> None:
     assert missing.json() == {"status": "ERROR", "status_code": 404, "message": "not found"}
 
 
+def test_metrics(client: httpx.Client) -> None:
+    """What Prometheus scrapes, twice: the second time from what was kept."""
+    first, second = client.get("/metrics"), client.get("/metrics")
+    assert first.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert first.text == second.text
+    assert 'dimint_host_up{host="gpu_01_lab"} 1\n' in first.text
+    assert 'dimint_host_up{host="new"} 0\n' in first.text
+    assert 'simulated="true"' in first.text
+
+
 @pytest.mark.parametrize("number", ["-1", "0", "1000000000", "1e3", "", "%00", "9" * 4000])
 def test_fetch_num_of_every_kind(client: httpx.Client, number: str) -> None:
     """No number of entries is an error."""

@@ -1,9 +1,11 @@
-"""Health, readiness and the static files."""
+"""Health, readiness, metrics and the static files."""
 
 from sanic import Request
 from sanic.response import HTTPResponse, raw, text
 
 from dimint.webapp.as_json import error_body
+from dimint.webapp.as_metrics import CONTENT_TYPE
+from dimint.webapp.metrics import Metrics
 from dimint.webapp.routes.states import json_answer
 from dimint.webapp.site import App, Site
 
@@ -13,12 +15,18 @@ HEALTH_PREFIX = "/-/"
 
 
 def add_routes(app: App, site: Site) -> None:
+    made = Metrics(site.clock)
+
     async def healthy(_request: Request) -> HTTPResponse:
         return text("healthy\n")
 
     async def ready(_request: Request) -> HTTPResponse:
         await site.feed.current()
         return text("ready\n")
+
+    async def metrics(_request: Request) -> HTTPResponse:
+        snapshot = await site.feed.current()
+        return raw(await site.feed.read(lambda board: made.text(board, snapshot)), content_type=CONTENT_TYPE)
 
     async def static(request: Request, name: str) -> HTTPResponse:
         file = site.static.get(name)
@@ -31,4 +39,5 @@ def add_routes(app: App, site: Site) -> None:
 
     app.add_route(healthy, "/-/healthy", methods=("GET", "HEAD"), name="healthy")
     app.add_route(ready, "/-/ready", methods=("GET", "HEAD"), name="ready")
+    app.add_route(metrics, "/metrics", methods=("GET", "HEAD"), name="metrics")
     app.add_route(static, "/static/<name:str>", methods=("GET", "HEAD"), name="static")
