@@ -9,7 +9,7 @@ was written for its host before.
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
-__all__ = ["Changes", "HostFacts", "HostLatest", "PutGap", "PutTail", "RunRow", "Seal", "Write"]
+__all__ = ["Changes", "HostFacts", "HostLatest", "PutEvent", "PutGap", "PutTail", "RunRow", "Seal", "Write"]
 
 
 class PutTail(NamedTuple):
@@ -38,7 +38,18 @@ class PutGap(NamedTuple):
     time_ns: int
 
 
-Write: TypeAlias = PutTail | Seal | PutGap
+class PutEvent(NamedTuple):
+    """Something that happened on or to a host. `n` counts what happened to it in log order; `fields` is a msgpack map."""
+
+    host: str
+    n: int
+    kind: str
+    time_ns: int
+    received_ns: int
+    fields: bytes
+
+
+Write: TypeAlias = PutTail | Seal | PutGap | PutEvent
 
 
 class HostFacts(NamedTuple):
@@ -75,7 +86,7 @@ class RunRow(NamedTuple):
 class Changes(NamedTuple):
     """What one commit has to store. `new_hosts` need a table before their first write; counts are to be added."""
 
-    writes: tuple[PutTail | Seal | PutGap, ...]
+    writes: tuple[Write, ...]
     new_hosts: tuple[str, ...]
     facts: tuple[HostFacts, ...]
     names: Mapping[str, str]

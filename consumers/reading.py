@@ -16,9 +16,9 @@ import apsw
 import msgpack
 
 from dimint.consumers.names import clean_name
-from dimint.consumers.rows import HostRow, Placed, StoredSample, is_host_id, unpack_sample, unseal
+from dimint.consumers.rows import HostEvent, HostRow, Placed, StoredSample, is_host_id, unpack_sample, unseal
 from dimint.errors import CorruptRecord
-from dimint.limits import FETCH_MAX_SAMPLES
+from dimint.limits import EVENTS_FETCH_MAX, FETCH_MAX_SAMPLES
 
 __all__ = ["CURRENT", "TABLES_FOLDER", "HostRow", "StatusReader", "StoredSample"]
 
@@ -32,6 +32,11 @@ _FILE_BITS = 20
 
 _HOST = """select m.id, m.name, m.ip, m.facts, m.simulated, m.registered_ns, l.first_ns, l.last_ns, l.received_ns, m.given_name
            from machines m left join latest l on l.id = m.id"""
+
+_EVENTS = """select host, n, kind, timestamp, received_ns, fields from events where timestamp between ?1 and ?2
+             order by timestamp desc, host desc, n desc limit ?3"""
+_EVENTS_OF_HOST = """select host, n, kind, timestamp, received_ns, fields from events
+                     where host = ?4 and timestamp between ?1 and ?2 order by timestamp desc, n desc limit ?3"""
 
 
 class StatusReader:
@@ -117,6 +122,18 @@ class StatusReader:
         with _snapshot(db):
             found = next(_HostTable(db, host_id).down(1, time_ns), None)
         return None if found is None else found[1]
+
+    def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = EVENTS_FETCH_MAX) -> list[HostEvent]:
+        """What happened with from_ns ≤ time_ns ≤ to_ns on one host or on all, oldest first: the newest `limit` of it."""
+        db = self._open()
+        if db is None or limit <= 0:
+            return []
+        bounds = max(0, min(from_ns, _LAST_NS)), max(-1, min(to_ns, _LAST_NS)), min(limit, EVENTS_FETCH_MAX)
+        with _snapshot(db):
+            found = db.execute(_EVENTS, bounds) if host_id is None else db.execute(_EVENTS_OF_HOST, (*bounds, host_id))
+            rows: list[tuple[Any, ...]] = list(found)
+        rows.reverse()
+        return [HostEvent(*row)._replace(fields=msgpack.unpackb(row[-1], strict_map_key=False)) for row in rows]
 
     # --- following --------------------------------------------------------------------------------------------------
     def version(self) -> int:

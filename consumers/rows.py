@@ -16,7 +16,7 @@ from dimint.consumers import chunk
 from dimint.errors import CorruptRecord
 from dimint.limits import SAMPLE_MAX_BYTES
 
-__all__ = ["HostRow", "Placed", "StoredSample", "is_host_id", "pack_sample", "seal", "unpack_sample", "unseal"]
+__all__ = ["HostEvent", "HostRow", "Placed", "StoredSample", "is_host_id", "pack_sample", "seal", "unpack_sample", "unseal"]
 
 _HEX = frozenset("0123456789abcdef")
 
@@ -39,6 +39,20 @@ class HostRow(NamedTuple):
     last_sample_ns: int | None
     received_ns: int | None
     given_name: str
+
+
+class HostEvent(NamedTuple):
+    """Something that happened on or to a host: `kind` and `fields` as in docs/events.md, times as of a sample.
+
+    `n` counts what happened to the host in log order.
+    """
+
+    host: str
+    n: int
+    kind: str
+    time_ns: int
+    received_ns: int
+    fields: dict[str, Any]
 
 
 class StoredSample(NamedTuple):

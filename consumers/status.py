@@ -3,6 +3,7 @@
     host.registered   name, address and facts; the last one counts. Names become unique in consumers/names.py
     host.sample       one tail row, unless (host, run, seq) was stored before; late ones land in their place
     host.gap          what an agent had to drop
+    other host kinds  what happened on the host (gpu.lost …): a row of its event lane
     anything else     counted by kind; heartbeats are read elsewhere
 
 A host's events stand in one partition, so everything about a host is decided in log order; whatever claims to be of a
@@ -20,11 +21,11 @@ import msgpack
 
 from dimint.batch import DT, FIELDS, KEY, KIND, Event
 from dimint.consumers.names import Claim, clean_name, share_names
-from dimint.consumers.projection import Changes, HostFacts, HostLatest, PutGap, PutTail, RunRow, Seal, Write
+from dimint.consumers.projection import Changes, HostFacts, HostLatest, PutEvent, PutGap, PutTail, RunRow, Seal, Write
 from dimint.consumers.rows import StoredSample, is_host_id, pack_sample
 from dimint.consumers.seen import SeenNumbers
-from dimint.events import KINDS
-from dimint.limits import HOST_NAME_MAX_CHARS, PROCESS_NAME_MAX_CHARS, SAMPLE_MAX_BYTES, SEQ_MAX
+from dimint.events import KINDS, STATUS_TOPIC, describe
+from dimint.limits import EVENT_FIELDS_MAX_BYTES, HOST_NAME_MAX_CHARS, PROCESS_NAME_MAX_CHARS, SAMPLE_MAX_BYTES, SEQ_MAX
 from dimint.log.reading import Counted
 
 __all__ = ["CLOCK_AHEAD_MAX_NS", "HOSTS_MAX", "RUNS_MAX", "RUN_KEEP_US", "SEAL_EVERY", "StatusProjection"]
@@ -41,6 +42,9 @@ HOSTS_MAX: Final = 50_000
 _RUN_MAX_BYTES: Final = 32
 _TIME_MAX_NS: Final = (1 << 63) - 1
 _EMPTY: Final = bytes(msgpack.packb({}))
+_HOST_KINDS: Final = frozenset(
+    kind.name for kind in KINDS.values() if kind.topic == STATUS_TOPIC and kind.key.startswith("host id")
+)
 
 
 class _Run:
@@ -51,11 +55,12 @@ class _Run:
 
 
 class _Host:
-    __slots__ = ("count", "facts", "first_ns", "last_ns", "received_ns", "runs", "seal_at")
+    __slots__ = ("count", "events", "facts", "first_ns", "last_ns", "received_ns", "runs", "seal_at")
 
     def __init__(self, facts: HostFacts) -> None:
         self.facts = facts
         self.count = 0
+        self.events = 0
         self.first_ns: int | None = None
         self.last_ns: int | None = None
         self.received_ns: int | None = None
@@ -75,12 +80,15 @@ class StatusProjection:
         latest: Iterable[HostLatest] = (),
         runs: Iterable[RunRow] = (),
         names: dict[str, str] | None = None,
+        events: dict[str, int] | None = None,
     ) -> None:
         self._partitions = partitions
         self._hosts = {row.id: _Host(row) for row in facts}
         for row in latest:
             host = self._hosts[row.id]
             host.count, host.first_ns, host.last_ns, host.received_ns = row[1:]
+        for host_id, number in (events or {}).items():
+            self._hosts[host_id].events = number
         for run in runs:
             self._hosts[run.host].runs[run.run] = _Run(run.used_us, SeenNumbers(msgpack.unpackb(run.ranges)))
         self._hosts_in = Counter(map(self._partition_of, self._hosts))
@@ -103,6 +111,8 @@ class StatusProjection:
         base_ns = batch.header.time_ns
         for event in batch.events:
             rule = self._rules.get(event[KIND])
+            if rule is None and event[KIND] in _HOST_KINDS:
+                rule = self._happened
             if rule is None:
                 self._counts[f"ignored {event[KIND]}" if event[KIND] in KINDS else "unknown kind"] += 1
                 continue
@@ -183,6 +193,22 @@ class StatusProjection:
             return
         time_ns = min(max(0, time_ns), _log_ns(log_time_us))
         self._writes.append(PutGap(host.facts.id, run, first, last, reason[:PROCESS_NAME_MAX_CHARS], time_ns))
+        self._changed.add(host.facts.id)
+
+    def _happened(self, host: _Host, event: Event, time_ns: int, log_time_us: int) -> None:
+        named = describe(event)
+        kind, _ = named.pop("kind"), named.pop("key")
+        try:
+            fields: bytes = msgpack.packb(named)
+        except ValueError:
+            fields = b""
+        if not 0 < len(fields) <= EVENT_FIELDS_MAX_BYTES:
+            self._counts[f"bad {kind}"] += 1
+            return
+        received_ns = _log_ns(log_time_us)
+        time_ns = min(max(0, time_ns), received_ns)
+        self._writes.append(PutEvent(host.facts.id, host.events, kind, time_ns, received_ns, fields))
+        host.events += 1
         self._changed.add(host.facts.id)
 
     # --- inside -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Tables of a file (docs/operations.md has them for people):
     machines    a row a host: id, name, ip, facts
     latest      a row a host: how many samples, first, last, received, sequence of its last change
     runs, gaps  samples seen and samples lost, a row a run and a row a gap
+    events      what happened on a host, a row an event
     counts      what was passed over, by reason
     host_<id>   the samples: (timestamp, blob), single rows at the end, chunks before them (consumers/rows.py)
 
@@ -21,7 +22,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
-from dimint.consumers.projection import Changes, HostFacts, HostLatest, PutGap, PutTail, RunRow, Seal, Write
+from dimint.consumers.projection import Changes, HostFacts, HostLatest, PutEvent, PutGap, PutTail, RunRow, Seal, Write
 from dimint.consumers.rows import Placed, pack_sample, seal, unpack_sample, unseal
 from dimint.consumers.sealing import KEEP_TAIL, SEAL_LEAST, SEAL_MOST, ChunkSpan, Group, Key, group_rows, split_sizes
 from dimint.consumers.status import StatusProjection
@@ -30,7 +31,7 @@ from dimint.errors import CorruptRecord, LogMismatch
 
 __all__ = ["FORMAT", "PartitionState", "StatusTables"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 _FULL_WAIT_MS: Final = 30_000
 
 _SCHEMA: Final = """
@@ -48,6 +49,10 @@ create table latest(id text primary key, samples integer not null, first_ns inte
 create table runs(host text, run blob, used_us integer not null, ranges blob not null, primary key(host, run)) without rowid;
 create table gaps(host text, run blob, first_seq integer, last_seq integer, reason text not null, timestamp integer not null,
                   primary key(host, run, first_seq, last_seq)) without rowid;
+create table events(host text, n integer, kind text not null, timestamp integer not null, received_ns integer not null,
+                    fields blob not null, primary key(host, n)) without rowid;
+create index events_time on events(timestamp);
+create index events_of_host on events(host, timestamp);
 create table counts(name text primary key, n integer not null) without rowid;
 """
 _HOST_TABLE: Final = """
@@ -140,6 +145,7 @@ class StatusTables:
                 latest=[HostLatest(*row) for row in execute("select id, samples, first_ns, last_ns, received_ns from latest")],
                 runs=[RunRow(*row) for row in execute("select host, run, used_us, ranges from runs")],
                 names=dict(execute("select id, name from machines")),
+                events=dict(execute("select host, max(n) + 1 from events group by host")),
             )
 
     # --- committing -------------------------------------------------------------------------------------------------
@@ -211,6 +217,8 @@ class StatusTables:
             _Sealer(self._db, f"host_{write.host}").run()
         elif isinstance(write, PutGap):
             self._db.execute("insert or ignore into gaps values(?, ?, ?, ?, ?, ?)", write)
+        elif isinstance(write, PutEvent):
+            self._db.execute("insert into events values(?, ?, ?, ?, ?, ?)", write)
 
     def _meta(self, name: str) -> Any:
         return self._db.execute("select value from meta where name = ?", (name,)).get

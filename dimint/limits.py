@@ -57,6 +57,8 @@ HASH_RANGE_MAX = 1 << 20
 
 # --- status --------------------------------------------------------------------------------------------------------
 SAMPLE_MAX_BYTES = 512 << 10
+EVENT_FIELDS_MAX_BYTES = 16 << 10
+"""Packed fields of an event that the status tables show on a host's event lane; larger ones are counted and left out."""
 HOST_NAME_MAX_CHARS = 255
 PROCESS_NAME_MAX_CHARS = 256
 GPUS_MAX = 256
@@ -64,6 +66,8 @@ GPUS_MAX = 256
 PROCESSES_MAX = 4096
 """GPU processes of one sample; a driver bug reports millions (see docs of the agent)."""
 FETCH_MAX_SAMPLES = 10_000
+EVENTS_FETCH_MAX = 10_000
+"""Events of hosts that one look gives."""
 HTTP_BODY_MAX_BYTES = 1 << 20
 REPORTS_QUEUED_MAX = 10_000
 """Posts of HTTP senders that wait for the log in one web app; more are told to try again."""

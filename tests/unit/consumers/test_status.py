@@ -114,7 +114,7 @@ def test_hostile_events_are_counted_and_the_rest_goes_on(tmp_path: Path) -> None
     elsewhere = next(host for host in map(host_id, range(9)) if partition_of(host) != partition_of(ONE))
     log.put([good, sample_event(elsewhere, RUN, 1, {}), sample_event("; drop table machines", RUN, 1, {})])
     log.put([sample_event("A" * 32, RUN, 1, {})])
-    log.put([["made.up", "x", 0, 0], ["node.heartbeat", "n", 0, 0, {}, 3], ["gpu.back", ONE, 0, 0, "GPU-1"]])
+    log.put([["made.up", "x", 0, 0], ["node.heartbeat", "n", 0, 0, {}, 3], ["gpu.back", ONE, 0, 0, "x" * (1 << 20)]])
     log.put([["host.gap", ONE, 0, 0, RUN, 1, 4, "spool full"]])
     log.put([["host.registered", ONE, 0, 0, "\x1b]52;c;x\a" + "n" * 300, "i" * 300, {"f": b"x" * SAMPLE_MAX_BYTES}]])
     for partition in range(PARTITIONS):
@@ -126,8 +126,28 @@ def test_hostile_events_are_counted_and_the_rest_goes_on(tmp_path: Path) -> None
         assert len(host.name) <= 255
         assert reader.counts() == {
             "bad sample": 6, "bad gap": 1, "repeated sample": 2, "wrong partition": 1, "bad host id": 2, "unknown kind": 1,
-            "ignored node.heartbeat": 1, "ignored gpu.back": 1, "bad facts": 1, "dead letter foreign": PARTITIONS,
+            "ignored node.heartbeat": 1, "bad gpu.back": 1, "bad facts": 1, "dead letter foreign": PARTITIONS,
         }  # fmt: skip
+
+
+def test_what_happens_on_hosts_is_kept_in_order(tmp_path: Path) -> None:
+    """Each event of a host is a row of its lane, in order of its time; one from the future is put at its log time."""
+    log = StatusLog()
+    other = next(host for host in map(host_id, range(9)) if partition_of(host) != partition_of(ONE))
+    log.put(
+        [["gpu.lost", ONE, 5 * SECOND, 0, "GPU-1", "lost"], ["gpu.back", ONE, 2 * SECOND, 0, "GPU-1"]], logged_at_ns=START_NS * 2
+    )
+    log.put([["gpu.lost", other, 3 * SECOND, 0, "GPU-2", "hung"]], logged_at_ns=START_NS * 2)
+    log.put([["gpu.back", ONE, 1 << 62, 0, "GPU-9"]], logged_at_ns=START_NS * 2)
+    with tables(log, tmp_path) as reader:
+        found = reader.events(0, 1 << 62)
+        assert [(event.host, event.n, event.kind, event.time_ns - START_NS) for event in found] == [
+            (ONE, 1, "gpu.back", 2 * SECOND), (other, 0, "gpu.lost", 3 * SECOND), (ONE, 0, "gpu.lost", 5 * SECOND),
+            (ONE, 2, "gpu.back", START_NS),
+        ]  # fmt: skip
+        assert found[2].fields == {"uuid": "GPU-1", "state": "lost"}
+        assert [event.n for event in reader.events(0, START_NS + 5 * SECOND, host_id=ONE, limit=1)] == [0]
+        assert reader.events(0, START_NS + SECOND) == []
 
 
 def test_runs_and_gaps_are_bounded(tmp_path: Path) -> None:
