@@ -101,6 +101,19 @@ _TABLE = (
     Kind("gpu.lost", STATUS_TOPIC, "host id", "A GPU stopped answering or is missing.", (
         Field("uuid", (str,), "the GPU's UUID"), Field("state", (str,), "lost, hung or missing"))),
     Kind("gpu.back", STATUS_TOPIC, "host id", "A GPU answers again.", (Field("uuid", (str,), "the GPU's UUID"),)),
+    Kind("gpu.xid", STATUS_TOPIC, "host id", "The driver reported an error of a GPU; the processes of that second stand in the samples around it.", (
+        Field("uuid", (str, _NONE), "the GPU's UUID; nil where the driver does not say which"),
+        Field("xid", (int,), "NVIDIA's number of the error"))),
+    Kind("driver.changed", STATUS_TOPIC, "host id", "The GPU driver is another one, or comes or goes.", (
+        Field("before", (str, _NONE), "its version when the host was last looked at; nil for none"),
+        Field("now", (str, _NONE), "its version; nil for none"))),
+    Kind("agent.started", STATUS_TOPIC, "host id", "The agent began a run.", (
+        Field("run", (bytes,), "the run"), Field("version", (str,), "the agent's version"),
+        Field("clean", (bool, _NONE), "whether the run before ended with agent.stopped; nil if there was none"))),
+    Kind("agent.stopped", STATUS_TOPIC, "host id", "The agent ended as it was told to.", (
+        Field("run", (bytes,), "the run"), Field("last_seq", (int,), "its last sample"))),
+    Kind("clock.stepped", STATUS_TOPIC, "host id", "The host's clock was set by more than a second between two samples.", (
+        Field("by_ms", (int,), "how far; negative = back"),)),
 )  # fmt: skip
 
 KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in _TABLE}

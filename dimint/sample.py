@@ -16,8 +16,12 @@ left out (`gpu` while the driver has not answered in time), so an empty list alw
              dur_us    int    how long taking the sample took
              gpu_state str    see GPU_SUPPORT
              skipped   [str]  tiers that were due and left out because taking them costs too much; absent = none
+             tier_us   {tier: int}   what the last reading of each tier took: "fast", "processes", "slow"
+             late      bool   it waited on the agent's disk: others may have looked without it; absent = False
+             spool     {events int, bytes int, max int}   what waits on the agent's disk, and how many bytes may
              cpu, mem, net, disk, temp_mC, gpu, proc, procs_err: below
-             proc_age_ms, slow_age_ms   int    age of the process list, and of disk, temp_mC, fan_pct, e_mJ, pst …
+             proc_age_ms, slow_age_ms   int    age of the process list (and of mem_orphan, mem_other), and of disk,
+                              temp_mC and whatever of a GPU is marked *
     cpu      n int logical CPUs · tot_pm int ‰ busy · util_pct [int | None] per core · load [float ×3] · iowait_pm int
              ‰ and % are of the time since the previous sample: None in the first one
     mem      tot, used, avail, swap_tot, swap_used   bytes
@@ -31,15 +35,29 @@ left out (`gpu` while the driver has not answered in time), so an empty list alw
              mem_tot, mem_used, mem_rsv int bytes; rsv is what the driver keeps for itself, not part of used
              mem_free int bytes left, as the sender counts; absent = tot − used
              unified bool the GPU has no memory of its own (the host's memory is shared); absent = False
-             t_mC, tmem_mC int · p_mW, p_lim_mW int drawn, enforced limit · e_mJ int counter, restarts with the driver
-             sm_MHz, mem_MHz int · ev int bit mask of clock event reasons · fan_pct [int] intended speed, may exceed 100
-             pst int performance state, 0 = fastest · enc_pct, dec_pct int · pci str bus id
+             t_mC int · tmem_mC* int memory · p_lim_mW* int enforced limit · e_mJ int counter, restarts with the driver
+             p_mW int drawn, the mean of about a second where the GPU keeps one (facts: p_kind) · p_inst_mW int this instant
+             sm_MHz, mem_MHz int · ev int bit mask of clock event reasons · fan_pct* [int] intended speed, may exceed 100
+             pst* int performance state, 0 = fastest · enc_pct, dec_pct int · pci str bus id
+             thr_ns* {reason: int} time that clocks were held down, counters, restart with the driver; see THROTTLE_REASONS
+             pcie_rx*, pcie_tx* int bytes through PCIe, counters · nvl_rx*, nvl_tx* int over all NVLinks; both restart at 0
+             ecc* {vc, vu, ac, au int} corrected and uncorrected errors, volatile (since the driver was loaded) and
+                  aggregate (for life) · absent = no ECC memory, or it is switched off
+             remap* {c, u int, pend, fail bool} rows of memory replaced after corrected and after uncorrected errors,
+                  whether some wait for a reset, whether replacing one failed · rec* int see RECOVERY_ACTIONS
+             mem_orphan int bytes held by pids that do not exist · mem_other int bytes in use that belong to no process of
+                  the list: used − Σ mem; absent = some process's memory, or the list, could not be read
              at str when the sender read this GPU, in its own words; absent = the sample's time
-             parent str UUID of the GPU that a MIG instance is on · gi, ci int GPU and compute instance
+             parent str UUID of the GPU that a MIG instance is on · gi, ci int GPU and compute instance · profile str
+                  "1g.10gb"
     proc     [{g int `i` of the GPU or MIG instance, pid int, t0_ms int create time (UTC), name str path of the program or
                its short name, uid int, user str, mem int bytes on that GPU, sm_pct int, cpu_pm int ‰ of one core,
                rss int bytes, type "C" compute | "G" graphics | "CG" both, cmd str,
-               orphan bool the GPU names a pid that does not exist, foreign bool it is in another pid namespace}]
+               orphan bool the GPU names a pid that does not exist, foreign bool it is in another pid namespace,
+               seen_ms int when the agent first saw it on the GPU (UTC), where t0_ms cannot be known,
+               ctr str id of its container, rt str its runtime ("docker", "containerd", "cri-o", "podman", "lxc" …),
+               pod str name of its Kubernetes pod, or the pod's uid where the host does not tell the name, ns str namespace,
+               job str id of its Slurm job}]  absent = not in one
              one row per (GPU, pid). cmd is the program's base name and its first plain argument, because the rest holds
              passwords; the whole line only where the agent's settings ask for it
     proc_more  int rows that were left out, the smallest ones, because there are too many; absent = none
@@ -47,13 +65,30 @@ left out (`gpu` while the driver has not answered in time), so an empty list alw
 
     facts    agent str version · os, kernel, cpu_model str · cores, ram int (bytes) · driver, cuda, nvml str ·
              driver_module str version of the loaded kernel module · simulated bool · interval_ms int ·
-             gpus [{i, u, name, serial, pci, mem_tot, p_lim_mW, t_slow_mC, t_shut_mC, sm_max_MHz, mem_max_MHz, mig bool,
-             unsupported [str] calls that this GPU or driver does not have}] · tags {str: str}
+             gpus [{i, u, name, serial, pci, minor int number of /dev/nvidiaN, mem_tot, p_lim_mW, t_slow_mC, t_shut_mC,
+             sm_max_MHz, mem_max_MHz, mig bool, p_kind str "average" | "instant" what p_mW is, persistence bool,
+             unsupported [str] calls that this GPU or driver does not have}] · tags {str: str} of the agent's settings
 """
 
 from typing import Any, Final, TypeAlias, TypedDict
 
-__all__ = ["GPU_STATES", "GPU_SUPPORT", "Cpu", "Disk", "Facts", "Gpu", "Memory", "Net", "Process", "Sample"]
+__all__ = [
+    "GPU_STATES",
+    "GPU_SUPPORT",
+    "RECOVERY_ACTIONS",
+    "THROTTLE_REASONS",
+    "Cpu",
+    "Disk",
+    "Ecc",
+    "Facts",
+    "Gpu",
+    "Memory",
+    "Net",
+    "Process",
+    "Remap",
+    "Sample",
+    "SpoolState",
+]
 
 GPU_SUPPORT: Final = ("ok", "no_library", "no_driver", "driver_mismatch", "no_gpu", "no_permission", "hung", "unknown")
 """`gpu_state` of a sample: whether GPUs can be read on the host at all.
@@ -77,6 +112,27 @@ missing    it was there before (also before a reboot) and the driver does not li
 suspended  it sleeps and is not woken up by being watched
 unknown    the driver gives no reason, or the driver itself cannot be asked (`gpu_state` says why)
 """
+
+
+THROTTLE_REASONS: Final = (
+    "sw_power_cap",
+    "sw_thermal",
+    "hw_thermal",
+    "hw_power_brake",
+    "thermal",
+    "sync_boost",
+    "board_limit",
+    "low_utilization",
+    "reliability",
+)
+"""Keys of `thr_ns`. sw_power_cap is normal under load: the GPU keeps its power limit.
+
+sw_thermal, hw_thermal, hw_power_brake   slowed by the driver, by the GPU itself, by the power supply (newer drivers)
+thermal                                  too hot, whoever slowed it (older drivers)
+"""
+
+RECOVERY_ACTIONS: Final = ("none", "gpu_reset", "node_reboot", "drain_p2p", "drain_and_reset")
+"""What `rec` asks the administrator for, by number (NVML's nvmlDeviceGpuRecoveryAction_t; newer drivers know more)."""
 
 
 class Cpu(TypedDict, total=False):
@@ -104,6 +160,26 @@ class Disk(TypedDict):
     used: int
 
 
+class Ecc(TypedDict):
+    vc: int | None
+    vu: int | None
+    ac: int | None
+    au: int | None
+
+
+class Remap(TypedDict):
+    c: int | None
+    u: int | None
+    pend: bool | None
+    fail: bool | None
+
+
+class SpoolState(TypedDict):
+    events: int
+    bytes: int
+    max: int
+
+
 class Gpu(TypedDict, total=False):
     i: int
     u: str
@@ -120,6 +196,7 @@ class Gpu(TypedDict, total=False):
     t_mC: int | None
     tmem_mC: int | None
     p_mW: int | None
+    p_inst_mW: int | None
     p_lim_mW: int | None
     e_mJ: int | None
     sm_MHz: int | None
@@ -130,9 +207,20 @@ class Gpu(TypedDict, total=False):
     enc_pct: int | None
     dec_pct: int | None
     pci: str | None
+    thr_ns: dict[str, int]
+    pcie_rx: int | None
+    pcie_tx: int | None
+    nvl_rx: int | None
+    nvl_tx: int | None
+    ecc: Ecc
+    remap: Remap
+    rec: int | None
+    mem_orphan: int
+    mem_other: int
     parent: str | None
     gi: int | None
     ci: int | None
+    profile: str | None
     at: str
 
 
@@ -151,6 +239,12 @@ class Process(TypedDict, total=False):
     cmd: str | None
     orphan: bool
     foreign: bool
+    seen_ms: int
+    ctr: str
+    rt: str
+    pod: str
+    ns: str
+    job: str
 
 
 class Sample(TypedDict, total=False):
@@ -160,6 +254,9 @@ class Sample(TypedDict, total=False):
     dur_us: int
     gpu_state: str
     skipped: list[str]
+    tier_us: dict[str, int]
+    late: bool
+    spool: SpoolState
     cpu: Cpu
     mem: Memory
     net: list[Net]

@@ -18,7 +18,10 @@ from dimint.wire_types import Publish
 
 __all__ = ["ALLOWED_KINDS", "Publisher", "checked"]
 
-ALLOWED_KINDS = frozenset({"host.registered", "host.sample", "host.gap", "gpu.lost", "gpu.back"})
+ALLOWED_KINDS = frozenset(
+    "host.registered host.sample host.gap gpu.lost gpu.back gpu.xid".split()
+    + "driver.changed agent.started agent.stopped clock.stepped".split()
+)
 _HOST_ID = re.compile("[0-9a-f]{32}")
 TIME_MAX_NS = 1 << 63
 RUN_BYTES = 8
