@@ -19,6 +19,7 @@ __all__ = [
     "Answers",
     "AskLog",
     "AskOutcomes",
+    "Change",
     "DISPUTED",
     "Disputed",
     "Due",
@@ -71,6 +72,24 @@ class Found(msgspec.Struct, frozen=True, array_like=True):
     value: bytes
     version: int
     expires_us: int = 0
+
+
+class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One change of a key as it counted.
+
+    kind      "set", "cas", "incr", "delete" or "expire"
+    value     the new stored value with its tag byte; None of a delete and an expire
+    version   the key's version from now on; of a delete and an expire the one that is gone
+    offset, index   the record, and the event's place in it
+    """
+
+    kind: str
+    key: str
+    value: bytes | None
+    version: int
+    offset: int
+    index: int
+    log_time_us: int
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", array_like=True):

@@ -52,6 +52,8 @@ OUTCOME_WINDOW = 256
 """Stored outcomes per (partition, client)."""
 OUTCOME_KEEP_BATCHES = 10_000
 """Batches per partition whose outcomes can be looked up by event id."""
+CHANGES_KEEP_BYTES = 16 << 20
+"""Rows a partition keeps of what its records changed, 3 to 40 bytes a change: how far back a watch can begin."""
 PARTITIONS_MAX = 1024
 HASH_RANGE_MAX = 1 << 20
 

@@ -121,6 +121,7 @@ def fold(batch: Prepared, keys: Keyspace, windows: RequestWindows, now_us: int) 
         if key is None:
             set_by = -1
             continue
+        keys.index = index
         if kind == "kv.expire":
             set_by = -1
             row = keys.get(key)

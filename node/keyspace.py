@@ -30,6 +30,9 @@ class Keyspace:
         self._changed: set[bytes] = set()
         self._order: list[bytes] = []
         self._side_changes: dict[bytes, bytes | None] = {}
+        self.index = 0
+        """Place of the event that is being applied; set by whoever applies it."""
+        self._made: list[int] = []
         self._deleted = {row[8:]: VERSION.unpack_from(row)[0] for _, row in self._side.scan(b"d", b"d", 1 << 30)}
 
     def prepare(self, keys: Iterable[bytes]) -> None:
@@ -65,6 +68,9 @@ class Keyspace:
         self.digest = (digest + xxh3_128_intdigest(row + tail)) & DIGEST_MASK
         self._rows[key] = row
         self._changed.add(key)
+        made = self._made
+        made.append(self.index)
+        made.append(version)
         return version
 
     def delete(self, key: bytes, now_us: int) -> None:
@@ -82,6 +88,13 @@ class Keyspace:
         self.key_count -= 1
         self._rows[key] = None
         self._changed.add(key)
+        self._made += (self.index, version)
+
+    def take_made(self) -> list[int]:
+        """[index, version, …] of each change since the last call, in order; of a deletion the version that is gone."""
+        made = self._made
+        self._made = []
+        return made
 
     def save(self, log_time_us: int) -> dict[bytes, bytes | None]:
         """Write the data table; the changes of the side table, which the caller writes with its own."""

@@ -9,7 +9,7 @@ The replica is a pure function of the records, however they are cut into calls o
 - Position, dedupe, digest and outcomes are saved with the data by the same `apply`; a store commits them together.
 
 Side table of a partition: b"m" the fields of Meta as msgpack, b"w" + writer → number and log time µs, and the rows of
-dimint/dedupe.py (c, o, t), dimint/node/outcomes.py (q, v) and dimint/node/rows.py (d, e).
+dimint/dedupe.py (c, o, t), dimint/node/outcomes.py (q, v), dimint/node/journal.py (h, k) and dimint/node/rows.py (d, e).
 
 Speed (benchmarks/replay.py, LMDB store of 200,000 keys, microseconds of CPU an event): decoding 0.4–0.6, checking 0.4, old
 rows from LMDB 0.6, fold 1.1, rows to LMDB 0.9, commit 0.3; a client and seq add 1.2 to the fold and 0.8 to the rows. What
@@ -24,15 +24,16 @@ from typing import NamedTuple
 import msgpack
 from xxhash import xxh3_64_digest
 
-from dimint.batch import Batch
+from dimint.batch import Batch, decode
 from dimint.dedupe import RequestWindows, WriterRow, WriterTable
-from dimint.door import Found, Outcome
+from dimint.door import Change, Found, Outcome
 from dimint.door import Replica as ReplicaState
 from dimint.events import KV_TOPIC
 from dimint.limits import KEY_MAX_BYTES, SCAN_MAX_BYTES
 from dimint.log.port import Record
 from dimint.log.reading import Counted, Halt, Intake, Quarantine
 from dimint.node.fold import Prepared, Unusable, fold, prepare
+from dimint.node.journal import Journal, changes_of
 from dimint.node.keyspace import Keyspace
 from dimint.node.outcomes import Known, OutcomeRing
 from dimint.node.rows import HEAD, VALUE_AT, VERSION
@@ -132,6 +133,10 @@ class Replica:
         )
         self._windows = RequestWindows(side.get, lambda prefix, limit: side.scan(prefix, prefix, limit))
         self._ring = OutcomeRing(side)
+        self._journal = Journal(side, meta.next_offset)
+        self.watched = False
+        """Whether `take_fresh` is to have what is applied."""
+        self._fresh: list[Change] = []
 
     @property
     def next_offset(self) -> int:
@@ -189,6 +194,11 @@ class Replica:
         for record, counted, batch in taken:
             if counted is not None and batch is not None:
                 outcomes = fold(batch, self._keys, self._windows, counted.log_time_us)
+                changes = self._keys.take_made()
+                if changes:
+                    made = self._journal.add(record.offset, counted.log_time_us, changes, outcomes)
+                    if self.watched:
+                        self._fresh += changes_of(record.offset, batch.events, made)
                 if outcomes:
                     header = counted.header
                     reported.append(Applied(record.offset, header.writer, header.number, outcomes))
@@ -218,6 +228,7 @@ class Replica:
                 self._ring.forget([writer])
         changes.update(self._windows.take_changes(self.log_time_us))
         changes.update(self._ring.take_changes())
+        changes.update(self._journal.take_changes())
         changes[META] = msgpack.packb(
             [
                 self.next_offset,
@@ -275,6 +286,27 @@ class Replica:
     def outcomes_of(self, writer: bytes, number: int) -> Known | None:
         """Outcomes of a batch; None if it is not applied yet."""
         return None if self._intake.writers.counts(writer, number) else self._ring.find(writer, number)
+
+    @property
+    def changes_floor(self) -> int:
+        """What the records from this offset on changed is known."""
+        return self._journal.floor
+
+    def take_fresh(self) -> list[Change]:
+        """What was changed since the last call, while `watched`."""
+        fresh, self._fresh = self._fresh, []
+        return fresh
+
+    def changes(self, records: Sequence[Record]) -> list[Change]:
+        """What these records changed: consecutive ones of the log, below `next_offset` and not below `changes_floor`."""
+        if not records:
+            return []
+        made = dict(self._journal.find(records[0].offset, len(records)))
+        found = []
+        for record in records:
+            if record.offset in made:
+                found += changes_of(record.offset, decode(record.value).events, made[record.offset])
+        return found
 
     def state(self, *, caught_up: bool) -> ReplicaState:
         """What goes into Progress."""

@@ -35,19 +35,25 @@ def _check(replica: Replica, state: MemoryState, model: Model) -> None:
 @settings(max_examples=300)
 @given(made=steps(), cuts=st.lists(st.integers(0, 12), max_size=6), reopen=st.booleans(), again=st.booleans())
 def test_a_store_is_the_fold_of_its_log(made: list[Step], cuts: list[int], reopen: bool, again: bool) -> None:
-    """However the log is cut, re-opened in between or read twice, contents, outcomes and due list are the model's."""
+    """However the log is cut, re-opened in between or read twice, contents, outcomes, changes and due list are the model's."""
     records = [step.record(offset) for offset, step in enumerate(made)]
     state = MemoryState()
     replica = Replica(0, "generation", state)
+    replica.watched = True
     reported = {}
+    fresh = []
     at = 0
     for cut in [*sorted(cuts), len(records)]:
         chunk = records[0 if again else at : max(at, cut)]
         reported.update({(applied.writer, applied.number): applied.outcomes for applied in replica.apply(chunk)})
         at = max(at, cut)
+        fresh += replica.take_fresh()
         if reopen:
             replica = Replica(0, "generation", state)
+            replica.watched = True
     model = fold(made)
+    assert fresh == model.changes
+    assert replica.changes(records) == model.changes
     _check(replica, state, model)
     assert set(reported) == {batch for batch, outcomes in model.outcomes.items() if outcomes}
     whole = Replica(0, "generation", MemoryState())

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from hypothesis import strategies as st
 
 from dimint.batch import By, encode
+from dimint.door import Change
 from dimint.events import KV_TOPIC
 from dimint.log.port import Record
 
@@ -35,8 +36,11 @@ class Model:
         self.heard: dict[str, int] = {}
         self.now = 0
         self.outcomes: dict[tuple[bytes, int], dict[int, tuple[str, str | None, int | None]]] = {}
+        self.changes: list[Change] = []
+        self.offset = self.index = -1
 
     def batch(self, writer: bytes, number: int, time_us: int, events: list[list[Any]]) -> None:
+        self.offset += 1
         if number <= self.numbers.get(writer, 0):
             return
         self.now = max(self.now, time_us)
@@ -47,6 +51,7 @@ class Model:
         outcomes: dict[int, tuple[str, str | None, int | None]] = {}
         at = 0
         while at < len(events):
+            self.index = at
             group = [events[at]]
             if events[at][0] == "kv.set" and events[at][4] is not None:
                 while at + len(group) < len(events) and self._same_request(events[at], events[at + len(group)]):
@@ -64,7 +69,7 @@ class Model:
         client = CLIENTS[who]
         seq = fields[0] if kind not in ("kv.expire", "barrier") else None
         if client is None or seq is None:
-            done = [self._do(event) for event in group]
+            done = self._do_all(group)
             return {index: outcome for index, outcome in enumerate(done) if outcome is not None}
         if self.now - self.heard.get(client, self.now) > DAY_US:
             self.requests.pop(client)
@@ -79,7 +84,7 @@ class Model:
         if kind == "kv.resolve":
             known[seq] = ("unused", None, None)
             return {0: known[seq]}
-        done = [self._do(event) for event in group]
+        done = self._do_all(group)
         if len(group) > 1:
             known[seq] = ("applied" if all(one is None or one[0] == "applied" for one in done) else "condition", None, None)
         elif done[0] is not None:
@@ -88,6 +93,20 @@ class Model:
             version = self.items[group[0][1]].version if kind == "kv.set" else None
             known[seq] = ("applied", None, version)
         return {index: outcome for index, outcome in enumerate(done) if outcome is not None}
+
+    def _do_all(self, group: list[list[Any]]) -> list[tuple[str, str | None, int | None] | None]:
+        done = []
+        for event in group:
+            before = self.items.get(event[1])
+            done.append(self._do(event))
+            after = self.items.get(event[1])
+            if after != before:  # every change has a version of its own
+                gone = after or before
+                assert gone is not None
+                value = after.value if after else None
+                self.changes.append(Change(event[0][3:], event[1], value, gone.version, self.offset, self.index, self.now))
+            self.index += 1
+        return done
 
     def _put(self, key: str, value: bytes, expires_us: int) -> int:
         version = max(self.last_version.get(key, 0) + 1, self.now)
