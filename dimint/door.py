@@ -1,8 +1,9 @@
 """Messages between overlords and nodes (the overlord's node door), and their bytes. [S]
 
 A node opens one DEALER to the node door of every live overlord and says Hello; the overlord says Welcome. After that the
-overlord sends Reads, AskOutcomes and Disputed, the node sends Answers, Outcomes, Progress and Due. One frame is one message:
-a msgpack array whose first item is the type's tag. Everything may be lost with the connection; whoever waits asks again.
+overlord sends Reads, AskOutcomes, Fetch, Unfetch and Disputed, the node sends Answers, Outcomes, Fetched, Progress and Due.
+One frame is one message: a msgpack array whose first item is the type's tag. Everything may be lost with the connection;
+whoever waits asks again.
 
 `next_offset` of a partition is the position after the last applied record: a replica with next_offset ≥ n has applied
 every record below n.
@@ -23,17 +24,21 @@ __all__ = [
     "DISPUTED",
     "Disputed",
     "Due",
+    "Fetch",
+    "Fetched",
     "Found",
     "FromNode",
     "FromOverlord",
     "Hello",
     "LogPlace",
+    "MOVED",
     "Outcome",
     "Outcomes",
     "Progress",
     "Read",
     "Reads",
     "Replica",
+    "Unfetch",
     "Welcome",
     "decode_from_node",
     "decode_from_overlord",
@@ -43,6 +48,8 @@ __all__ = [
 
 PROTOCOL = 1
 
+MOVED = "moved"
+"""Error of an answer for a partition that the node does not serve."""
 DISPUTED = "its contents differ from other replicas"
 """How the problem of a disputed replica starts."""
 
@@ -192,6 +199,41 @@ class Outcomes(msgspec.Struct, frozen=True, tag="outcomes", array_like=True):
     known: bool = True
 
 
+class Fetch(msgspec.Struct, frozen=True, tag="fetch", array_like=True):
+    """Ask for changes of one key, or of all keys with a prefix (`key` None). Answered with Fetched.
+
+    positions   [partition, offset, events of the record there]: the answer comes as soon as there is anything after it
+    starts      [partition, min_offset]: only tell where the partition stands, once it is at or past the offset
+    wait_ms     after so long the answer comes without changes, with positions that may have moved on
+    """
+
+    id: int
+    key: str | None
+    prefix: str
+    positions: list[tuple[int, int, int]]
+    starts: list[tuple[int, int]]
+    wait_ms: int
+
+
+class Unfetch(msgspec.Struct, frozen=True, tag="unfetch", array_like=True):
+    """Nobody waits for these answers any more."""
+
+    ids: list[int]
+
+
+class Fetched(msgspec.Struct, frozen=True, tag="fetched", array_like=True):
+    """Answer to a Fetch: [partition, its changes in order], and up to which position they reach in each partition.
+
+    `error` is a wire code, or "moved"; with DIMINT_POSITION_GONE `oldest` is [partition, first offset that is left].
+    """
+
+    id: int
+    positions: list[tuple[int, int, int]]
+    changes: list[tuple[int, list[Change]]]
+    error: str | None = None
+    oldest: tuple[int, int] | None = None
+
+
 class Due(msgspec.Struct, frozen=True, tag="due", array_like=True):
     """Keys of a partition whose time is over, as [key, version]: sent by the master every second while there are any.
 
@@ -220,8 +262,8 @@ class LogPlace(msgspec.Struct, frozen=True, tag="log_place", array_like=True):
     generation: str
 
 
-FromNode: TypeAlias = Hello | Progress | Answers | Outcomes | Due | AskLog
-FromOverlord: TypeAlias = Welcome | Reads | AskOutcomes | Disputed
+FromNode: TypeAlias = Hello | Progress | Answers | Outcomes | Due | Fetched | AskLog
+FromOverlord: TypeAlias = Welcome | Reads | AskOutcomes | Fetch | Unfetch | Disputed
 
 encode = msgspec.msgpack.Encoder().encode
 _from_node = msgspec.msgpack.Decoder(FromNode)

@@ -61,6 +61,7 @@ __all__ = [
     "OutcomeUnknown",
     "ParseError",
     "Partial",
+    "PositionGone",
     "RecordTooLarge",
     "RegistryError",
     "RegistryLost",
@@ -292,6 +293,16 @@ class WrongLog(RequestError):
     """A token or position is of another log generation than this one."""
 
     code = "DIMINT_WRONG_LOG"
+
+
+class PositionGone(RequestError):
+    """A watch was to begin before the oldest change that is still known; `oldest` is the token of that."""
+
+    code = "DIMINT_POSITION_GONE"
+
+    def __init__(self, message: str, *, hint: str = "", oldest: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.oldest = oldest
 
 
 class Partial(RequestError):

@@ -33,6 +33,12 @@ CLIENT_CALLS_MAX = 50_000
 """Calls that one client of the library has under way at once; more get Busy before anything is sent."""
 REPLIES_QUEUED_MAX = 10_000
 """Replies queued to one connection that does not read; more are dropped with the connection's queue."""
+WATCHES_MAX = 10_000
+"""Requests for changes that wait at a node at once."""
+WATCH_REPLY_BYTES = 1 << 20
+"""An answer with changes is closed when their keys and values pass this size."""
+WATCH_RECENT_BYTES = 4 << 20
+"""Changes of a watched partition that a node keeps in memory; older ones are read from the log."""
 READ_WAIT_MAX_MS = 30_000
 """Longest a read waits for a position."""
 WEAK_WAIT_MS = 100

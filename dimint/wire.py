@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 from msgspec import Raw
 
 from dimint import limits, values
-from dimint.errors import ParseError, RequestError, TooLarge, UnknownCommand, WrongLog
+from dimint.errors import ParseError, RequestError, TooLarge, UnknownCommand
+from dimint.positions import is_number, positions_in
 from dimint.wire_types import (
     COMMANDS,
     JSON,
@@ -38,6 +39,7 @@ from dimint.wire_types import (
     Result,
     Scan,
     Set,
+    Watch,
 )
 
 __all__ = [
@@ -223,6 +225,13 @@ def _check_rest(request: AnyRequest) -> None:
     elif isinstance(request, Result):
         if request.client is None or request.seq is None:
             raise ParseError("result needs `client` and `seq`")
+    elif isinstance(request, Watch):
+        if (request.key is None) == (request.prefix is None):
+            raise ParseError("watch needs either `key` or `prefix`")
+        if request.key is not None:
+            _check_key(request.key)
+        elif len((request.prefix or "").encode()) > limits.KEY_MAX_BYTES:
+            raise TooLarge(f"`prefix` takes at most {limits.KEY_MAX_BYTES} bytes")
     elif isinstance(request, Publish) and len(request.events) > limits.PUBLISH_MAX_EVENTS:
         raise TooLarge(f"more than {limits.PUBLISH_MAX_EVENTS} events")
 
@@ -248,29 +257,17 @@ def parse_token(text: str) -> Token:
     """
     generation, _, rest = text.partition(":")
     partition, _, offset = rest.partition(":")
-    if generation and _is_number(partition, 9) and _is_number(offset, 18):
+    if generation and is_number(partition, 9) and is_number(offset, 18):
         return Token(generation, int(partition), int(offset))
     raise ParseError(f"{text[:80]!r} is not a token")
 
 
-def _is_number(text: str, most_digits: int) -> bool:
-    return text.isascii() and text.isdecimal() and len(text) <= most_digits
-
-
 def min_offsets(request: Request, generation: str, partitions: int) -> dict[int, int]:
     """partition → offset that a request's `min_position` asks for; empty without one. Raises ParseError or WrongLog."""
-    asked = request.min_position
-    if asked is None:
+    if request.min_position is None:
         return {}
-    offsets: dict[int, int] = {}
-    for text in (asked,) if type(asked) is str else asked:
-        token = parse_token(text)
-        if token.generation != generation:
-            raise WrongLog("the position is of another log")
-        if token.partition >= partitions:
-            raise ParseError(f"the log has no partition {token.partition}")
-        offsets[token.partition] = max(token.offset, offsets.get(token.partition, 0))
-    return offsets
+    asked = positions_in(request.min_position, generation, partitions)
+    return {partition: position.end for partition, position in asked.items()}
 
 
 # --- replies ---------------------------------------------------------------------------------------------------------

@@ -34,6 +34,8 @@ __all__ = [
     "State",
     "Status",
     "Topology",
+    "Unwatch",
+    "Watch",
 ]
 
 _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
@@ -112,6 +114,19 @@ class Publish(Request, tag="publish"):
     events: list[list[Any]]
 
 
+class Watch(Request, tag="watch"):
+    """One of `key` and `prefix` is given."""
+
+    key: str | None = None
+    prefix: str | None = None
+    from_: str | list[str] | None = msgspec.field(default=None, name="from")
+    partitions: list[int] | None = None
+
+
+class Unwatch(Request, tag="unwatch"):
+    watch: Name
+
+
 class GetOverlords(Request, tag="get_overlords"):
     pass
 
@@ -142,6 +157,8 @@ AnyRequest: TypeAlias = (
     | Incr
     | Cas
     | Result
+    | Watch
+    | Unwatch
     | Publish
     | GetOverlords
     | State

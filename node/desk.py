@@ -1,21 +1,24 @@
-"""What a node answers to overlords: reads and questions for outcomes. [S]
+"""What a node answers to overlords: reads, questions for outcomes and for changes. [S]
 
 Link is whatever the driver calls one overlord by. Messages pile up per link until `take`: reads that are answered in one
 turn of the driver go out in one Answers.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from dimint.door import Answer, Answers, AskOutcomes, Found, Outcomes, Read
+from dimint.door import MOVED, Answer, Answers, AskOutcomes, Fetch, Fetched, Found, Outcomes, Read, Unfetch
 from dimint.errors import Busy, TimedOut, TooLarge
 from dimint.limits import READ_WAIT_MAX_MS, REQUESTS_IN_FLIGHT_MAX
 from dimint.node.pending import Pending
 from dimint.node.replica import Applied, Replica
+from dimint.node.watches import Found as Changes
+from dimint.node.watches import Watch, Watches
+from dimint.positions import Position
 
-__all__ = ["MOVED", "Desk"]
+__all__ = ["Desk"]
 
-MOVED: Final = "moved"
 ANSWER_MAX_BYTES: Final = 40 << 20
 """Most bytes of values in one answer."""
 MESSAGE_BYTES: Final = 4 << 20
@@ -36,7 +39,7 @@ class _Pile:
     __slots__ = ("answers", "bytes", "messages")
 
     def __init__(self) -> None:
-        self.messages: list[Answers | Outcomes] = []
+        self.messages: list[Answers | Outcomes | Fetched] = []
         self.answers: list[Answer] = []
         self.bytes = 0
 
@@ -55,8 +58,9 @@ class _Pile:
 class Desk(Generic[Link]):
     """`replicas` is the live map of what the node holds. Times are seconds of a monotonic clock."""
 
-    def __init__(self, replicas: Mapping[int, Replica]) -> None:
-        self._replicas = replicas
+    def __init__(self, replicas: Mapping[int, Replica], watches: Watches) -> None:
+        self._replicas, self._watches = replicas, watches
+        self._fetches: dict[tuple[Link, int], Watch] = {}
         self._waiting: Pending[tuple[Link, Read]] = Pending()
         self._asks: dict[int, list[_Ask[Link]]] = {}
         self._ask_count = 0
@@ -83,6 +87,21 @@ class Desk(Generic[Link]):
         if not self._told(ask) and self._ask_count < REQUESTS_IN_FLIGHT_MAX:
             self._asks.setdefault(message.partition, []).append(ask)
             self._ask_count += 1
+
+    def fetch(self, link: Link, message: Fetch, now: float) -> None:
+        """Tell changes as soon as there are any."""
+        positions: dict[int, Position | None] = {at: Position(offset, events) for at, offset, events in message.positions}
+        starts = dict(message.starts)
+        positions.update(dict.fromkeys(starts))
+        deadline = now + min(message.wait_ms, READ_WAIT_MAX_MS) / 1000
+        answer = partial(self._fetched, link, message.id)
+        watch = self._fetches[link, message.id] = Watch(answer, message.key, message.prefix, positions, deadline, starts)
+        self._watches.start(watch, now)
+
+    def unfetch(self, link: Link, message: Unfetch) -> None:
+        """The overlord does not wait for these any more."""
+        for id in message.ids:
+            self._stop(link, id)
 
     def push(self, link: Link, partition: int, applied: Applied) -> None:
         """Tell outcomes unasked."""
@@ -121,22 +140,35 @@ class Desk(Generic[Link]):
 
     def lost(self, link: Link) -> None:
         """The overlord is gone; nothing goes to it any more."""
+        for known, id in [at for at in self._fetches if at[0] is link]:
+            self._stop(known, id)
         self._piles.pop(link, None)
 
     def next_deadline(self) -> float | None:
         """When `expire` has a read to answer."""
         return self._waiting.next_deadline()
 
-    def take(self) -> list[tuple[Link, Answers | Outcomes]]:
+    def take(self) -> list[tuple[Link, Answers | Outcomes | Fetched]]:
         """Messages to send now."""
         if not self._piles:
             return []
         piles, self._piles = self._piles, {}
-        taken: list[tuple[Link, Answers | Outcomes]] = []
+        taken: list[tuple[Link, Answers | Outcomes | Fetched]] = []
         for link, pile in piles.items():
             pile.close()
             taken += [(link, message) for message in pile.messages]
         return taken
+
+    def _fetched(self, link: Link, id: int, found: Changes) -> None:
+        if self._fetches.pop((link, id), None) is None:
+            return
+        positions = [(partition, *position) for partition, position in found.positions.items()]
+        self._pile(link).messages.append(Fetched(id, positions, list(found.changes.items()), found.error, found.oldest))
+
+    def _stop(self, link: Link, id: int) -> None:
+        watch = self._fetches.pop((link, id), None)
+        if watch is not None:
+            self._watches.end(watch)
 
     def _told(self, ask: _Ask[Link]) -> bool:
         partition, writer, number = ask.message.partition, ask.message.writer, ask.message.number

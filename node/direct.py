@@ -1,4 +1,4 @@
-"""The node's own door for clients: get, mget and scan of the partitions that it serves (docs/protocol.md). [S]
+"""The node's own door for clients: get, mget, scan and watch of the partitions that it serves (docs/protocol.md). [S]
 
 Peer is whatever the driver calls one connection by. Replies keep the order of a connection's requests unless those carry
 an `id`. A strong read needs the log's end, asked after the read came: `wants_ends` names the partitions, `ends` goes on.
@@ -6,16 +6,31 @@ an `id`. A strong read needs the log's end, asked after the read came: `wants_en
 
 from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 from dimint import wire
-from dimint.door import Found
-from dimint.errors import Busy, NodeNotAvailable, ParseError, RequestError, TimedOut, TooLarge, UnknownCommand
+from dimint.door import MOVED, Found
+from dimint.errors import (
+    Busy,
+    NodeNotAvailable,
+    ParseError,
+    PositionGone,
+    RequestError,
+    TimedOut,
+    TooLarge,
+    UnknownCommand,
+    error_for_code,
+)
 from dimint.genesis import Genesis
 from dimint.limits import SCAN_MAX_BYTES
 from dimint.node.pending import Pending
 from dimint.node.replica import Page, Replica
-from dimint.wire_types import JSON, Form, Get, Mget, Request, Scan
+from dimint.node.watches import Found as Changes
+from dimint.node.watches import Watch as Waiting
+from dimint.node.watches import Watches
+from dimint.wire_types import JSON, Form, Get, Mget, Request, Scan, Unwatch, Watch
+from dimint.wire_watch import gone, watched, where_to_begin
 
 __all__ = ["Direct"]
 
@@ -36,7 +51,7 @@ class _Job(Generic[Peer]):
         self,
         peer: Peer,
         form: Form,
-        request: Get | Mget | Scan,
+        request: Get | Mget | Scan | Watch | Unwatch,
         offsets: dict[int, int],
         deadline: float,
     ) -> None:
@@ -48,8 +63,9 @@ class _Job(Generic[Peer]):
 class Direct(Generic[Peer]):
     """`replicas` is the live map of what the node holds; `serve` says which of them it may serve."""
 
-    def __init__(self, genesis: Genesis, replicas: Mapping[int, Replica], *, end_is_linearizable: bool) -> None:
-        self._genesis, self._replicas = genesis, replicas
+    def __init__(self, genesis: Genesis, replicas: Mapping[int, Replica], watches: Watches, *, end_is_linearizable: bool) -> None:
+        self._genesis, self._replicas, self._watches = genesis, replicas, watches
+        self._watching: dict[tuple[Peer, Any], Waiting] = {}
         self._linearizable = end_is_linearizable
         self._serving: frozenset[int] = frozenset()
         self._behind: frozenset[int] = frozenset()
@@ -66,6 +82,7 @@ class Direct(Generic[Peer]):
         gone = self._serving - partitions
         self._serving, self._behind = partitions, behind
         for partition in gone:
+            self._watches.drop(partition)
             for job in self._waiting.drop(partition):
                 self._fail(job, _moved(), moved=True)
 
@@ -78,8 +95,8 @@ class Direct(Generic[Peer]):
         """One frame of a client; None for a message that is none."""
         try:
             request = wire.parse(frame or b"")
-            if not isinstance(request, Get | Mget | Scan):
-                raise UnknownCommand("a node's own door answers get, mget and scan; ask an overlord")
+            if not isinstance(request, Get | Mget | Scan | Watch | Unwatch):
+                raise UnknownCommand("a node's own door answers get, mget, scan and watch; ask an overlord")
         except RequestError as error:
             blank, reply = wire.refused(frame or b"", error)
             self._answer_in_line(peer, blank, reply)
@@ -88,8 +105,14 @@ class Direct(Generic[Peer]):
         job = _Job[Peer](peer, wire.form_of(frame), request, {}, now + (request.timeout or DEFAULT_TIMEOUT_S))
         if request.id is None and not self._stand_in_line(job):
             return
+        if isinstance(request, Unwatch):
+            self._unwatch(job, request)
+            return
         try:
             partitions = self._partitions_of(request)
+            if isinstance(request, Watch):
+                self._watch(job, request, partitions, now)
+                return
             asked = wire.min_offsets(request, self._genesis.generation, self._genesis.kv_partitions)
         except RequestError as error:
             self._fail(job, error)
@@ -142,9 +165,9 @@ class Direct(Generic[Peer]):
         return replies
 
     # --- one request ----------------------------------------------------------------------------------------------------
-    def _partitions_of(self, request: Get | Mget | Scan) -> frozenset[int]:
+    def _partitions_of(self, request: Get | Mget | Scan | Watch) -> frozenset[int]:
         place = self._genesis.partition_of_key
-        if isinstance(request, Get):
+        if isinstance(request, Get | Watch) and request.key is not None:
             return frozenset((place(request.key.encode()),))
         if isinstance(request, Mget):
             return frozenset(place(key.encode()) for key in request.keys)
@@ -153,6 +176,39 @@ class Direct(Generic[Peer]):
         if not all(0 <= partition < self._genesis.kv_partitions for partition in request.partitions):
             raise ParseError(f"the log has {self._genesis.kv_partitions} partitions")
         return frozenset(request.partitions)
+
+    def _watch(self, job: _Job[Peer], request: Watch, partitions: frozenset[int], now: float) -> None:
+        positions = where_to_begin(request, self._genesis.generation, partitions, self._genesis.kv_partitions)
+        starts = wire.min_offsets(request, self._genesis.generation, self._genesis.kv_partitions)
+        # what a replica that is behind still lacks would look new
+        lacking = {at for at, position in positions.items() if position is None and at not in starts} & self._behind
+        if not partitions <= self._serving or lacking:
+            self._fail(job, _moved(), moved=True)
+            return
+        answer = partial(self._watched, job, request)
+        waiting = Waiting(answer, request.key, request.prefix or "", positions, job.deadline, starts)
+        if request.id is not None:
+            self._watching[job.peer, request.id] = waiting
+        self._watches.start(waiting, now)
+
+    def _watched(self, job: _Job[Peer], request: Watch, found: Changes) -> None:
+        if request.id is not None:
+            self._watching.pop((job.peer, request.id), None)
+        generation = self._genesis.generation
+        if found.error is None:
+            self._finish(job, watched(job.form, request, generation, found.positions, found.changes.items()))
+        elif found.error == PositionGone.code:
+            self._finish(job, gone(job.form, request, generation, found.oldest))
+        elif found.error == MOVED:
+            self._fail(job, _moved(), moved=True)
+        else:
+            self._fail(job, error_for_code(found.error))
+
+    def _unwatch(self, job: _Job[Peer], request: Unwatch) -> None:
+        waiting = self._watching.get((job.peer, request.watch))
+        if waiting is not None:
+            self._watches.end(waiting)
+        self._finish(job, wire.reply(job.form, request, {"ok": True}))
 
     def _start(self, job: _Job[Peer]) -> None:
         for partition, offset in job.offsets.items():
@@ -177,6 +233,7 @@ class Direct(Generic[Peer]):
             elif isinstance(job.request, Mget):
                 frame = self._mget(job, job.request)
             else:
+                assert isinstance(job.request, Scan)
                 frame = self._scan(job, job.request)
         except RequestError as error:
             self._fail(job, error, moved=isinstance(error, NodeNotAvailable))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from dimint import door
-from dimint.door import AskOutcomes, Disputed, FromNode, Hello, Progress, Reads, Welcome
+from dimint.door import AskOutcomes, Disputed, Fetch, FromNode, Hello, Progress, Reads, Unfetch, Welcome
 from dimint.errors import ParseError, SettingsError
 from dimint.node.membership import OverlordInfo
 from dimint.transport import Context, Dealer, Door, Poller
@@ -81,12 +81,12 @@ class Links:
                 self._greet(link, now)
         return gone
 
-    def receive(self, member: Door | Dealer) -> tuple[Link, list[Reads | AskOutcomes | Disputed]] | None:
+    def receive(self, member: Door | Dealer) -> tuple[Link, list[Reads | AskOutcomes | Fetch | Unfetch | Disputed]] | None:
         """What a ready dealer has; Welcomes are taken care of. None for what is not one of the dealers."""
         link = self._by_member.get(member)
         if link is None:
             return None
-        messages: list[Reads | AskOutcomes | Disputed] = []
+        messages: list[Reads | AskOutcomes | Fetch | Unfetch | Disputed] = []
         for frame in link.dealer.receive(RECEIVE_MAX):
             try:
                 message = door.decode_from_overlord(frame)

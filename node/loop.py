@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from dimint.assignment import Assignment
-from dimint.door import Disputed, Due, Hello, Progress, Reads
+from dimint.door import AskOutcomes, Disputed, Due, Fetch, Hello, Progress, Reads
 from dimint.errors import OffsetOutOfRange
 from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
@@ -26,7 +26,9 @@ from dimint.node.feed import Feed
 from dimint.node.holdings import Holdings
 from dimint.node.links import Link, Links
 from dimint.node.membership import Membership, Ports, Seen
+from dimint.node.past import Past
 from dimint.node.store import Store
+from dimint.node.watches import Watches
 from dimint.service import spawn_thread
 from dimint.transport import Context, Dealer, Door, Peer
 
@@ -98,10 +100,12 @@ class Node:
         self._context = Context()
         self._poller = self._context.poller()
         self._holdings = Holdings(store, self._log, moved_positions=self._read_on)
-        self._desk: Desk[Link] = Desk(self._holdings.replicas)
+        self._watches = Watches(self._holdings.replicas)
+        self._desk: Desk[Link] = Desk(self._holdings.replicas, self._watches)
         linearizable = self._log.describe().end_is_linearizable
-        self._direct: Direct[Peer] = Direct(genesis, self._holdings.replicas, end_is_linearizable=linearizable)
+        self._direct: Direct[Peer] = Direct(genesis, self._holdings.replicas, self._watches, end_is_linearizable=linearizable)
         self._feed = Feed(self._log, wake=self._poller.wake)
+        self._past = Past(self._log, wake=self._poller.wake)
         self._moved = False
         self._due_at = 0.0
         self.client_address = ""
@@ -125,11 +129,13 @@ class Node:
             info = {"client": self.client_address, "pid": os.getpid(), "host": self._host}
             membership = Membership(self._ports, self._genesis, self.node, info, self._host, self._post)
             threads.append(self._spawn("reader", self._feed.run))
+            threads.append(self._spawn("past", self._past.run))
             threads.append(self._spawn("cluster", partial(membership.run, heartbeat_s=self._heartbeat_s)))
             self._serve(links, membership)
             self._holdings.commit(self._clock.monotonic())
         finally:
             self._feed.stop()
+            self._past.stop()
             if membership is not None:
                 membership.stop()
             for thread in threads:
@@ -160,8 +166,11 @@ class Node:
             self._take_requests(ready, links, now)
             more = self._take_records(links, now)
             now = clock.monotonic()
+            for read in self._past.take():
+                self._watches.was_read(*read)
             self._desk.expire(now)
             self._direct.expire(now)
+            self._watches.expire(now)
             self._send()
             if links.progress_is_due(now):
                 links.tick(now)
@@ -187,7 +196,8 @@ class Node:
         at = self._holdings.next_time(now)
         if at is not None:
             waits.append(at)
-        waits += [max(0.0, at - now) for at in (self._desk.next_deadline(), self._direct.next_deadline()) if at is not None]
+        deadlines = (self._desk.next_deadline(), self._direct.next_deadline(), self._watches.next_deadline())
+        waits += [max(0.0, at - now) for at in deadlines if at is not None]
         return min(waits)
 
     def _tell_due(self, links: Links) -> None:
@@ -214,8 +224,12 @@ class Node:
                         self._desk.read(link, message.reads, now)
                     elif isinstance(message, Disputed):
                         self._holdings.dispute(message.partition, message.text)
-                    else:
+                    elif isinstance(message, AskOutcomes):
                         self._desk.ask(link, message, now)
+                    elif isinstance(message, Fetch):
+                        self._desk.fetch(link, message, now)
+                    else:
+                        self._desk.unfetch(link, message)
         wanted = self._direct.wants_ends()
         if wanted:
             self._direct.ends({partition: self._log.bounds(KV_TOPIC, partition).end for partition in wanted})
@@ -263,10 +277,13 @@ class Node:
                         self._desk.push(link, partition, applied)
             self._desk.came_on(partition)
             self._direct.came_on(partition)
+            self._watches.came_on(partition)
         if self._direct.is_behind:
             self._open_door()
 
     def _send(self) -> None:
+        for wanted in self._watches.wants():
+            self._past.ask(*wanted)
         for link, message in self._desk.take():
             link.send(message)
         for peer, frame in self._direct.take():

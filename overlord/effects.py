@@ -8,7 +8,7 @@ nodes, `replies` to clients. No effect depends on another one of the same turn h
 from typing import Any, NamedTuple
 
 from dimint.batch import By, Event
-from dimint.door import AskOutcomes, Disputed, Reads
+from dimint.door import AskOutcomes, Disputed, Fetch, Reads, Unfetch
 
 __all__ = ["Append", "Effects", "Reply", "ToNode"]
 
@@ -27,7 +27,7 @@ class Append(NamedTuple):
 
 class ToNode(NamedTuple):
     node: str
-    message: Reads | AskOutcomes | Disputed
+    message: Reads | AskOutcomes | Fetch | Unfetch | Disputed
 
 
 class Reply(NamedTuple):

@@ -16,10 +16,10 @@ connections with many requests under way are refused (DIMINT_BUSY), above FULL_B
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Set
 from typing import Any, NamedTuple
 
-from dimint.door import Answer, Found, Read, Reads, Replica
+from dimint.door import MOVED, Answer, Found, Read, Reads, Replica
 from dimint.errors import Busy, NodeNotAvailable, RequestError, TimedOut, error_for_code
 from dimint.limits import WEAK_WAIT_MS
 from dimint.overlord.effects import ToNode
@@ -47,7 +47,6 @@ FIRST_GUESS_BYTES = 256 << 10
 """Size of a value, before any was seen."""
 CROWD_LINE = 32
 CROWD_S = 0.3
-GONE = "moved"
 TIMED_OUT = TimedOut.code
 
 
@@ -210,7 +209,7 @@ class ReadTable:
                 found = {one.key: one for one in answer.found}
                 for part in group.parts:
                     part.done(part, answer, found)
-            elif answer.error == GONE or answer.error == TIMED_OUT or answer.error == NodeNotAvailable.code:
+            elif answer.error == MOVED or answer.error == TIMED_OUT or answer.error == NodeNotAvailable.code:
                 group.tried.add(node)
                 self._park(group, now)
             elif len(group.parts) > 1:  # too large together, perhaps: one by one
@@ -257,7 +256,7 @@ class ReadTable:
     # --- inside ------------------------------------------------------------------------------------------------------
     def _send(self, group: _Group, now: float, by_node: dict[str, list[Read]]) -> None:
         want = group.want
-        node = self._choose(want, group.tried)
+        node = self.choose(want, group.tried)
         if node is None:
             group.node = ""
             group.parked_at = group.parked_at or now
@@ -322,8 +321,8 @@ class ReadTable:
                     full.add(group.node)
         self._queue.extend(queue)
 
-    def _choose(self, want: Want, tried: set[str]) -> str | None:
-        """A connected replica: one known to be far enough if there is one, in turns; None without any.
+    def choose(self, want: Want, tried: Set[str], *, prefer: Container[str] = ()) -> str | None:
+        """A connected replica: one known to be far enough if there is one, a preferred one, in turns; None without any.
 
         A replica that was never caught up since it is here does not answer weak reads: what it lacks would look deleted.
         """
@@ -341,6 +340,8 @@ class ReadTable:
         if tried:
             able = [node for node in able if node not in tried] or able
         able = [node for node in able if positions.get((node, partition), 0) >= min_offset] or able
+        if prefer:
+            able = [node for node in able if node in prefer] or able
         self._turn = turn = self._turn + 1
         return able[turn % len(able)]
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from dimint.assignment import Assignment
 from dimint.batch import KEY, By, Event
-from dimint.door import Answers, Due, FromNode, Outcomes, Progress, Replica
+from dimint.door import Answers, Due, Fetched, FromNode, Outcomes, Progress, Replica
 from dimint.errors import NodeNotAvailable, NotApplied, OutcomeUnknown, ParseError, RequestError
 from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
@@ -29,6 +29,7 @@ from dimint.overlord.pending import Pending, PendingTable
 from dimint.overlord.publish import Publisher
 from dimint.overlord.reads import ReadTable
 from dimint.overlord.strong import StrongReads
+from dimint.overlord.watching import Watching
 from dimint.overlord.writes import Lane
 from dimint.wire import form_of, parse, refused
 from dimint.wire_types import (
@@ -49,6 +50,8 @@ from dimint.wire_types import (
     State,
     Status,
     Topology,
+    Unwatch,
+    Watch,
 )
 
 __all__ = ["GATHER_S", "Core", "Identity"]
@@ -96,6 +99,7 @@ class Core:
         self._strong = StrongReads(self.lanes, self.reads, end_is_linearizable=identity.end_is_linearizable)
         self._writes = KeyValueWrites(self.table, self.lanes, partition_of)
         self._kv_reads = KeyValueReads(self.table, self.lanes, self.reads, self._strong, partition_of, generation)
+        self._watching = Watching(self.table, self.lanes, self.reads, partition_of, generation)
         self._publisher = Publisher(self.table, self.status_lanes, genesis.status_partition)
         self.cluster = ClusterAnswers(self.table, genesis, identity.log_kind, identity.durability, self.reads, self.lanes)
         self._every_lane = [*self.lanes, *self.status_lanes, self.cluster_lane]
@@ -109,6 +113,7 @@ class Core:
         self.leads = False
         """Whether this overlord is the elected one, which appends what is due; the driver says so."""
         writes, reads, publisher, cluster = self._writes, self._kv_reads, self._publisher, self.cluster
+        watching = self._watching
         self._commands: dict[type[Request], tuple[Callable[[Pending], None], Callable[[Pending], None]]] = {
             Get: (reads.get, reads.overdue),
             Mget: (reads.mget, reads.overdue),
@@ -119,6 +124,8 @@ class Core:
             Incr: (writes.incr, writes.overdue),
             Cas: (writes.cas, writes.overdue),
             Result: (writes.result, writes.overdue),
+            Watch: (watching.watch, watching.overdue),
+            Unwatch: (watching.unwatch, watching.overdue),
             Publish: (publisher.publish, publisher.overdue),
             GetOverlords: (cluster.get_overlords, cluster.overdue),
             State: (cluster.state, cluster.overdue),
@@ -170,6 +177,8 @@ class Core:
         """One message of a connected node (its Hello is `node_is_there`)."""
         if isinstance(message, Answers):
             self.reads.answered(node, message.answers, now)
+        elif isinstance(message, Fetched):
+            self._watching.fetched(node, message, now)
         elif isinstance(message, Outcomes):
             self.outcomes.take(message)
         elif isinstance(message, Due):
@@ -194,6 +203,7 @@ class Core:
         self.digests.forget(node)
         self.reads.disputed = self.digests.disputed
         self.reads.node_is_gone(node)
+        self._watching.node_is_gone(node)
 
     def members(self, overlords: Mapping[str, Mapping[str, Any]], nodes: Mapping[str, Mapping[str, Any]]) -> None:
         """Who is alive, as the registry has it: id → info, this overlord included."""
@@ -233,6 +243,7 @@ class Core:
         asks = self._asks()
         appends = self._cut(now)
         sends = self.reads.turn(now)
+        sends += self._watching.turn(now)
         if self._told:
             connected = self.reads.connected()
             sends.extend(told for told in self._told if told.node in connected)
@@ -244,6 +255,7 @@ class Core:
     def tick(self, now: float) -> None:
         """Call it about every 50 ms, before `turn`."""
         self.reads.tick(now)
+        self._watching.tick(now)
 
     @property
     def appending(self) -> bool:

@@ -22,6 +22,7 @@ from dimint.log.port import TopicSpec
 from dimint.node.desk import Desk
 from dimint.node.replica import Replica
 from dimint.node.state import MemoryState
+from dimint.node.watches import Watches
 from dimint.overlord.effects import Append
 from dimint.overlord.placement import Cluster, place
 from dimint.overlord.requests import Core, Identity
@@ -48,7 +49,7 @@ class SimNode:
     def __init__(self, sim: "Sim", id: str) -> None:
         self.sim, self.id = sim, id
         self.replicas: dict[int, Replica] = {}
-        self.desk: Desk[str] = Desk(self.replicas)
+        self.desk: Desk[str] = Desk(self.replicas, Watches(self.replicas))
         self.caught_up: set[int] = set()
         self.disputed: dict[int, str] = {}
         self.mastered: frozenset[int] = frozenset()

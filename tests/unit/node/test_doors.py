@@ -15,6 +15,7 @@ from dimint.node.direct import Direct
 from dimint.node.pending import Pending
 from dimint.node.replica import Replica
 from dimint.node.state import MemoryState
+from dimint.node.watches import Watches
 from dimint.values import from_object
 
 W = b"w" * 16
@@ -69,7 +70,7 @@ def test_pending_forgets_nothing_and_keeps_nothing() -> None:
 def test_the_desk_answers_reads_in_one_message(partitions: Partitions) -> None:
     """Gets leave missing keys out, scans page, and all answers of a turn go together, per link."""
     partitions.append(0, *[["kv.set", key, 0, 0, None, b"J1", None, 0] for key in "abc"])
-    desk = Desk[str](partitions.replicas)
+    desk = Desk[str](partitions.replicas, Watches(partitions.replicas))
     reads = [Read(1, 0, "get", ["b", "x", "a"]), Read(2, 0, "scan", [""], after="a", limit=1), Read(3, 7, "get", ["a"])]
     desk.read("one", reads, 0.0)
     desk.read("two", reads[:1], 0.0)
@@ -84,7 +85,7 @@ def test_the_desk_answers_reads_in_one_message(partitions: Partitions) -> None:
 
 def test_reads_wait_for_their_position(partitions: Partitions) -> None:
     """A strict one fails at its deadline, another is served what is there, a dropped partition is said to have moved."""
-    desk = Desk[str](partitions.replicas)
+    desk = Desk[str](partitions.replicas, Watches(partitions.replicas))
     desk.read("one", [Read(1, 0, "get", ["a"], 1, 500, True), Read(2, 0, "get", ["a"], 2, 500, True)], 10.0)
     desk.read("one", [Read(3, 0, "get", ["a"], 2, 500, False), Read(4, 0, "get", ["a"], 2, 0, False)], 10.0)
     desk.read("one", [Read(5, 0, "get", ["a"], 2, 0, True), Read(6, 0, "get", ["a"], 9, 9000, True)], 10.0)
@@ -104,7 +105,7 @@ def test_reads_wait_for_their_position(partitions: Partitions) -> None:
 
 def test_outcomes_are_told_as_soon_as_they_are_known(partitions: Partitions) -> None:
     """A question for a batch that is not applied yet waits; one without outcomes has none; a lost link gets nothing."""
-    desk = Desk[str](partitions.replicas)
+    desk = Desk[str](partitions.replicas, Watches(partitions.replicas))
     desk.ask("one", AskOutcomes(0, W, 1), 0.0)
     desk.ask("gone", AskOutcomes(0, W, 1), 0.0)
     desk.ask("one", AskOutcomes(0, W, 2), 0.0)
@@ -125,7 +126,7 @@ class Door:
     """A client of a Direct core."""
 
     def __init__(self, partitions: Partitions, *, linearizable: bool = True) -> None:
-        self.core = Direct[str](GENESIS, partitions.replicas, end_is_linearizable=linearizable)
+        self.core = Direct[str](GENESIS, partitions.replicas, Watches(partitions.replicas), end_is_linearizable=linearizable)
         self.core.serve(frozenset({0, 1}))
         self.now = 0.0
 
