@@ -1,6 +1,6 @@
 """Replies of the command `watch`: changes, and the token from which the next one goes on. [S]"""
 
-from base64 import b64encode
+from binascii import b2a_base64
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -48,7 +48,7 @@ def _fields(form: Form, generation: str, partition: int, change: Change) -> dict
         try:
             fields["value"] = form.load(change.value)
         except NotJson:  # a watch must not stop at what its form cannot carry
-            fields["value_msgpack"] = b64encode(change.value[1:]).decode()
+            fields["value_msgpack"] = b2a_base64(change.value[1:], newline=False).decode()
         except NotMsgpack:
             fields["value_json"] = change.value[1:].decode()
     fields["version"] = change.version

@@ -107,7 +107,7 @@ class Watching:
         watch = pending.gather
         if not isinstance(watch, _Watch):
             return
-        if watch.changes or not watch.unheard:
+        if None not in watch.positions.values() and (watch.changes or not watch.unheard):
             self._answer(watch)
         elif any(not self._reads.servers_of(partition) for partition in watch.unheard):
             self._end(watch)
@@ -176,13 +176,15 @@ class Watching:
     # --- inside ------------------------------------------------------------------------------------------------------
     def _ask(self, watch: _Watch, now: float) -> None:
         by_node: dict[str, list[int]] = {}
-        for partition in sorted(watch.idle):
+        # one that only asks where the log is now is told that, and nothing that came after it
+        idle = sorted(at for at in watch.idle if not watch.starting or watch.positions[at] is None)
+        for partition in idle:
             position = watch.positions[partition]
             offset = watch.starts.get(partition, 0) if position is None else position.end
             node = self._reads.choose(Want(partition, offset, position is not None), watch.tried, prefer=by_node)
             if node is not None:
                 by_node.setdefault(node, []).append(partition)
-        if sum(map(len, by_node.values())) < len(watch.idle):
+        if sum(map(len, by_node.values())) < len(idle):
             self._paused.append((now + PAUSE_S, watch))
             watch.tried.clear()
         request: Watch = watch.pending.request

@@ -1,14 +1,17 @@
 """Random faults on a simulated cluster, and the log as the judge of every answer."""
 
 import random
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
+from dimint.door import Change
 from dimint.events import KV_TOPIC
 from dimint.node.replica import Replica
 from dimint.node.state import MemoryState
+from dimint.positions import Position, format_positions, parse_positions
 from dimint.values import to_object
 from dimint.wire import parse_token
 from tests.support.cluster_sim import PARTITIONS, STEP_S, Faults, Sim
@@ -89,7 +92,64 @@ class SimClient:
         self.begin()
 
 
-def play(seed: int, *, linearizable: bool) -> tuple[Sim, list[SimClient]]:
+class SimWatcher:
+    """Watches all keys with a prefix, one question after the other; unanswered ones are sent again, to any overlord."""
+
+    def __init__(self, sim: Sim, prefix: str) -> None:
+        self.sim, self.prefix = sim, prefix
+        self.first: str | None = None
+        self.token: str | None = None
+        self.seen: list[dict[str, Any]] = []
+        self.send_at = 0.0
+        self.asked = 0
+
+    def turn(self) -> None:
+        if self.sim.now < self.send_at:
+            return
+        self.send_at = self.sim.now + 0.6
+        self.asked += 1
+        number = self.asked
+        request = {"cmd": "watch", "id": number, "prefix": self.prefix, "timeout": 0.5, "from": self.token}
+
+        def peer(frame: bytes) -> None:
+            reply = msgspec.json.decode(frame)
+            if number != self.asked:
+                return  # late or repeated
+            if "error" in reply:
+                assert reply["retriable"], reply
+                return
+            self.asked += 1
+            self.first = self.first or reply["token"]
+            self.token = reply["token"]
+            self.seen += reply["changes"]
+            self.send_at = 0.0
+
+        self.sim.send(peer, request)
+
+    def check(self, changes: dict[int, list[Change]]) -> None:
+        """What it saw is what the log has between its first and its last token, in the order of each partition."""
+        assert self.first is not None
+        assert self.token is not None
+        first, last = parse_positions(self.first)[1], parse_positions(self.token)[1]
+        for partition, made in changes.items():
+            assert [
+                (one["kind"], one["key"], one.get("value"), one["version"], one["position"])
+                for one in self.seen
+                if parse_positions(one["position"])[1].keys() == {partition}
+            ] == [
+                (
+                    one.kind,
+                    one.key,
+                    None if one.value is None else to_object(one.value),
+                    one.version,
+                    format_positions(self.sim.genesis.generation, {partition: Position(one.offset, one.index + 1)}),
+                )
+                for one in made
+                if first[partition] <= (one.offset, one.index) < last[partition] and one.key.startswith(self.prefix)
+            ]
+
+
+def play(seed: int, *, linearizable: bool, prefixes: Sequence[str] = ()) -> tuple[Sim, list[SimClient], list[SimWatcher]]:
     """Let the clients do their operations while things break, then heal everything."""
     chance = random.Random(seed)
     faults = Faults(
@@ -102,9 +162,12 @@ def play(seed: int, *, linearizable: bool) -> tuple[Sim, list[SimClient]]:
     sim = Sim(seed, overlords=chance.choice([1, 2]), nodes=3, faults=faults, linearizable=linearizable)
     acknowledged: dict[int, int] = {}
     clients = [SimClient(sim, f"c{number}", chance, acknowledged) for number in range(CLIENTS)]
+    watchers = [SimWatcher(sim, prefix) for prefix in prefixes]
     for step in range(round(200 / STEP_S)):
         for client in clients:
             client.turn()
+        for watcher in watchers:
+            watcher.turn()
         sim.step()
         if step % 250 == 249:
             what = chance.random()
@@ -117,8 +180,36 @@ def play(seed: int, *, linearizable: bool) -> tuple[Sim, list[SimClient]]:
             elif what < 0.5 and len(sim.overlords) < 3:
                 sim.start_overlord()
         if all(len(client.done) >= OPERATIONS for client in clients):
-            return sim, clients
+            return sim, clients, watchers
     raise AssertionError(f"seed {seed}: not all operations came to an end: {[len(client.done) for client in clients]}")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_watchers_see_every_change_once(seed: int) -> None:
+    """Nodes and overlords come and go, messages are lost and repeated, replicas lag: no gap, no duplicate, and the end comes."""
+    print(f"seed {seed}")
+    sim, _, watchers = play(seed, linearizable=seed % 2 == 0, prefixes=("", "k", "n1", "k3"))
+    sim.faults = Faults()
+    sim.run(6)  # what was under way has come to an end
+    ends = {partition: sim.log.bounds(KV_TOPIC, partition).end for partition in range(PARTITIONS)}
+    at_end = format_positions(sim.genesis.generation, {partition: Position(end) for partition, end in ends.items()})
+    for _ in range(round(20 / STEP_S)):
+        for watcher in watchers:
+            watcher.turn()
+        sim.step()
+        if all(watcher.token == at_end for watcher in watchers):
+            break
+    changes: dict[int, list[Change]] = {}
+    for partition, end in ends.items():
+        replica = Replica(partition, sim.genesis.generation, MemoryState())
+        replica.watched = True
+        replica.apply(sim.log.read(KV_TOPIC, partition, 0, max_records=end, max_bytes=1 << 30))
+        changes[partition] = replica.take_fresh()
+    for watcher in watchers:
+        watcher.check(changes)
+        assert watcher.token == at_end, f"seed {seed}: stuck"
+    assert len(watchers[0].seen) > 50
+    sim.log.close()
 
 
 def states_by_offset(sim: Sim) -> dict[int, list[dict[str, Any]]]:
@@ -139,7 +230,7 @@ def states_by_offset(sim: Sim) -> dict[int, list[dict[str, Any]]]:
 def test_every_answer_agrees_with_the_log(seed: int) -> None:
     """Acknowledged writes are in the log and count once; reads are prefixes, at or past what they must have seen."""
     print(f"seed {seed}")
-    sim, clients = play(seed, linearizable=seed % 2 == 0)
+    sim, clients, _ = play(seed, linearizable=seed % 2 == 0)
     sim.faults = Faults()
     states = states_by_offset(sim)
     increments = dict.fromkeys(COUNTERS, 0)

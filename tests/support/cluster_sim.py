@@ -13,7 +13,7 @@ import msgspec
 from dimint import door
 from dimint.assignment import Assignment
 from dimint.clock import ManualClock
-from dimint.door import AskOutcomes, Disputed, Outcomes, Progress, Reads
+from dimint.door import AskOutcomes, Disputed, Fetch, Progress, Reads, Unfetch
 from dimint.errors import NotApplied
 from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
@@ -22,7 +22,7 @@ from dimint.log.port import TopicSpec
 from dimint.node.desk import Desk
 from dimint.node.replica import Replica
 from dimint.node.state import MemoryState
-from dimint.node.watches import Watches
+from dimint.node.watches import Limits, Watches
 from dimint.overlord.effects import Append
 from dimint.overlord.placement import Cluster, place
 from dimint.overlord.requests import Core, Identity
@@ -49,7 +49,8 @@ class SimNode:
     def __init__(self, sim: "Sim", id: str) -> None:
         self.sim, self.id = sim, id
         self.replicas: dict[int, Replica] = {}
-        self.desk: Desk[str] = Desk(self.replicas, Watches(self.replicas))
+        self.watches = Watches(self.replicas, Limits(recent_bytes=1000, reply_bytes=1000))
+        self.desk: Desk[str] = Desk(self.replicas, self.watches)
         self.caught_up: set[int] = set()
         self.disputed: dict[int, str] = {}
         self.mastered: frozenset[int] = frozenset()
@@ -60,6 +61,7 @@ class SimNode:
             del self.replicas[partition]
             self.caught_up.discard(partition)
             self.desk.dropped(partition)
+            self.watches.drop(partition)
         for partition in held - self.replicas.keys():
             self.replicas[partition] = Replica(partition, self.sim.genesis.generation, MemoryState())
         self.mastered = assignment.mastered_by(self.id)
@@ -75,9 +77,14 @@ class SimNode:
                     if name is not None and partition in self.mastered:
                         self.desk.push(name, partition, applied)
                 self.desk.came_on(partition)
+                self.watches.came_on(partition)
             if replica.next_offset == end:
                 self.caught_up.add(partition)
+        for partition, offset in self.watches.wants():
+            records = sim.log.read(KV_TOPIC, partition, offset, max_records=3)
+            sim.later(partial(self.watches.was_read, partition, offset, records), sim.delay())
         self.desk.expire(sim.now)
+        self.watches.expire(sim.now)
         for overlord, message in self.desk.take():
             sim.to_overlord(self.id, overlord, message)
         if sim.steps % 20 == 0:
@@ -206,7 +213,7 @@ class Sim:
         if self.random.random() < self.faults.repeat:
             self.later(act, self.delay() * 5)
 
-    def to_node(self, overlord: str, node: str, message: Reads | AskOutcomes | Disputed) -> None:
+    def to_node(self, overlord: str, node: str, message: door.FromOverlord) -> None:
         decoded = door.decode_from_overlord(door.encode(message))
 
         def arrive() -> None:
@@ -217,6 +224,10 @@ class Sim:
                 found.desk.read(overlord, decoded.reads, self.now)
             elif isinstance(decoded, AskOutcomes):
                 found.desk.ask(overlord, decoded, self.now)
+            elif isinstance(decoded, Fetch):
+                found.desk.fetch(overlord, decoded, self.now)
+            elif isinstance(decoded, Unfetch):
+                found.desk.unfetch(overlord, decoded)
             elif isinstance(decoded, Disputed):
                 if decoded.text is None:
                     found.disputed.pop(decoded.partition, None)
@@ -225,7 +236,7 @@ class Sim:
 
         self.over_network(arrive)
 
-    def to_overlord(self, node: str, overlord: str, message: door.Answers | Outcomes | Progress) -> None:
+    def to_overlord(self, node: str, overlord: str, message: door.FromNode) -> None:
         decoded = door.decode_from_node(door.encode(message))
 
         def arrive() -> None:
