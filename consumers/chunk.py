@@ -17,6 +17,7 @@ indexes) of their values form one column (consumers/columns.py), in the order in
 Deeper than DEPTH_MAX, what is there is one leaf.
 """
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any, Final, TypeAlias
@@ -28,7 +29,7 @@ from xxhash import xxh3_64_digest
 from dimint.consumers.columns import decode_column, encode_column
 from dimint.errors import CorruptRecord, UnknownVersion
 
-__all__ = ["BODY_MAX_BYTES", "DEPTH_MAX", "decode", "encode"]
+__all__ = ["BODY_MAX_BYTES", "DEPTH_MAX", "build", "damage_named", "decode", "encode", "hashable", "open_body", "paths_of"]
 
 VERSION: Final = 1
 DEPTH_MAX: Final = 16
@@ -62,6 +63,15 @@ def encode(values: Sequence[Any]) -> bytes:
 
 def decode(blob: bytes) -> list[Any]:
     """The values. Raises CorruptRecord, or UnknownVersion for a blob of a newer program."""
+    with damage_named():
+        body = msgpack.unpackb(open_body(blob), strict_map_key=False)
+        if len(body) == 2:
+            return list(body[1])
+        return _decode_columns(*body)
+
+
+def open_body(blob: bytes) -> bytes:
+    """The checked and inflated body. Raises CorruptRecord, UnknownVersion, or what `damage_named` names."""
     if blob[:1] != bytes((VERSION,)):
         raise UnknownVersion(
             f"a chunk of format {blob[:1].hex() or 'nothing'}", hint="upgrade this program or rebuild the tables"
@@ -69,11 +79,15 @@ def decode(blob: bytes) -> list[Any]:
     if blob[1:_SIZE_AT] != xxh3_64_digest(blob[_SIZE_AT:]):
         raise CorruptRecord("a chunk's checksum does not match its bytes", hint="rebuild the status tables")
     size = int.from_bytes(blob[_SIZE_AT:_HEAD], "big")
+    body: bytes = lz4.block.decompress(blob[_HEAD:], uncompressed_size=size)
+    return body
+
+
+@contextlib.contextmanager
+def damage_named() -> Iterator[None]:
+    """What goes wrong inside a damaged body becomes CorruptRecord."""
     try:
-        body = msgpack.unpackb(lz4.block.decompress(blob[_HEAD:], uncompressed_size=size), strict_map_key=False)
-        if len(body) == 2:
-            return list(body[1])
-        return _decode_columns(*body)
+        yield
     except (ValueError, TypeError, LookupError, StopIteration, lz4.block.LZ4BlockError, msgpack.UnpackException) as error:
         raise CorruptRecord(f"a chunk is damaged: {error}", hint="rebuild the status tables") from error
 
@@ -103,7 +117,7 @@ def _encode_columns(values: Sequence[Any]) -> bytes | None:
     if paths > _PATHS_FREE and paths * _ALIKE > leaves:
         return None
     columns: dict[Path, list[Any]] = {}
-    of_shape = [[columns.setdefault(path, []) for path in _paths(shape, ())] for shape in indexes]
+    of_shape = [[columns.setdefault(path, []) for path in paths_of(shape, ())] for shape in indexes]
     at = 0
     for index, run in groupby(which):
         size = sum(1 for _ in run)
@@ -132,8 +146,8 @@ def _flatten(value: Any, leaves: list[Any], depth: int) -> Shape:
     return None
 
 
-def _paths(shape: Shape, path: Path) -> Iterator[Path]:
-    """The path of every leaf, in the order of `_flatten`."""
+def paths_of(shape: Shape, path: Path) -> Iterator[Path]:
+    """The path of every leaf of a hashable shape, in the order of `_flatten`."""
     if shape is None:
         yield path
     elif type(shape) is int:
@@ -141,10 +155,10 @@ def _paths(shape: Shape, path: Path) -> Iterator[Path]:
             yield (*path, at)
     elif shape[0]:
         for key, part in zip(shape[1], shape[2], strict=True):
-            yield from _paths(part, (*path, key))
+            yield from paths_of(part, (*path, key))
     else:
         for at, part in enumerate(shape[1:]):
-            yield from _paths(part, (*path, at))
+            yield from paths_of(part, (*path, at))
 
 
 def _packable(shape: Shape) -> Any:
@@ -159,9 +173,9 @@ def _packable(shape: Shape) -> Any:
 # --- putting together -----------------------------------------------------------------------------------------------
 def _decode_columns(count: int, shapes: Sequence[Any], packed_which: list[Any], encoded: Sequence[list[Any]]) -> list[Any]:
     which = decode_column(packed_which, count)
-    hashable = [_hashable(shape) for shape in shapes]
+    plain = [hashable(shape) for shape in shapes]
     columns: dict[Path, int] = {}
-    of_shape = [[columns.setdefault(path, len(columns)) for path in _paths(shape, ())] for shape in hashable]
+    of_shape = [[columns.setdefault(path, len(columns)) for path in paths_of(shape, ())] for shape in plain]
     sizes = [0] * len(columns)
     for index, paths in enumerate(of_shape):
         size = which.count(index)
@@ -170,26 +184,28 @@ def _decode_columns(count: int, shapes: Sequence[Any], packed_which: list[Any], 
     leaves = [decode_column(column, size) for column, size in zip(encoded, sizes, strict=True)]
     if len(shapes) == 1:
         rows: Iterable[Sequence[Any]] = zip(*leaves, strict=True) if leaves else [()] * count
-        return [_build(shapes[0], iter(row)) for row in rows]
+        return [build(shapes[0], iter(row)) for row in rows]
     streams = [iter(column) for column in leaves]
     streams_of = [[streams[at] for at in paths] for paths in of_shape]
-    return [_build(shapes[index], map(next, streams_of[index])) for index in which]
+    return [build(shapes[index], map(next, streams_of[index])) for index in which]
 
 
-def _build(shape: Any, leaves: Iterator[Any]) -> Any:
+def build(shape: Any, leaves: Iterator[Any]) -> Any:
+    """The value of a stored shape with these leaves."""
     if shape is None:
         return next(leaves)
     kind = type(shape)
     if kind is int:
         return list(islice(leaves, shape))
     if kind is dict:
-        return {key: next(leaves) if part is None else _build(part, leaves) for key, part in shape.items()}
-    return [_build(part, leaves) for part in shape]
+        return {key: next(leaves) if part is None else build(part, leaves) for key, part in shape.items()}
+    return [build(part, leaves) for part in shape]
 
 
-def _hashable(shape: Any) -> Shape:
+def hashable(shape: Any) -> Shape:
+    """A stored shape as it is while encoding."""
     if type(shape) is dict:
-        return True, tuple(shape), tuple(map(_hashable, shape.values()))
+        return True, tuple(shape), tuple(map(hashable, shape.values()))
     if type(shape) is list:
-        return False, *map(_hashable, shape)
+        return False, *map(hashable, shape)
     return shape

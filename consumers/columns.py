@@ -19,11 +19,11 @@ leave long runs of zeros, which the chunk's lz4 takes away, instead of widening 
 
 from array import array
 from collections.abc import Sequence
-from itertools import accumulate, repeat
+from itertools import accumulate, compress, repeat
 from operator import sub
 from typing import Any, Final, TypeAlias
 
-__all__ = ["Column", "decode_column", "encode_column"]
+__all__ = ["Column", "decode_column", "encode_column", "pick"]
 
 Column: TypeAlias = list[Any]
 
@@ -36,6 +36,7 @@ _EXACT_MAX: Final = 1 << 53
 """Up to here every integer is a float, so that scaled floats can come back exactly."""
 _LEAST: Final = -(1 << 63)
 _MOST: Final = (1 << 64) - 1
+_ODD: Final = bytes(value & 1 for value in range(256))
 _LITTLE: Final = array("H", [1]).tobytes() == b"\1\0"
 
 
@@ -81,6 +82,27 @@ def decode_column(column: Column, count: int) -> list[Any]:
     raise ValueError(f"a column of the unknown kind {kind}")
 
 
+def pick(column: Column, at: int) -> Any:
+    """The value number `at`, without the others as far as that goes. Damaged columns raise as in `decode_column`."""
+    kind = column[0]
+    if kind == _SAME:
+        return column[1]
+    if kind == _INTS:
+        return _pick_int(column, at)
+    if kind == _SCALED:
+        return pick(column[2], at) / 10 ** column[1]
+    if kind == _FLOATS:
+        return _from_little("d", column[1][8 * at : 8 * at + 8])[0]
+    if kind == _REPEATED:
+        return column[1][pick(column[2], at)]
+    if kind == _NULLABLE:
+        bits = int.from_bytes(column[1], "little")
+        return pick(column[2], (bits & ((1 << at) - 1)).bit_count()) if bits >> at & 1 else None
+    if kind == _PLAIN:
+        return column[1][at]
+    raise ValueError(f"a column of the unknown kind {kind}")
+
+
 # --- integers -------------------------------------------------------------------------------------------------------
 def _encode_ints(values: Sequence[int]) -> Column:
     head = values[0]
@@ -120,14 +142,49 @@ def _decode_ints(column: Column, count: int) -> list[int]:
     if width == 1:
         rest = [value + centre for value in planes]
     else:
-        size = count - transform
-        raw = bytearray(len(planes))
-        for at in range(width):
-            raw[at::width] = planes[at * size : (at + 1) * size]
-        rest = [centre - (value + 1 >> 1) if value & 1 else centre + (value >> 1) for value in _from_little(_CODES[width], raw)]
+        raws = _interleaved(planes, width, count - transform)
+        rest = [centre - (value + 1 >> 1) if value & 1 else centre + (value >> 1) for value in raws]
     for first in column[2 + transform : 2 : -1]:
         rest = list(accumulate(rest, initial=first))
     return rest
+
+
+def _pick_int(column: Column, at: int) -> Any:
+    """One integer: as it is stored, or the first one and the sum of the differences up to it."""
+    transform, width, planes, centre = column[1], column[2], column[-1], column[-2]
+    size, odd = divmod(len(planes), width)
+    if odd or not 0 <= at < size + transform:
+        raise ValueError(f"no integer number {at} in {len(planes)} bytes")
+    if transform == 0:
+        raw = int.from_bytes(planes[at::size], "little")
+        return raw + centre if width == 1 else _unfold(raw, centre)
+    if transform == 2:
+        return _decode_ints(column, size + transform)[at]
+    first: int = column[3]
+    if width == 1:
+        return first + sum(planes[:at]) + at * centre
+    # folded differences are summed plane by plane; the odd ones stand for negative numbers
+    odd_ones = planes[:at].translate(_ODD)
+    total = lower = 0
+    for plane in range(width):
+        part = planes[plane * size : plane * size + at]
+        if rises := sum(part):
+            total += rises << 8 * plane
+            lower += sum(compress(part, odd_ones)) << 8 * plane
+    return first + at * centre + (total - lower) // 2 - (lower + sum(odd_ones)) // 2
+
+
+def _unfold(value: int, centre: int) -> int:
+    return centre - (value + 1 >> 1) if value & 1 else centre + (value >> 1)
+
+
+def _interleaved(planes: bytes, width: int, count: int) -> "array[Any]":
+    """The first `count` values of the planes."""
+    size = len(planes) // width
+    raw = bytearray(count * width)
+    for at in range(width):
+        raw[at::width] = planes[at * size : at * size + count]
+    return _from_little(_CODES[width], raw)
 
 
 def _spread(values: Sequence[int]) -> int:

@@ -19,8 +19,8 @@ _HOSTS: Final = """select m.id, m.name, m.given_name, m.claimed_ns, m.ip, m.simu
 def table_digest(path: str | Path) -> str:
     """sha256 over every decoded row, in order, of a tables folder (its live file) or of one table file.
 
-    Hosts with name and facts, every sample with its times, gaps, what happened. Positions, dedupe rows and counts are left
-    out: they also move with events that leave no row. An empty system has a digest too.
+    Hosts with name and facts and what they said before, every sample with its times, gaps, what happened. Positions, dedupe
+    rows and counts are left out: they also move with events that leave no row. An empty system has a digest too.
     """
     digest = sha256()
     for row in _rows(Path(path)):
@@ -42,6 +42,8 @@ def _rows(path: Path) -> Iterator[list[Any]]:
                 yield ["host", *host]
                 for n, stored in samples_in_order(db, host[0]):
                     yield ["sample", n, *stored]
+            for version in db.execute("select * from versions order by host, n"):
+                yield ["version", *version]
             for gap in db.execute("select host, run, first_seq, last_seq, reason, timestamp from gaps order by 1, 2, 3, 4"):
                 yield ["gap", *gap]
             for event in db.execute("select host, n, kind, timestamp, received_ns, fields from events order by 1, 2"):

@@ -9,7 +9,8 @@ was written for its host before.
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
-__all__ = ["Changes", "HostFacts", "HostLatest", "PutEvent", "PutGap", "PutTail", "RunRow", "Seal", "Write"]
+__all__ = ["Changes", "HostFacts", "HostLatest", "PutEvent", "PutGap", "PutTail", "PutVersion", "RunRow", "Seal",
+           "Write"]  # fmt: skip
 
 
 class PutTail(NamedTuple):
@@ -49,7 +50,20 @@ class PutEvent(NamedTuple):
     fields: bytes
 
 
-Write: TypeAlias = PutTail | Seal | PutGap | PutEvent
+class PutVersion(NamedTuple):
+    """What a host said of itself from `since_ns` on, until its next version. `n` counts them in log order."""
+
+    host: str
+    n: int
+    since_ns: int
+    given_name: str
+    claimed_ns: int
+    ip: str
+    facts: bytes
+    simulated: bool
+
+
+Write: TypeAlias = PutTail | Seal | PutGap | PutEvent | PutVersion
 
 
 class HostFacts(NamedTuple):

@@ -16,7 +16,11 @@ import apsw
 import msgpack
 
 from dimint.consumers.names import clean_name
-from dimint.consumers.rows import HostEvent, HostRow, Placed, StoredSample, is_host_id, unpack_sample, unseal
+from dimint.consumers.past import HostAt, SamplePage
+from dimint.consumers.reading_host import LAST_NS, HostSamples
+from dimint.consumers.reading_past import fleet_at, page
+from dimint.consumers.rows import HostEvent, HostRow, Placed, StoredSample, is_host_id
+from dimint.consumers.sealing import Key
 from dimint.errors import CorruptRecord
 from dimint.limits import EVENTS_FETCH_MAX, FETCH_MAX_SAMPLES
 
@@ -25,8 +29,9 @@ __all__ = ["CURRENT", "TABLES_FOLDER", "HostRow", "StatusReader", "StoredSample"
 TABLES_FOLDER: Final = "tables"
 """Folder of the status tables in the data directory: `StatusReader(settings.data_dir / TABLES_FOLDER)`."""
 CURRENT: Final = "CURRENT"
+PAGE_SAMPLES: Final = 1_000
+"""Samples of a page if nobody says how many."""
 _BUSY_MS = 5_000
-_LAST_NS: Final = (1 << 63) - 1
 _FILE_BITS = 20
 """Versions of different table files never coincide: their upper part counts the switches."""
 
@@ -92,7 +97,7 @@ class StatusReader:
         if db is not None:
             with _snapshot(db):
                 for host in host_ids:
-                    for _, stored in islice(_HostTable(db, host).down(1), 1):
+                    for _, stored in islice(HostSamples(db, host).down(1), 1):
                         found[host] = stored
         return found
 
@@ -103,7 +108,7 @@ class StatusReader:
             return []
         n = min(n, FETCH_MAX_SAMPLES)
         with _snapshot(db):
-            return [stored for _, stored in islice(_HostTable(db, host_id).down(n), n)][::-1]
+            return [stored for _, stored in islice(HostSamples(db, host_id).down(n), n)][::-1]
 
     def between(self, host_id: str, from_ns: int, to_ns: int, limit: int = FETCH_MAX_SAMPLES) -> list[StoredSample]:
         """Samples with from_ns ≤ time_ns ≤ to_ns, oldest first: the oldest `limit` of them (at most FETCH_MAX_SAMPLES)."""
@@ -112,7 +117,7 @@ class StatusReader:
             return []
         limit = min(limit, FETCH_MAX_SAMPLES)
         with _snapshot(db):
-            return [stored for _, stored in islice(_HostTable(db, host_id).up(from_ns, to_ns, limit), limit)]
+            return [stored for _, stored in islice(HostSamples(db, host_id).up(from_ns, to_ns, limit), limit)]
 
     def at(self, host_id: str, time_ns: int) -> StoredSample | None:
         """The last sample taken at or before this time."""
@@ -120,15 +125,45 @@ class StatusReader:
         if db is None:
             return None
         with _snapshot(db):
-            found = next(_HostTable(db, host_id).down(1, time_ns), None)
+            found = next(HostSamples(db, host_id).down(1, time_ns), None)
         return None if found is None else found[1]
+
+    # --- the past ---------------------------------------------------------------------------------------------------
+    def fleet_at(self, at_ns: int) -> list[HostAt]:
+        """Every host known at that instant as it was then, its newest sample included, by its name of then."""
+        db = self._open()
+        if db is None:
+            return []
+        with _snapshot(db):
+            return fleet_at(db, at_ns)
+
+    def page(
+        self,
+        host_id: str,
+        from_ns: int,
+        to_ns: int,
+        *,
+        limit: int = PAGE_SAMPLES,
+        step_ns: int = 0,
+        after: Key | None = None,
+    ) -> SamplePage:
+        """Up to `limit` samples (at most FETCH_MAX_SAMPLES) with from_ns ≤ time_ns ≤ to_ns, oldest first, and the gaps.
+
+        With a step only the last sample of each step. `after` is the cursor of the page before.
+        """
+        db = self._open()
+        if db is None:
+            return SamplePage([], [], None)
+        limit = max(1, min(limit, FETCH_MAX_SAMPLES))
+        with _snapshot(db):
+            return page(db, host_id, from_ns, to_ns, limit=limit, step_ns=step_ns, after=after)
 
     def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = EVENTS_FETCH_MAX) -> list[HostEvent]:
         """What happened with from_ns ≤ time_ns ≤ to_ns on one host or on all, oldest first: the newest `limit` of it."""
         db = self._open()
         if db is None or limit <= 0:
             return []
-        bounds = max(0, min(from_ns, _LAST_NS)), max(-1, min(to_ns, _LAST_NS)), min(limit, EVENTS_FETCH_MAX)
+        bounds = max(0, min(from_ns, LAST_NS)), max(-1, min(to_ns, LAST_NS)), min(limit, EVENTS_FETCH_MAX)
         with _snapshot(db):
             found = db.execute(_EVENTS, bounds) if host_id is None else db.execute(_EVENTS_OF_HOST, (*bounds, host_id))
             rows: list[tuple[Any, ...]] = list(found)
@@ -217,95 +252,10 @@ def _snapshot(db: apsw.Connection) -> Iterator[None]:
 
 def samples_in_order(db: apsw.Connection, host: str) -> Iterator[Placed]:
     """Every sample of a host, oldest first; for whoever checks or copies whole tables."""
-    return _HostTable(db, host).up(0, _LAST_NS, -1)
+    return HostSamples(db, host).up(0, LAST_NS, -1)
 
 
 def _host_row(row: tuple[Any, ...]) -> HostRow:
     host, name, ip, facts, simulated, registered, first, last, received, given = row
     return HostRow(host, name, ip, msgpack.unpackb(facts, strict_map_key=False), bool(simulated), registered, first, last,
                    received, given)  # fmt: skip
-
-
-# the table's name goes into the text: it is made of a checked id only
-_TAIL_DOWN: Final = """select n, timestamp, blob from TABLE where sealed = 0 and timestamp <= ?
-                       order by timestamp desc, n desc limit ?"""
-_TAIL_UP: Final = """select n, timestamp, blob from TABLE where sealed = 0 and timestamp between ? and ?
-                     order by timestamp, n limit ?"""
-_CHUNK_BEFORE: Final = """select timestamp, n, until from TABLE where sealed = 1 and (timestamp, n) < (?, ?)
-                          order by timestamp desc, n desc limit 1"""
-_CHUNK_FROM: Final = """select timestamp, n, until from TABLE where sealed = 1 and (timestamp, n) >= (?, ?) and timestamp <= ?
-                        order by timestamp, n limit 1"""
-_BLOB: Final = "select blob from TABLE where n = ?"
-
-
-class _HostTable:
-    """One host's samples in order: its tail in memory, chunks opened one at a time and only when they are reached.
-
-    Chunks do not overlap each other, but a late row of the tail may stand anywhere.
-    """
-
-    def __init__(self, db: apsw.Connection, host: str) -> None:
-        self._db, self._table = db, f"host_{host}"
-        # asked of a row, not of the schema: a connection learns of a new table only when it runs a statement
-        self._there = is_host_id(host) and db.execute("select 1 from machines where id = ?", (host,)).get is not None
-
-    def down(self, most: int, to_ns: int = _LAST_NS) -> Iterator[Placed]:
-        """Samples at or before `to_ns`, newest first; the first `most` of them are sure to be right and complete."""
-        to_ns = max(-1, min(to_ns, _LAST_NS))
-        tail = self._tail(_TAIL_DOWN, to_ns, most)
-        at = 0
-        edge = (to_ns, _LAST_NS)
-        while span := self._span(_CHUNK_BEFORE, edge):
-            time, n, until = span
-            edge = (time, n)
-            while at < len(tail) and tail[at][1].time_ns > until:
-                yield tail[at]
-                at += 1
-            inside = [placed for placed in self._chunk(n) if placed[1].time_ns <= to_ns]
-            while at < len(tail) and _order(tail[at]) > edge:
-                inside.append(tail[at])
-                at += 1
-            yield from sorted(inside, key=_order, reverse=True)
-        yield from tail[at:]
-
-    def up(self, from_ns: int, to_ns: int, most: int) -> Iterator[Placed]:
-        """Samples in the closed range, oldest first; the first `most` of them (-1 = all) are sure to be right."""
-        from_ns, to_ns = max(0, min(from_ns, _LAST_NS)), max(-1, min(to_ns, _LAST_NS))
-        tail = self._tail(_TAIL_UP, from_ns, to_ns, most)
-        at = 0
-        # of the chunks that start before the range only the last one may reach into it
-        time, n, _ = self._span(_CHUNK_BEFORE, (from_ns, -1)) or (from_ns, -1, 0)
-        edge = (time, n)
-        while span := self._span(_CHUNK_FROM, (*edge, to_ns)):
-            time, n, until = span
-            edge = (time, n + 1)
-            while at < len(tail) and _order(tail[at]) < (time, n):
-                yield tail[at]
-                at += 1
-            if until < from_ns:
-                continue
-            inside = [placed for placed in self._chunk(n) if from_ns <= placed[1].time_ns <= to_ns]
-            while at < len(tail) and tail[at][1].time_ns <= until:
-                inside.append(tail[at])
-                at += 1
-            yield from sorted(inside, key=_order)
-        yield from tail[at:]
-
-    def _tail(self, sql: str, *bounds: int) -> list[Placed]:
-        if not self._there:
-            return []
-        rows = self._db.execute(sql.replace("TABLE", self._table), bounds)
-        return [(n, unpack_sample(time, blob)) for n, time, blob in rows]
-
-    def _span(self, sql: str, bounds: tuple[int, ...]) -> tuple[int, int, int] | None:
-        if not self._there:
-            return None
-        span: tuple[int, int, int] | None = self._db.execute(sql.replace("TABLE", self._table), bounds).get
-        return span
-
-    def _chunk(self, n: int) -> list[Placed]:
-        return unseal(self._db.execute(_BLOB.replace("TABLE", self._table), (n,)).get)
-
-
-def _order(placed: Placed) -> tuple[int, int]:
-    return placed[1].time_ns, placed[0]

@@ -6,7 +6,7 @@ of them `[time_ns, n, received_ns − time_ns, run, seq, sample]`, in the order 
 host in log order, so it is the same in every rebuild; it orders samples of the same nanosecond.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import lz4.block
@@ -16,7 +16,8 @@ from dimint.consumers import chunk
 from dimint.errors import CorruptRecord
 from dimint.limits import SAMPLE_MAX_BYTES
 
-__all__ = ["HostEvent", "HostRow", "Placed", "StoredSample", "is_host_id", "pack_sample", "seal", "unpack_sample", "unseal"]
+__all__ = ["HostEvent", "HostRow", "Placed", "StoredSample", "is_host_id", "pack_sample", "placed_of", "seal",
+           "unpack_sample", "unseal"]  # fmt: skip
 
 _HEX = frozenset("0123456789abcdef")
 
@@ -102,5 +103,10 @@ def seal(placed: Sequence[Placed]) -> bytes:
 
 def unseal(blob: bytes) -> list[Placed]:
     """The samples of a sealed row, in order. Raises CorruptRecord."""
-    rows: Iterable[Any] = chunk.decode(blob)
-    return [(n, StoredSample(time, time + late, run, seq, sample)) for time, n, late, run, seq, sample in rows]
+    return [placed_of(row) for row in chunk.decode(blob)]
+
+
+def placed_of(row: Sequence[Any]) -> Placed:
+    """A sample as it stands in a sealed row's chunk."""
+    time, n, late, run, seq, sample = row
+    return n, StoredSample(time, time + late, run, seq, sample)

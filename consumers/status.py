@@ -1,6 +1,7 @@
 """The status projection: hosts and their samples. [S]
 
-    host.registered   name, address and facts; the last one counts. Names become unique in consumers/names.py
+    host.registered   name, address and facts; the last one counts, and each different one is kept as a version of the
+                      host for views of the past. Names become unique in consumers/names.py
     host.sample       one tail row, unless (host, run, seq) was stored before; late ones land in their place
     host.gap          what an agent had to drop
     other host kinds  what happened on the host (gpu.lost …): a row of its event lane
@@ -21,7 +22,7 @@ import msgpack
 
 from dimint.batch import DT, FIELDS, KEY, KIND, Event
 from dimint.consumers.names import Claim, clean_name, share_names
-from dimint.consumers.projection import Changes, HostFacts, HostLatest, PutEvent, PutGap, PutTail, RunRow, Seal, Write
+from dimint.consumers.projection import Changes, HostFacts, HostLatest, PutEvent, PutGap, PutTail, PutVersion, RunRow, Seal, Write
 from dimint.consumers.rows import StoredSample, is_host_id, pack_sample
 from dimint.consumers.seen import SeenNumbers
 from dimint.events import KINDS, STATUS_TOPIC, describe
@@ -55,12 +56,15 @@ class _Run:
 
 
 class _Host:
-    __slots__ = ("count", "events", "facts", "first_ns", "last_ns", "received_ns", "runs", "seal_at")
+    __slots__ = ("count", "events", "facts", "first_ns", "last_ns", "received_ns", "runs", "seal_at", "since_ns", "versions")
 
     def __init__(self, facts: HostFacts) -> None:
         self.facts = facts
         self.count = 0
         self.events = 0
+        self.versions = 0
+        self.since_ns = 0
+        """Since when the newest version counts."""
         self.first_ns: int | None = None
         self.last_ns: int | None = None
         self.received_ns: int | None = None
@@ -81,6 +85,7 @@ class StatusProjection:
         runs: Iterable[RunRow] = (),
         names: dict[str, str] | None = None,
         events: dict[str, int] | None = None,
+        versions: dict[str, tuple[int, int]] | None = None,
     ) -> None:
         self._partitions = partitions
         self._hosts = {row.id: _Host(row) for row in facts}
@@ -89,6 +94,8 @@ class StatusProjection:
             host.count, host.first_ns, host.last_ns, host.received_ns = row[1:]
         for host_id, number in (events or {}).items():
             self._hosts[host_id].events = number
+        for host_id, version in (versions or {}).items():
+            self._hosts[host_id].versions, self._hosts[host_id].since_ns = version
         for run in runs:
             self._hosts[run.host].runs[run.run] = _Run(run.used_us, SeenNumbers(msgpack.unpackb(run.ranges)))
         self._hosts_in = Counter(map(self._partition_of, self._hosts))
@@ -142,7 +149,7 @@ class StatusProjection:
         return changes
 
     # --- the rules, one a kind --------------------------------------------------------------------------------------
-    def _registered(self, host: _Host, event: Event, _time_ns: int, log_time_us: int) -> None:
+    def _registered(self, host: _Host, event: Event, time_ns: int, log_time_us: int) -> None:
         name, ip, facts = event[FIELDS : FIELDS + 3]
         packed = _pack_facts(facts)
         if packed is None:
@@ -158,6 +165,11 @@ class StatusProjection:
             host.facts = new
             self._facts_changed.add(new.id)
             self._claims_changed |= name != old.given_name
+        if new != old or not host.versions:
+            # by the host's clock, as samples are, but in the order of the log
+            host.since_ns = max(host.since_ns, min(max(0, time_ns), _log_ns(log_time_us)))
+            self._writes.append(PutVersion(new.id, host.versions, host.since_ns, *new[1:6]))
+            host.versions += 1
 
     def _sample(self, host: _Host, event: Event, time_ns: int, log_time_us: int) -> None:
         run, seq, sample = event[FIELDS : FIELDS + 3]

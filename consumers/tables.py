@@ -6,6 +6,7 @@ Tables of a file (docs/operations.md has them for people):
     positions   a row a partition: next offset, last record taken and its hash, log time
     writers     dedupe rows of the batch writers (dimint/dedupe.py)
     machines    a row a host: id, name, ip, facts
+    versions    what each host said of itself since when, a row a change
     latest      a row a host: how many samples, first, last, received, sequence of its last change
     runs, gaps  samples seen and samples lost, a row a run and a row a gap
     events      what happened on a host, a row an event
@@ -22,7 +23,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
-from dimint.consumers.projection import Changes, HostFacts, HostLatest, PutEvent, PutGap, PutTail, RunRow, Seal, Write
+from dimint.consumers.projection import Changes, HostFacts, HostLatest, PutEvent, PutGap, PutTail, PutVersion, RunRow, Seal, Write
 from dimint.consumers.rows import Placed, pack_sample, seal, unpack_sample, unseal
 from dimint.consumers.sealing import KEEP_TAIL, SEAL_LEAST, SEAL_MOST, ChunkSpan, Group, Key, group_rows, split_sizes
 from dimint.consumers.status import StatusProjection
@@ -31,7 +32,7 @@ from dimint.errors import CorruptRecord, LogMismatch
 
 __all__ = ["FORMAT", "PartitionState", "StatusTables"]
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 _FULL_WAIT_MS: Final = 30_000
 
 _SCHEMA: Final = """
@@ -44,6 +45,8 @@ create table machines(id text primary key, name text not null, ip text not null,
                       claimed_ns integer not null, simulated integer not null, registered_ns integer not null,
                       facts blob not null);
 create index machines_name on machines(name);
+create table versions(host text, n integer, since_ns integer not null, given_name text not null, claimed_ns integer not null,
+                      ip text not null, facts blob not null, simulated integer not null, primary key(host, n)) without rowid;
 create table latest(id text primary key, samples integer not null, first_ns integer, last_ns integer, received_ns integer,
                     changed integer not null) without rowid;
 create table runs(host text, run blob, used_us integer not null, ranges blob not null, primary key(host, run)) without rowid;
@@ -55,6 +58,7 @@ create index events_time on events(timestamp);
 create index events_of_host on events(host, timestamp);
 create table counts(name text primary key, n integer not null) without rowid;
 """
+_NEWEST_VERSIONS: Final = "select host, max(n) + 1, max(since_ns) from versions group by host"
 _HOST_TABLE: Final = """
 create table TABLE(n integer primary key, timestamp integer not null, sealed integer not null, until integer, blob blob not null);
 create index TABLE_time on TABLE(sealed, timestamp);
@@ -146,6 +150,9 @@ class StatusTables:
                 runs=[RunRow(*row) for row in execute("select host, run, used_us, ranges from runs")],
                 names=dict(execute("select id, name from machines")),
                 events=dict(execute("select host, max(n) + 1 from events group by host")),
+                versions={
+                    row[0]: row[1:] for row in execute("select host, max(n) + 1, max(since_ns) from versions group by host")
+                },
             )
 
     # --- committing -------------------------------------------------------------------------------------------------
@@ -219,6 +226,8 @@ class StatusTables:
             self._db.execute("insert or ignore into gaps values(?, ?, ?, ?, ?, ?)", write)
         elif isinstance(write, PutEvent):
             self._db.execute("insert into events values(?, ?, ?, ?, ?, ?)", write)
+        elif isinstance(write, PutVersion):
+            self._db.execute("insert into versions values(?, ?, ?, ?, ?, ?, ?, ?)", write)
 
     def _meta(self, name: str) -> Any:
         return self._db.execute("select value from meta where name = ?", (name,)).get

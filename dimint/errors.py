@@ -5,6 +5,7 @@
     DimintError
     ├── SettingsError            a setting, flag or file is wrong; the hint says what to do
     ├── BadTime                  a text that names no time
+    ├── BadCursor                a cursor that no answer gave
     ├── LogError                 the log port
     │   ├── RecordTooLarge       refused before anything was sent (final)
     │   ├── AppendFailed         certainly not in the log (retriable)
@@ -38,6 +39,7 @@ from typing import ClassVar
 __all__ = [
     "AppendFailed",
     "AppendUnknown",
+    "BadCursor",
     "BadTime",
     "Busy",
     "ClientClosed",
@@ -100,6 +102,10 @@ class SettingsError(DimintError):
 
 class BadTime(DimintError):
     """A text that should name a time (dimint/when.py) does not."""
+
+
+class BadCursor(DimintError):
+    """What should say where an answer goes on does not: it is not from an earlier answer."""
 
 
 class LogError(DimintError):

@@ -84,6 +84,17 @@ def model(records: list[Record]) -> dict[str, list[StoredSample]]:
     return found
 
 
+def pages(reader: StatusReader, host: str, low: int, high: int, *, limit: int, step_ns: int = 0) -> Iterator[StoredSample]:
+    """The samples of all pages of a range."""
+    after = None
+    while True:
+        page = reader.page(host, low, high, limit=limit, step_ns=step_ns, after=after)
+        yield from page.samples
+        after = page.cursor
+        if after is None:
+            return
+
+
 @settings(max_examples=25)
 @given(STEPS, st.lists(st.integers(0, 12), max_size=6), st.integers(-500, 500), st.integers(0, 300), st.integers(1, 50))
 def test_tables_are_a_function_of_the_log(
@@ -100,18 +111,25 @@ def test_tables_are_a_function_of_the_log(
         assert table_digest(parts) == digest
         assert table_digest(feed(log, once)) == digest, "fed the whole log once more"
         wanted = model(log.records())
+        low, high = START_NS + from_s * SECOND, START_NS + (from_s + length_s) * SECOND
         with StatusReader(once) as reader:
             assert reader.latest(HOSTS).keys() == wanted.keys()
             for host, samples in wanted.items():
                 assert reader.last(host, len(samples) + 1) == samples
                 assert reader.last(host, few) == samples[-few:]
                 assert reader.latest([host]) == {host: samples[-1]}
-                low, high = START_NS + from_s * SECOND, START_NS + (from_s + length_s) * SECOND
                 inside = [stored for stored in samples if low <= stored.time_ns <= high]
                 assert reader.between(host, low, high) == inside
                 assert reader.between(host, low, high, few) == inside[:few]
                 before = [stored for stored in samples if stored.time_ns <= low]
                 assert reader.at(host, low) == (before[-1] if before else None)
+                assert list(pages(reader, host, low, high, limit=few + 50)) == inside
+                last_of_step = {stored.time_ns // (7 * SECOND): stored for stored in inside}
+                assert list(pages(reader, host, low, high, limit=few + 20, step_ns=7 * SECOND)) == list(last_of_step.values())
+            fleet = {entry.host.id: entry.sample for entry in reader.fleet_at(low)}
+            for host in HOSTS:
+                before = [stored for stored in wanted.get(host, ()) if stored.time_ns <= low]
+                assert fleet.get(host) == (before[-1] if before else None)
             names = [row.name for row in reader.hosts()]
             assert len(set(names)) == len(names)
             for row in reader.hosts():

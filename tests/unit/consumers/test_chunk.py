@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dimint.consumers.chunk import DEPTH_MAX, decode, encode
+from dimint.consumers.opened import OpenedChunk
 from dimint.errors import CorruptRecord, FormatError, UnknownVersion
 from tests.support.samples import Machine
 
@@ -24,6 +25,12 @@ def exact(value: Any) -> bytes:
     return packed
 
 
+def one_by_one(blob: bytes) -> list[Any]:
+    """The values, each picked alone."""
+    chunk = OpenedChunk(blob)
+    return [chunk[at] for at in range(len(chunk))]
+
+
 @given(st.lists(VALUES, max_size=12))
 @example([-0.0, 0.0, -0.0, 0.0])
 @example([1, True, 1.0, None, 1])
@@ -31,15 +38,19 @@ def exact(value: Any) -> bytes:
 @example([float("nan")] * 5)
 @example([float("inf"), 1e308, -1e308, 1.25, 0.1])
 def test_any_values_come_back(values: list[Any]) -> None:
-    """Whatever msgpack carries comes back equal to the bit."""
-    assert exact(decode(encode(values))) == exact(values)
+    """Whatever msgpack carries comes back equal to the bit, all at once and one by one."""
+    blob = encode(values)
+    assert exact(decode(blob)) == exact(values)
+    assert exact(one_by_one(blob)) == exact(values)
 
 
 @given(st.lists(st.tuples(INTEGERS, st.one_of(st.none(), INTEGERS), st.floats(), st.text(max_size=2)), min_size=4, max_size=300))
 def test_columns_come_back(rows: list[tuple[Any, ...]]) -> None:
     """Alike values, which do become columns of every kind, come back."""
     values = [{"a": a, "b": [b, {"c": c}], "d": d} for a, b, c, d in rows]
-    assert exact(decode(encode(values))) == exact(values)
+    blob = encode(values)
+    assert exact(decode(blob)) == exact(values)
+    assert exact(one_by_one(blob)) == exact(values)
 
 
 @pytest.mark.parametrize("width", [7, 15, 31, 62])
@@ -54,7 +65,19 @@ def test_integers_of_every_width_come_back(width: int, count: int) -> None:
         [step if at == 3 else at for at in range(count)],
         [(-step if at % 2 else step) + at % 7 for at in range(count)],
     ):
-        assert decode(encode(values)) == values
+        assert decode(encode(values)) == values == one_by_one(encode(values))
+
+
+def test_one_place_of_all_values_is_read_alone() -> None:
+    """The times of a chunk's samples come without the samples, in whatever shapes these are."""
+    rows = [[at * 5, at, {"gpu": [{"u": at}] * (at % 3)}] for at in range(50)]
+    for values in (rows, rows[:2]):
+        chunk = OpenedChunk(encode(values))
+        assert (len(chunk), chunk.leaves(0), chunk.leaves(1)) == (
+            len(values),
+            [row[0] for row in values],
+            [row[1] for row in values],
+        )
 
 
 def test_very_deep_values_come_back() -> None:

@@ -1,0 +1,98 @@
+"""Questions to a table file about the past (consumers/past.py says what the answers mean)."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final
+
+import apsw
+import msgpack
+
+from dimint.consumers.names import Claim, clean_name, share_names
+from dimint.consumers.past import GAP_INTERVALS, Gap, HostAt, SamplePage, interval_ns, missing
+from dimint.consumers.reading_host import LAST_NS, HostSamples
+from dimint.consumers.rows import HostRow, Placed, StoredSample
+from dimint.consumers.sealing import Key
+
+__all__ = ["fleet_at", "page"]
+
+_HOSTS: Final = """select m.id, m.given_name, m.claimed_ns, m.ip, m.facts, m.simulated, m.registered_ns, l.first_ns
+                   from machines m left join latest l on l.id = m.id"""
+_VERSION: Final = """select given_name, claimed_ns, ip, facts, simulated from versions where host = ? and since_ns <= ?
+                     order by n desc limit 1"""
+_FIRST_VERSION: Final = "select given_name, claimed_ns, ip, facts, simulated from versions where host = ? order by n limit 1"
+_REASON: Final = """select reason from gaps where host = ? and run = ? and first_seq <= ? and last_seq >= ?
+                    order by first_seq limit 1"""
+
+
+def fleet_at(db: apsw.Connection, at_ns: int) -> list[HostAt]:
+    """Every host known at the instant, by its name of then. Inside the caller's transaction."""
+    at_ns = max(-1, min(at_ns, LAST_NS))
+    known: dict[str, tuple[Any, ...]] = {}
+    rest = {}
+    for host, *now, registered_ns, first_ns in list(db.execute(_HOSTS)):
+        seen = first_ns is not None and first_ns <= at_ns
+        version = db.execute(_VERSION, (host, at_ns)).get
+        if version is None and seen:  # it sent samples before it registered: what it said first, if it ever said anything
+            version = db.execute(_FIRST_VERSION, (host,)).get or tuple(now)
+        if version is not None:
+            known[host] = version
+            rest[host] = registered_ns, first_ns if seen else None
+    names = share_names(Claim(claimed_ns, host, clean_name(given)) for host, (given, claimed_ns, *_) in known.items())
+    hosts = []
+    for host, (given, _, ip, facts, simulated) in known.items():
+        registered_ns, first_ns = rest[host]
+        found = None if first_ns is None else HostSamples(db, host).newest(at_ns)
+        sample = None if found is None else found[1]
+        last_ns, received_ns = (None, None) if sample is None else sample[:2]
+        row = HostRow(host, names[host], ip, msgpack.unpackb(facts, strict_map_key=False), bool(simulated), registered_ns,
+                      first_ns, last_ns, received_ns, given)  # fmt: skip
+        hosts.append(HostAt(row, sample, None if last_ns is None else at_ns - last_ns))
+    return sorted(hosts, key=lambda entry: (entry.host.name, entry.host.id))
+
+
+def page(db: apsw.Connection, host: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int, after: Key | None) -> SamplePage:
+    """Up to `limit` samples of a host, and what is missing between them. Inside the caller's transaction."""
+    table = HostSamples(db, host)
+    rows = _steps(table, from_ns, to_ns, step_ns, after) if step_ns > 0 else table.up(from_ns, to_ns, limit + 1, after=after)
+    placed = list(islice(rows, limit + 1))
+    more = len(placed) > limit
+    del placed[limit:]
+    samples = [stored for _, stored in placed]
+    cursor = _key(placed[-1]) if more else None
+    start_ns = from_ns if after is None else max(from_ns, after[0] + 1)
+    around = samples
+    if (before := table.newest(min(start_ns - 1, to_ns))) is not None:
+        around = [before[1], *samples]
+    end_ns = samples[-1].time_ns if more else to_ns
+    return SamplePage(samples, list(_gaps(db, host, table, around, end_ns, step_ns)), cursor)
+
+
+def _steps(table: HostSamples, from_ns: int, to_ns: int, step_ns: int, after: Key | None) -> Iterator[Placed]:
+    """The last sample of every step; steps are whole multiples of their length since 1970, cut at the range's ends."""
+    at = from_ns if after is None else max(from_ns, (after[0] // step_ns + 1) * step_ns)
+    while at <= to_ns and (first := table.next_time(at)) is not None and first <= to_ns:
+        at = (first // step_ns + 1) * step_ns
+        last = table.newest(min(to_ns, at - 1))
+        if last is not None:
+            yield last
+
+
+def _gaps(
+    db: apsw.Connection, host: str, table: HostSamples, samples: list[StoredSample], end_ns: int, step_ns: int
+) -> Iterator[Gap]:
+    for before, behind in missing(samples, step_ns):
+        if step_ns:  # samples between them were thinned out: the gap ends at the first one
+            yield Gap(before.time_ns, table.next_time(before.time_ns + 1), None, None)
+            continue
+        lost = behind.seq - before.seq - 1 if before.run == behind.run and behind.seq > before.seq else None
+        reason = None if lost is None else db.execute(_REASON, (host, before.run, behind.seq - 1, before.seq + 1)).get
+        yield Gap(before.time_ns, behind.time_ns, lost, reason)
+    if samples and end_ns - samples[-1].time_ns > GAP_INTERVALS * interval_ns(samples[-1].sample):
+        last_ns = samples[-1].time_ns
+        next_ns = table.next_time(last_ns + 1)
+        if next_ns is None or next_ns - last_ns > GAP_INTERVALS * interval_ns(samples[-1].sample):
+            yield Gap(last_ns, next_ns, None, None)
+
+
+def _key(placed: Placed) -> Key:
+    return placed[1].time_ns, placed[0]
