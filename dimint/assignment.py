@@ -9,9 +9,11 @@ from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["ASSIGNMENT_PATH", "Assignment", "Group", "PartitionPlace", "decode", "encode"]
+__all__ = ["ASSIGNMENT_PATH", "LEAVING", "Assignment", "Group", "PartitionPlace", "decode", "encode"]
 
 ASSIGNMENT_PATH = "assignment"
+LEAVING = "leaving"
+"""A node's info in the registry has this set to true while it waits for others to take over what it serves."""
 
 
 class Group(NamedTuple):

@@ -13,6 +13,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -97,6 +98,11 @@ class Child:
                     self._forget_pipe()
         return self.said
 
+    def ask_to_stop(self) -> None:
+        """Tell it to end, without waiting for it."""
+        if self.ended() is None:
+            self.process.send_signal(signal.SIGTERM)
+
     def stop(self, timeout_s: float = STOP_CHILD_S) -> None:
         """End it: politely, then for good."""
         if self.ended() is None:
@@ -143,9 +149,12 @@ class Supervisor:
             while not self._stopping.wait(LOOK_S):
                 self._look(parent_read)
         finally:
-            for spec in reversed(self._specs):
-                if spec.name in self._children:
-                    self._children[spec.name].stop()
+            for _, role in groupby(reversed(self._specs), key=lambda spec: spec.name.partition("-")[0]):
+                going = [self._children[spec.name] for spec in role if spec.name in self._children]
+                for child in going:  # all at once: a node that knows that the others go too does not wait for them
+                    child.ask_to_stop()
+                for child in going:
+                    child.stop()
             os.close(parent_read)
             os.close(parent_write)
 

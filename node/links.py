@@ -7,7 +7,7 @@ from typing import Final
 from dimint import door
 from dimint.door import AskOutcomes, Disputed, Fetch, FromNode, Hello, Progress, Reads, Unfetch, Welcome
 from dimint.errors import ParseError, SettingsError
-from dimint.node.membership import OverlordInfo
+from dimint.node.membership_view import OverlordInfo
 from dimint.transport import Context, Dealer, Door, Poller
 
 __all__ = ["Link", "Links"]

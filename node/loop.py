@@ -24,8 +24,10 @@ from dimint.node.desk import Desk
 from dimint.node.direct import Direct
 from dimint.node.feed import Feed
 from dimint.node.holdings import Holdings
+from dimint.node.leaving import Leaving
 from dimint.node.links import Link, Links
-from dimint.node.membership import Membership, Ports, Seen
+from dimint.node.membership import Membership, Ports
+from dimint.node.membership_view import Seen
 from dimint.node.past import Past
 from dimint.node.store import Store
 from dimint.node.watches import Watches
@@ -93,6 +95,7 @@ class Node:
         self._spawn, self._ready = spawn, ready
         self._log, _, self._clock = ports
         self._stopping = False
+        self._leaving = Leaving(node)
         self._news: deque[Seen] = deque()
         self._assignment: Assignment | None = None
         self._mastered: frozenset[int] = frozenset()
@@ -158,7 +161,7 @@ class Node:
         clock = self._clock
         started = now = clock.monotonic()
         told = more = False
-        while not self._stopping:
+        while not (self._stopping and self._may_end(membership, now)):
             ready = self._poller.wait(0.0 if more else self._patience(now))
             now = clock.monotonic()
             while self._news:
@@ -189,6 +192,19 @@ class Node:
             if self._moved:
                 self._moved = False
                 self._feed.assign(self._holdings.positions())
+
+    def _may_end(self, membership: Membership, now: float) -> bool:
+        """Told to stop: hand over first."""
+        leaving = self._leaving
+        if not leaving.began:
+            membership.leave()
+            leaving.begin(now)
+        if not (leaving.may_go(now) or membership.ended):
+            return False
+        left = leaving.serves_still()
+        if left:
+            logger.info("node %s ends with %d partitions that nobody else could take over", self.node, left)
+        return True
 
     def _patience(self, now: float) -> float:
         """How long to wait for something to come."""
@@ -298,6 +314,12 @@ class Node:
     def _learn(self, seen: Seen, links: Links, now: float) -> None:
         for link in links.follow(seen.overlords, now):
             self._desk.lost(link)
+        leaving = self._leaving
+        leaving.see(seen, now)
+        if leaving.relieved:
+            self._served = frozenset()  # what is here is still read by overlords that do not know yet
+            self._open_door()
+            return
         assignment = seen.assignment
         if assignment is None or assignment == self._assignment or not assignment.groups:
             return  # without groups nobody holds anything, which is no reason to throw away what is here

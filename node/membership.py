@@ -13,17 +13,19 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from dimint import assignment as assignments
-from dimint.assignment import ASSIGNMENT_PATH, Assignment
+from dimint.assignment import ASSIGNMENT_PATH, LEAVING, Assignment
 from dimint.clock import Clock
 from dimint.errors import AppendFailed, AppendUnknown, NotApplied, RegistryError, RegistryLost
 from dimint.events import STATUS_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.port import Log
+from dimint.node.membership_view import NodeInfo, OverlordInfo, Seen
 from dimint.process_state import ProcessState
+from dimint.registry import port as registry_port
 from dimint.registry.port import Registry
 from dimint.writer import BatchWriter, Outgoing
 
-__all__ = ["Membership", "OverlordInfo", "Ports", "Seen"]
+__all__ = ["Membership", "Ports"]
 
 LOOK_S: Final = 1.0
 """The registry is read at least this often, and at once when it calls."""
@@ -40,20 +42,6 @@ class Ports(NamedTuple):
     clock: Clock
 
 
-class OverlordInfo(NamedTuple):
-    """A live overlord: the address of its node door, and its writer (it has another one after each start)."""
-
-    address: str
-    writer: str
-
-
-class Seen(NamedTuple):
-    """The registry as it is now. `assignment` is the newest seen, None as long as there is none."""
-
-    overlords: Mapping[str, OverlordInfo]
-    assignment: Assignment | None
-
-
 class Membership:
     """`run` is the thread; `post` is called on it. `key_count` is set by the main loop for the heartbeats."""
 
@@ -65,8 +53,11 @@ class Membership:
         self._post = post
         self._woken = threading.Event()
         self._stopped = False
+        self._leaving = self._told_leaving = False
         self._assignment: Assignment | None = None
         self.key_count = 0
+        self.ended = False
+        """Whether `run` has returned."""
 
     def run(self, *, heartbeat_s: float) -> None:
         """Join, then look after things until `stop`. A lost registry ends it, and with it the process."""
@@ -81,6 +72,8 @@ class Membership:
                 now = clock.monotonic()
                 called = self._woken.is_set()
                 self._woken.clear()
+                if self._leaving and not self._told_leaving:
+                    self._tell_leaving(membership)
                 if called or now >= next_look:
                     next_look = now + LOOK_S
                     self._look()
@@ -89,19 +82,36 @@ class Membership:
                     self._beat(writer, process.read())
                 self._woken.wait(max(0.0, min(next_look, next_beat) - clock.monotonic()))
         finally:
+            self.ended = True
             cancel()
             membership.leave()
             writer.close()
+
+    def leave(self) -> None:
+        """Tell the others that this node wants to go. From any thread; idempotent."""
+        self._leaving = True
+        self._woken.set()
 
     def stop(self) -> None:
         """From any thread; idempotent."""
         self._stopped = True
         self._woken.set()
 
+    def _tell_leaving(self, membership: registry_port.Membership) -> None:
+        try:
+            membership.update({**self._info, LEAVING: True})
+        except RegistryLost:
+            raise
+        except RegistryError as error:  # the next look tries again
+            logger.info("cannot tell the registry that this node leaves: %s", error)
+            return
+        self._told_leaving = True
+
     def _look(self) -> None:
         registry = self._ports.registry
         try:
-            found_overlords, stored = registry.members("overlord"), registry.get(ASSIGNMENT_PATH)
+            found_overlords, found_nodes = registry.members("overlord"), registry.members("node")
+            stored = registry.get(ASSIGNMENT_PATH)
         except RegistryLost:
             raise
         except RegistryError as error:  # what was known stays true until it answers again
@@ -120,7 +130,8 @@ class Membership:
             else:
                 if self._assignment is None or found.epoch >= self._assignment.epoch:
                     self._assignment = found
-        self._post(Seen(overlords, self._assignment))
+        nodes = {node: NodeInfo(str(info.get("client", "")), bool(info.get(LEAVING))) for node, info in found_nodes.items()}
+        self._post(Seen(overlords, self._assignment, nodes))
 
     def _beat(self, writer: BatchWriter, state: Mapping[str, Any]) -> None:
         event = ["node.heartbeat", self._node, 0, 0, state, self.key_count]

@@ -8,7 +8,7 @@ between. The registry decides who is alive and what holds; the log only remember
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from dimint.assignment import Assignment
+from dimint.assignment import LEAVING, Assignment
 from dimint.batch import FIELDS, KEY, KIND, Event
 
 __all__ = ["Members", "Recorded", "assigned_event"]
@@ -53,8 +53,9 @@ class Recorded:
         for role in ROLES:
             known, live = self._there[role], members.of(role)
             events.extend([f"{role}.left", id, 0, 0] for id in sorted(known.keys() - live.keys()))
+            lasting = {id: {name: value for name, value in live[id].items() if name != LEAVING} for id in sorted(live)}
             events.extend(
-                [f"{role}.joined", id, 0, 0, dict(live[id])] for id in sorted(live) if id not in known or known[id] != live[id]
+                [f"{role}.joined", id, 0, 0, info] for id, info in lasting.items() if id not in known or known[id] != info
             )
         return events
 

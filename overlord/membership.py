@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from dimint import assignment as assignments
-from dimint.assignment import ASSIGNMENT_PATH, Assignment
+from dimint.assignment import ASSIGNMENT_PATH, LEAVING, Assignment
 from dimint.batch import Event
 from dimint.clock import Clock
 from dimint.door import Replica
@@ -195,7 +195,9 @@ class Membership:
 
     # --- leading -----------------------------------------------------------------------------------------------------
     def _lead(self, fence: Any, max_slave_count: int, now: float) -> None:
-        cluster = Cluster(self._members.nodes.keys(), self.progress, self._genesis.kv_partitions, max_slave_count)
+        nodes = self._members.nodes
+        leaving = [node for node, info in nodes.items() if info.get(LEAVING)]
+        cluster = Cluster(nodes.keys(), self.progress, self._genesis.kv_partitions, max_slave_count, leaving)
         wanted = place(self._assignment, cluster, epoch_above=self._recorded.epoch)
         if wanted is not self._assignment:
             try:

@@ -8,6 +8,8 @@
 - A dead master's place goes to its group's slave that is furthest. A group without nodes is gone; its partitions go
   straight to other groups. Without any node the assignment is empty.
 - A group too many is emptied: its slaves go at once, its master serves until its partitions have moved.
+- A node that is leaving gets nothing new. As a slave it goes at once; as a master it serves until a slave has all that it
+  serves, or, without a slave, until its partitions have moved. If all are leaving nobody is: they have no one to hand over to.
 - As little as possible moves, and when nothing has changed nothing changes: `place` is at a fixpoint of its own steps.
 """
 
@@ -23,12 +25,16 @@ STEPS_MAX = 64
 
 
 class Cluster(NamedTuple):
-    """What a placement is made for. `progress` is node → partition → what the node says of its replica."""
+    """What a placement is made for. `progress` is node → partition → what the node says of its replica.
+
+    `leaving` are those of `nodes` that are about to end.
+    """
 
     nodes: Collection[str]
     progress: Mapping[str, Mapping[int, Replica]]
     partition_count: int
     max_slave_count: int
+    leaving: Collection[str] = ()
 
     def is_caught_up(self, node: str, partition: int) -> bool:
         replica = self.progress.get(node, {}).get(partition)
@@ -53,8 +59,9 @@ class _Draft:
     """An assignment while it is made. Group numbers stay what they were until `finished` renumbers them."""
 
     def __init__(self, before: Assignment, cluster: Cluster) -> None:
-        alive = set(cluster.nodes)
+        alive = set(cluster.nodes).difference(cluster.leaving) or set(cluster.nodes)
         self.cluster = cluster
+        self.leaving = set(cluster.nodes) - alive
         self.wanted = -(-len(alive) // (1 + cluster.max_slave_count))
         self.served_by: list[int | None] = [one.group for one in before.partitions]
         self.goes_to: list[int | None] = [
@@ -68,19 +75,32 @@ class _Draft:
         for index, group in enumerate(before.groups):
             nodes = [node for node in group.nodes if node in alive and node not in seen]
             seen.update(nodes)
+            if nodes and nodes[0] != group.master:
+                nodes.sort(key=lambda node: self._fitness(node, index), reverse=True)
+            if group.master in self.leaving and not (nodes and self._can_lead(nodes[0], index)):
+                nodes.insert(0, group.master)
             if nodes:
-                if nodes[0] != group.master:
-                    nodes.sort(key=lambda node: self._fitness(node, index), reverse=True)
                 self.groups[index] = nodes
         self.free = sorted(alive - seen)
         self.draining: set[int] = set()
 
     def _fitness(self, node: str, group: int) -> tuple[int, int]:
         """How much of a group's partitions the node has: caught up ones, then applied records."""
-        mine = [partition for partition, served in enumerate(self.served_by) if served == group]
+        mine = self._served(group)
         replicas = self.cluster.progress.get(node, {})
         caught_up = sum(self.cluster.is_caught_up(node, partition) for partition in mine)
         return caught_up, sum(replicas[partition].next_offset for partition in mine if partition in replicas)
+
+    def _served(self, group: int) -> list[int]:
+        return [partition for partition, served in enumerate(self.served_by) if served == group]
+
+    def _can_lead(self, node: str, group: int) -> bool:
+        """Whether nobody misses the old master when the node follows it."""
+        return all(self.cluster.is_caught_up(node, partition) for partition in self._served(group))
+
+    def size(self, group: int) -> int:
+        """Nodes of the group that stay."""
+        return sum(node not in self.leaving for node in self.groups[group])
 
     def count(self, group: int) -> int:
         """Partitions that are, or will be, the group's."""
@@ -105,16 +125,17 @@ def _form_groups(draft: _Draft) -> None:
     """As many groups as wanted: new ones from free nodes, or the least used ones too many emptied."""
     while len(draft.groups) < draft.wanted:
         if not draft.free:
-            donor = max(draft.groups, key=lambda index: (len(draft.groups[index]), -index))
+            donor = max(draft.groups, key=lambda index: (draft.size(index), -index))
             draft.free.append(draft.groups[donor].pop())
         draft.groups[max(draft.groups, default=-1) + 1] = [draft.free.pop(0)]
-    spare = sorted(draft.groups, key=lambda index: (draft.count(index), len(draft.groups[index]), -index))
+    # one that only a leaving node is left of goes first: it must be emptied anyway
+    spare = sorted(draft.groups, key=lambda index: (draft.size(index) > 0, draft.count(index), draft.size(index), -index))
     for index in spare[: len(draft.groups) - draft.wanted]:
         nodes = draft.groups[index]
         draft.free.extend(nodes[1:])
         del nodes[1:]
         if index not in draft.served_by:
-            draft.free.append(draft.groups.pop(index)[0])
+            draft.free.extend(node for node in draft.groups.pop(index) if node not in draft.leaving)
         else:
             draft.draining.add(index)
     draft.free.sort()
@@ -124,12 +145,12 @@ def _even_sizes(draft: _Draft) -> None:
     """Free nodes become slaves of the smallest groups; then slaves of the largest go to the smallest."""
     staying = draft.staying()
     for node in draft.free:
-        draft.groups[min(staying, key=lambda index: (len(draft.groups[index]), index))].append(node)
+        draft.groups[min(staying, key=lambda index: (draft.size(index), index))].append(node)
     draft.free = []
     while True:
-        largest = max(staying, key=lambda index: (len(draft.groups[index]), -index))
-        smallest = min(staying, key=lambda index: (len(draft.groups[index]), index))
-        if len(draft.groups[largest]) - len(draft.groups[smallest]) <= 1:
+        largest = max(staying, key=lambda index: (draft.size(index), -index))
+        smallest = min(staying, key=lambda index: (draft.size(index), index))
+        if draft.size(largest) - draft.size(smallest) <= 1:
             return
         draft.groups[smallest].append(draft.groups[largest].pop())
 

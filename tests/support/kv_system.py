@@ -19,9 +19,9 @@ READY_S = 30.0
 class KvSystem:
     """Started processes by name ("overlord-1", "node-1", …)."""
 
-    def __init__(self, directory: Path, *, overlords: int, nodes: int, flags: Sequence[str] = ()) -> None:
+    def __init__(self, directory: Path, *, overlords: int, nodes: int, flags: Sequence[str] = (), slaves: int = 2) -> None:
         self.directory = directory
-        self._flags = flags
+        self._flags, self._slaves = flags, slaves
         ports = free_ports(2 * overlords)
         self._ports = {f"overlord-{n + 1}": (ports[2 * n], ports[2 * n + 1]) for n in range(overlords)}
         self._nodes = [f"node-{n + 1}" for n in range(nodes)]
@@ -41,7 +41,7 @@ class KvSystem:
         role, _, number = name.partition("-")
         if role == "overlord":
             client, node = self._ports[name]
-            flags = [f"--port_for_client={client}", f"--port_for_node={node}"]
+            flags = [f"--port_for_client={client}", f"--port_for_node={node}", f"--max_slave_count={self._slaves}"]
         else:
             flags = [f"--node_name={number}"]
         command = [sys.executable, "-m", "dimint", role, "run", f"--data_dir={self.directory}", *flags, *self._flags]
@@ -101,9 +101,11 @@ class KvSystem:
 
 
 @contextmanager
-def kv_system(directory: Path, *, overlords: int = 1, nodes: int = 1, flags: Sequence[str] = ()) -> Iterator[KvSystem]:
-    """A system that is ready; ended at the end. `flags` go to every process."""
-    system = KvSystem(directory, overlords=overlords, nodes=nodes, flags=flags)
+def kv_system(
+    directory: Path, *, overlords: int = 1, nodes: int = 1, flags: Sequence[str] = (), slaves: int = 2
+) -> Iterator[KvSystem]:
+    """A system that is ready; ended at the end. `flags` go to every process, a master has up to `slaves` slaves."""
+    system = KvSystem(directory, overlords=overlords, nodes=nodes, flags=flags, slaves=slaves)
     try:
         system.start_all()
         yield system

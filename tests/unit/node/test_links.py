@@ -2,7 +2,7 @@
 
 from dimint.door import Answer, Answers, Hello
 from dimint.node.links import Links
-from dimint.node.membership import OverlordInfo
+from dimint.node.membership_view import OverlordInfo
 from dimint.transport import Context
 
 
