@@ -10,7 +10,7 @@
     14     …     header: one msgpack array
     …      …     events: one msgpack array of event arrays, plain or as lz4 block, to the end of the record
 
-    header = [writer, number, event_count, time_ns, logged_at_ns, by, events_bytes]
+    header = [writer, number, event_count, time_ns, logged_at_ns, by, events_bytes, origin?, …]
       writer        16 bytes, the writer's random incarnation
       number        batch number of this writer in this partition, from 1, each used once
       event_count   number of events, 0 for a batch that only takes a number (a fence)
@@ -18,6 +18,9 @@
       logged_at_ns  nil, or the log time to use instead of the record's own timestamp (import, replay)
       by            [[client | nil, host, process], …], the table that events index
       events_bytes  size of the events before compression
+      origin        only in copies (import, replay): [generation, partition, offset] of the record that this one is a copy
+                    of, in the log that it was read from; the topic is the same
+      …             readers pass over what newer writers add
 
     event  = [kind, key, dt_ns, by, field, …]         see dimint/events.py for the fields of each kind
       dt_ns         event time − time_ns
@@ -35,9 +38,24 @@ import msgpack
 from xxhash import xxh3_64_digest
 
 from dimint.errors import CorruptRecord, ForeignRecord, RecordTooLarge, UnknownVersion
-from dimint.limits import BATCH_MAX_EVENTS, EVENTS_MAX_BYTES, RECORD_MAX_BYTES
+from dimint.limits import BATCH_MAX_EVENTS, EVENTS_MAX_BYTES, ORIGIN_MAX_BYTES, RECORD_MAX_BYTES
 
-__all__ = ["BY", "DT", "FIELDS", "KEY", "KIND", "Batch", "By", "Event", "Header", "decode", "decode_header", "encode"]
+__all__ = [
+    "BY",
+    "DT",
+    "FIELDS",
+    "KEY",
+    "KIND",
+    "Batch",
+    "By",
+    "Event",
+    "Header",
+    "Origin",
+    "copy_record",
+    "decode",
+    "decode_header",
+    "encode",
+]
 
 MAGIC = b"DMNT"
 VERSION = 1
@@ -60,6 +78,14 @@ class By(NamedTuple):
     process: str
 
 
+class Origin(NamedTuple):
+    """Where a copied batch was read: the log's generation, and the record's place in the same topic."""
+
+    generation: str
+    partition: int
+    offset: int
+
+
 class Header(NamedTuple):
     """A batch's header; see the module's text for the units."""
 
@@ -69,6 +95,7 @@ class Header(NamedTuple):
     time_ns: int
     logged_at_ns: int | None
     by: tuple[By, ...]
+    origin: Origin | None = None
 
 
 class Batch(NamedTuple):
@@ -100,10 +127,30 @@ def encode(
         packed = lz4.block.compress(body, store_size=False)
         if len(packed) < size:
             body, codec = packed, _LZ4
-    rest = bytes((codec,)) + msgpack.packb([writer, number, len(events), time_ns, logged_at_ns, by, size]) + body
+    record = _frame(codec, [writer, number, len(events), time_ns, logged_at_ns, by, size], body)
+    limit = RECORD_MAX_BYTES - ORIGIN_MAX_BYTES  # a copy of it must fit too
+    if len(record) > limit:
+        raise RecordTooLarge(f"a record of {len(record)} bytes is over the limit of {limit}")
+    return record
+
+
+def copy_record(record: bytes, *, logged_at_ns: int, origin: Origin) -> bytes:
+    """The same batch for another log: same writer, number, times, people and events, with its log time and where it was.
+
+    Raises what `decode_header` does, and RecordTooLarge if no program of ours can have made the record.
+    """
+    header, unpacker, size = _open(record)
+    people = [list(by) for by in header.by]
+    fields = [header.writer, header.number, header.event_count, header.time_ns, logged_at_ns, people, size, list(origin)]
+    copied = _frame(record[_CODEC_AT], fields, record[_HEADER_AT + unpacker.tell() :])
+    if len(copied) > RECORD_MAX_BYTES:
+        raise RecordTooLarge(f"a copy of {len(copied)} bytes is over the limit of {RECORD_MAX_BYTES}")
+    return copied
+
+
+def _frame(codec: int, header: list[Any], body: bytes) -> bytes:
+    rest = bytes((codec,)) + msgpack.packb(header) + body
     record: bytes = MAGIC + bytes((VERSION,)) + xxh3_64_digest(rest) + rest
-    if len(record) > RECORD_MAX_BYTES:
-        raise RecordTooLarge(f"a record of {len(record)} bytes is over the limit of {RECORD_MAX_BYTES}")
     return record
 
 
@@ -166,8 +213,9 @@ def _open(record: bytes) -> tuple[Header, Any, int]:
     unpacker = msgpack.Unpacker(max_buffer_size=RECORD_MAX_BYTES)
     try:
         unpacker.feed(record[_HEADER_AT:])
-        writer, number, count, time_ns, logged_at_ns, by, size = unpacker.unpack()
+        writer, number, count, time_ns, logged_at_ns, by, size, *more = unpacker.unpack()
         people = tuple(By(client, host, process) for client, host, process in by)
+        origin = None if not more or more[0] is None else Origin._make(more[0])
     except (ValueError, TypeError, msgpack.UnpackException, msgpack.BufferFull) as error:
         raise ForeignRecord(f"the header is not one: {error}") from error
     if not (
@@ -178,6 +226,7 @@ def _open(record: bytes) -> tuple[Header, Any, int]:
         and _is_int(time_ns, 0)
         and (logged_at_ns is None or _is_int(logged_at_ns, 0))
         and _is_int(size, 1)
+        and (origin is None or (type(origin[0]) is str and _is_int(origin[1], 0) and _is_int(origin[2], 0)))
         and all(
             (client is None or type(client) is str) and type(host) is str and type(process) is str
             for client, host, process in people
@@ -186,7 +235,7 @@ def _open(record: bytes) -> tuple[Header, Any, int]:
         raise ForeignRecord("a field of the header has the wrong type or range")
     if size > EVENTS_MAX_BYTES or count > BATCH_MAX_EVENTS:
         raise ForeignRecord(f"{count} events in {size} bytes are over the limits")
-    return Header(writer, number, count, time_ns, logged_at_ns, people), unpacker, size
+    return Header(writer, number, count, time_ns, logged_at_ns, people, origin), unpacker, size
 
 
 def _is_int(value: object, least: int) -> bool:

@@ -6,6 +6,7 @@
     ├── SettingsError            a setting, flag or file is wrong; the hint says what to do
     ├── BadTime                  a text that names no time
     ├── BadCursor                a cursor that no answer gave
+    ├── BadPosition              a text that names no place in a log
     ├── LogError                 the log port
     │   ├── RecordTooLarge       refused before anything was sent (final)
     │   ├── AppendFailed         certainly not in the log (retriable)
@@ -17,7 +18,8 @@
     ├── FormatError              bytes that are not what they should be
     │   ├── ForeignRecord        not one of our records: a counted dead letter
     │   ├── CorruptRecord        ours, but damaged here: quarantine
-    │   └── UnknownVersion       ours, from a newer program: halt
+    │   ├── UnknownVersion       ours, from a newer program: halt
+    │   └── BadArchive           an archive file that is damaged, cut short or none
     ├── StoreError               a node's store failed; the process must end
     │   └── StoreFull            no room for more (retriable)
     ├── RegistryError            the registry port
@@ -39,7 +41,9 @@ from typing import ClassVar
 __all__ = [
     "AppendFailed",
     "AppendUnknown",
+    "BadArchive",
     "BadCursor",
+    "BadPosition",
     "BadTime",
     "Busy",
     "ClientClosed",
@@ -108,6 +112,10 @@ class BadCursor(DimintError):
     """What should say where an answer goes on does not: it is not from an earlier answer."""
 
 
+class BadPosition(DimintError):
+    """A text that should name places in a log (dimint/replay/positions.py) does not."""
+
+
 class LogError(DimintError):
     """Anything the log port reports."""
 
@@ -164,6 +172,10 @@ class CorruptRecord(FormatError):
 
 class UnknownVersion(FormatError):
     """The record was written by a newer program. The partition halts until this program is upgraded."""
+
+
+class BadArchive(FormatError):
+    """The file is not an archive, or is damaged or cut short. Nothing behind the last sound frame can be trusted."""
 
 
 class StoreError(DimintError):

@@ -50,6 +50,8 @@ BATCH_TARGET_BYTES = 512 << 10
 BATCH_MAX_EVENTS = 20_000
 RECORD_MAX_BYTES = 4 << 20
 """Largest log record (one batch, framed). Brokers must accept a little more."""
+ORIGIN_MAX_BYTES = 512
+"""Room that a new record leaves for what a copy of it adds: its log time and where it was."""
 EVENTS_MAX_BYTES = 16 << 20
 """Most bytes of events after decompression: a bomb is refused before it is inflated."""
 WRITER_KEEP_S = 24 * 3600
@@ -62,6 +64,12 @@ CHANGES_KEEP_BYTES = 16 << 20
 """Rows a partition keeps of what its records changed, 3 to 40 bytes a change: how far back a watch can begin."""
 PARTITIONS_MAX = 1024
 HASH_RANGE_MAX = 1 << 20
+
+# --- archives ------------------------------------------------------------------------------------------------------
+FRAME_TARGET_BYTES = 1 << 20
+"""A frame of an archive is closed when its batches pass this size."""
+FRAME_MAX_BYTES = 16 << 20
+"""Largest frame, packed or not: more is refused before it is read or inflated."""
 
 # --- status --------------------------------------------------------------------------------------------------------
 SAMPLE_MAX_BYTES = 512 << 10
@@ -86,8 +94,9 @@ HTTP_HOSTS_MAX = 20_000
 """With this many hosts known, no more can register over HTTP, where a loop of a broken sender makes one after the other."""
 
 # --- the bounds fit each other -------------------------------------------------------------------------------------
-assert BATCH_TARGET_BYTES + VALUE_MAX_BYTES + (64 << 10) < RECORD_MAX_BYTES
+assert BATCH_TARGET_BYTES + VALUE_MAX_BYTES + (64 << 10) + ORIGIN_MAX_BYTES < RECORD_MAX_BYTES
 assert RECORD_MAX_BYTES < REQUEST_MAX_BYTES < EVENTS_MAX_BYTES
+assert FRAME_TARGET_BYTES + 2 * RECORD_MAX_BYTES < FRAME_MAX_BYTES
 assert OUTCOME_WINDOW == 256, "the outcome ring is indexed by one byte"
 assert CLIENT_CALLS_MAX < REQUESTS_IN_FLIGHT_MAX
 assert SAMPLE_MAX_BYTES < RECORD_MAX_BYTES

@@ -23,7 +23,7 @@ def _find_sources() -> list[Path]:
 SOURCES = _find_sources()
 
 ADAPTERS = {
-    "apsw": ("dimint/log/embedded", "consumers/tables", "consumers/reading", "producers/spool"),
+    "apsw": ("dimint/log/embedded", "consumers/tables", "consumers/reading", "producers/spool", "dimint/replay/sqlite"),
     "click": ("dimint/cli",),
     "kafka": ("dimint/log/kafka",),
     "kazoo": ("dimint/registry/zookeeper",),

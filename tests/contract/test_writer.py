@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dimint.batch import By, decode
+from dimint.batch import By, Header, decode
 from dimint.errors import AppendFailed, AppendUnknown, LogBroken, LogError, NotApplied, RecordTooLarge
 from dimint.limits import BATCH_MAX_EVENTS
 from dimint.log.port import Log
@@ -54,7 +54,7 @@ def test_batches_of_one_call(log: FaultyLog, writer: BatchWriter) -> None:
     assert [future.result(10) for future in futures] == [Appended(0, 1), Appended(0, 1)]
     assert writer.append([_batch("b")])[0].result(10) == Appended(1, 2)
     header, events = decode(log.read(TOPIC, 1, 0)[0].value)
-    assert header == (writer.incarnation, 1, 9, 1000, 7, BY)
+    assert header == Header(writer.incarnation, 1, 9, 1000, 7, BY)
     assert events == [["x", "k" * 100, -5, 0, 1]] * 9
     assert decode(log.read(TOPIC, 0, 1)[0].value).header.number == 2
 

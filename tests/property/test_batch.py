@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xxhash import xxh3_64_digest
 
-from dimint.batch import Batch, By, decode, decode_header, encode
+from dimint.batch import Batch, By, Header, Origin, copy_record, decode, decode_header, encode
 from dimint.errors import CorruptRecord, ForeignRecord, FormatError, RecordTooLarge, UnknownVersion
 from dimint.limits import BATCH_MAX_EVENTS, EVENTS_MAX_BYTES, RECORD_MAX_BYTES
 
 WRITER = bytes(range(16))
 GOLDEN_TIME_NS = 1_700_000_000_000_000_000
 GOLDEN = Batch(
-    (WRITER, 7, 2, GOLDEN_TIME_NS, None, (By("c1", "gpu-01", "overlord"), By(None, "gpu-01", "overlord"))),  # type: ignore[arg-type]
+    Header(WRITER, 7, 2, GOLDEN_TIME_NS, None, (By("c1", "gpu-01", "overlord"), By(None, "gpu-01", "overlord"))),
     [["kv.set", "ключ", 0, 0, 41, b'J{"a":1}', None, 0], ["barrier", None, 1500, 1]],
 )
 GOLDEN_HEX = (
@@ -59,7 +59,7 @@ def _batches(draw: st.DrawFn) -> Batch:
             max_size=5,
         )
     )
-    header = (
+    header = Header(
         draw(st.binary(min_size=16, max_size=16)),
         draw(st.integers(1, 2**63 - 1)),
         len(events),
@@ -67,11 +67,11 @@ def _batches(draw: st.DrawFn) -> Batch:
         draw(st.none() | _numbers),
         people,
     )
-    return Batch(header, events)  # type: ignore[arg-type]
+    return Batch(header, events)
 
 
 def _encode(batch: Batch, *, compress: bool = False) -> bytes:
-    writer, number, _, time_ns, logged_at_ns, by = batch.header
+    writer, number, _, time_ns, logged_at_ns, by, _ = batch.header
     return encode(writer, number, time_ns, by, batch.events, logged_at_ns=logged_at_ns, compress=compress)
 
 
@@ -93,7 +93,7 @@ def test_golden_compressed_bytes() -> None:
     """A compressed record is read; its bytes may differ between versions of lz4, so they are not compared."""
     header, events = decode(bytes.fromhex(GOLDEN_LZ4_HEX))
     assert events == [["kv.delete", "k0", 0, 0, None]] * 20
-    assert header == (WRITER, 9, 20, GOLDEN_TIME_NS, 1_600_000_000_000_000_000, (By(None, "h", "p"),))
+    assert header == Header(WRITER, 9, 20, GOLDEN_TIME_NS, 1_600_000_000_000_000_000, (By(None, "h", "p"),))
 
 
 @given(_batches(), st.booleans())
@@ -238,3 +238,23 @@ def test_foreign_records(record: bytes) -> None:
     """What does not start as a record is foreign."""
     with pytest.raises(ForeignRecord):
         decode(record)
+
+
+@given(_batches(), st.booleans(), _numbers, st.builds(Origin, st.text(max_size=40), st.integers(0, 1023), _numbers))
+def test_copies_differ_in_log_time_and_origin_alone(batch: Batch, compress: bool, logged_at_ns: int, origin: Origin) -> None:
+    """A copy, and a copy of the copy, carry the same batch; the nearest origin counts."""
+    record = _encode(batch, compress=compress)
+    far = copy_record(record, logged_at_ns=1, origin=Origin("another", 1023, 2**63 - 1))
+    copied = copy_record(record, logged_at_ns=logged_at_ns, origin=origin)
+    assert copied == copy_record(far, logged_at_ns=logged_at_ns, origin=origin)
+    assert decode(copied) == (batch.header._replace(logged_at_ns=logged_at_ns, origin=origin), batch.events)
+    assert decode_header(copied).origin == origin
+
+
+def test_headers_may_grow() -> None:
+    """Readers pass over what a newer writer adds at a header's end, and refuse an origin that is none."""
+    header = [WRITER, 1, 0, 5, None, [], 1]
+    assert decode(_frame(0, [*header, None, "more", 7], b"\x90")).header == Header(WRITER, 1, 0, 5, None, ())
+    for origin in ("g", ["g", 1], ["g", -1, 0], ["g", 0, None], [7, 0, 0], {"a": 1, "b": 2, "c": 3}):
+        with pytest.raises(ForeignRecord):
+            decode(_frame(0, [*header, origin], b"\x90"))

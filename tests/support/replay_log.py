@@ -1,0 +1,129 @@
+"""Logs with history to replay: small ones of every backend, and child processes that are killed while they replay.
+
+`python -m tests.support.replay_log count LOG FILE` runs the projection `Counts` to the log's end.
+"""
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dimint.batch import By
+from dimint.clock import Clock
+from dimint.events import KV_TOPIC, STATUS_TOPIC
+from dimint.genesis import Genesis
+from dimint.log.opening import GenesisSettings, genesis, open_log
+from dimint.log.port import Log
+from dimint.replay import LoggedEvent, SqliteProjection, run
+from dimint.system_clock import SystemClock
+from dimint.testing import memory_log
+from dimint.writer import BatchWriter, Outgoing
+from tests.support.services.kafka import shared_broker
+
+ROOT = Path(__file__).parent.parent.parent
+BACKENDS = ("memory", "embedded", "kafka")
+REAL = ("embedded", "kafka")
+WAIT_S = 20.0
+
+
+def new_location(backend: str, path: Path) -> str:
+    """Where a new log of a real backend may stand."""
+    return str(path / "log") if backend == "embedded" else f"kafka://{','.join(shared_broker().servers)}/{os.urandom(6).hex()}"
+
+
+@contextmanager
+def new_log(backend: str, path: Path, *, clock: Clock | None = None, partitions: int = 3) -> Iterator[tuple[Log, Genesis]]:
+    """A new log with a genesis."""
+    clock = SystemClock() if clock is None else clock
+    log = memory_log(clock=clock) if backend == "memory" else open_log(new_location(backend, path), clock=clock)
+    try:
+        wanted = GenesisSettings(hash_range=100, kv_partitions=partitions, status_partitions=2)
+        yield log, genesis(log, wanted=wanted, clock=clock, host="h", process="test")
+    finally:
+        log.close()
+
+
+def write_sets(log: Log, found: Genesis, batches: int, *, clock: Clock | None = None, seed: int = 1, keys: int = 40) -> int:
+    """Append so many batches of sets, increments and deletes over all partitions; how many events that were."""
+    chance = random.Random(seed)
+    writer = BatchWriter(log, clock=SystemClock() if clock is None else clock, host="gpu-01", process="overlord")
+    people = (By(None, "gpu-01", "overlord"), By("client-7", "gpu-01", "overlord"))
+    written = 0
+    for _ in range(batches):
+        by_partition: dict[int, list[list[Any]]] = {}
+        for _ in range(chance.randint(1, 4)):
+            key = f"k{chance.randrange(keys)}"
+            event: list[Any] = chance.choice(
+                [
+                    ["kv.set", key, 0, chance.randrange(2), None, b"J" + str(chance.randrange(1000)).encode(), None, 0],
+                    ["kv.incr", key, 5, 0, None, chance.randrange(9)],
+                    ["kv.delete", key, 0, 0, None],
+                ]
+            )
+            by_partition.setdefault(found.partition_of_key(key.encode()), []).append(event)
+        for partition, events in by_partition.items():
+            writer.append_and_wait(Outgoing(KV_TOPIC, partition, people, events), WAIT_S)
+            written += len(events)
+    writer.close()
+    return written
+
+
+def write_beats(log: Log, found: Genesis, beats: int) -> None:
+    """Append heartbeats of an overlord to the status topic."""
+    writer = BatchWriter(log, clock=SystemClock(), host="gpu-01", process="overlord")
+    id = "127.0.0.1:5556"
+    for number in range(beats):
+        beat = ["overlord.heartbeat", id, 0, 0, {"name": f"n{number}"}]
+        writer.append_and_wait(Outgoing(STATUS_TOPIC, found.status_partition(id), (writer.by,), [beat]), WAIT_S)
+    writer.close()
+
+
+class Counts(SqliteProjection):
+    """How often each key was written, and every event's id: a second one of any would break the table."""
+
+    topics = (KV_TOPIC,)
+    commit_events = 20
+    schema = "CREATE TABLE seen(id TEXT PRIMARY KEY); CREATE TABLE counts(key TEXT PRIMARY KEY, count INTEGER NOT NULL)"
+
+    def apply(self, event: LoggedEvent) -> None:
+        self.db.execute("INSERT INTO seen VALUES (?)", (str(event.id),))
+        self.db.execute("INSERT INTO counts VALUES (?, 1) ON CONFLICT(key) DO UPDATE SET count = count + 1", (event.key,))
+
+    def total(self) -> int:
+        row = self.db.execute("SELECT coalesce(sum(count), 0), (SELECT count(*) FROM seen) FROM counts").fetchone()
+        assert row is not None
+        assert row[0] == row[1]
+        return int(row[0])
+
+
+def kill_now_and_then(command: list[str], *, chance: random.Random, longest_s: float, kills: int) -> int:
+    """Run the command again and again, killed with SIGKILL at random moments, until it ends by itself; its kills."""
+    killed = 0
+    while True:
+        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            _, errors = child.communicate(timeout=chance.uniform(0.15, longest_s) if killed < kills else 60)
+        except subprocess.TimeoutExpired:
+            assert killed < kills, "does not end"
+            child.kill()
+            child.communicate()
+            killed += 1
+            continue
+        assert child.returncode == 0, errors
+        return killed
+
+
+def main(what: str, location: str, file: str) -> None:
+    assert what == "count"
+    log = open_log(location, clock=SystemClock())
+    with Counts(file) as counts:
+        run(counts, log)
+    log.close()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
