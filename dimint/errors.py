@@ -7,6 +7,7 @@
     ├── BadTime                  a text that names no time
     ├── BadCursor                a cursor that no answer gave
     ├── BadPosition              a text that names no place in a log
+    ├── BadQuery                 a filter, an order or an option of a view that cannot be read
     ├── LogError                 the log port
     │   ├── RecordTooLarge       refused before anything was sent (final)
     │   ├── AppendFailed         certainly not in the log (retriable)
@@ -44,6 +45,7 @@ __all__ = [
     "BadArchive",
     "BadCursor",
     "BadPosition",
+    "BadQuery",
     "BadTime",
     "Busy",
     "ClientClosed",
@@ -114,6 +116,10 @@ class BadCursor(DimintError):
 
 class BadPosition(DimintError):
     """A text that should name places in a log (dimint/replay/positions.py) does not."""
+
+
+class BadQuery(DimintError):
+    """What a page, a terminal view or the JSON API was asked for in its address cannot be read."""
 
 
 class LogError(DimintError):

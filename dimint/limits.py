@@ -81,6 +81,10 @@ GPUS_MAX = 256
 """GPUs (with MIG instances) of one host."""
 PROCESSES_MAX = 4096
 """GPU processes of one sample; a driver bug reports millions (see docs of the agent)."""
+TAGS_MAX = 64
+"""Tags of one host that are shown and can be asked for."""
+FILTER_MAX_CHARS = 1000
+"""Longest filter of a page."""
 FETCH_MAX_SAMPLES = 10_000
 EVENTS_FETCH_MAX = 10_000
 """Events of hosts that one look gives."""

@@ -88,6 +88,7 @@ class SimulatedHost:
             "ram": self._ram,
             "simulated": True,
             "interval_ms": self._interval_ms,
+            "tags": {"rack": f"rack{self.number // 16 + 1:02d}", "lab": f"lab{self.number % 3 + 1}"},
             "gpus": [
                 {"i": index, "u": uuid, "name": model.name, "pci": _bus(index), "mem_tot": model.memory,
                  "p_lim_mW": model.limit_mw, "t_slow_mC": 87_000, "t_shut_mC": 92_000, "mig": False}

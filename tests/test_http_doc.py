@@ -8,6 +8,7 @@ from sanic import Sanic
 
 from dimint.clock import ManualClock
 from dimint.webapp.app import Surroundings, create_app
+from dimint.webapp.fields import FIELDS, SHORT
 from dimint.webapp.intake import Intake
 from dimint.webapp.routes.live import SEND_S
 from dimint.webapp.routes.stream import PACE_S, STREAMS_MAX
@@ -40,3 +41,11 @@ def test_numbers_are_those_of_the_code() -> None:
     assert f"{STREAMS_MAX} live pages" in TEXT
     assert f"in {SEND_S:.0f} s is let go" in TEXT
     assert PACE_S == 1 / 4
+
+
+def test_fields_of_filters_are_documented() -> None:
+    """Every field of the filter language, and every short name, stands in the text; and no other in its table."""
+    rows = TEXT[TEXT.index("| about | fields |") : TEXT.index("`util` `mem`")]
+    named = set(re.findall(r"`([a-z.]+)`", rows))
+    assert named == set(FIELDS)
+    assert set(re.findall(r"`([a-z]+)`", TEXT[TEXT.index("`util` `mem`") :].split(" are short")[0])) == set(SHORT)

@@ -20,9 +20,9 @@ from dimint.webapp.as_html import message_page
 from dimint.webapp.as_json import error_body
 from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.board import Board, BoardRules, Tables
-from dimint.webapp.cards import PageStyle
 from dimint.webapp.feed import Feed, Unreadable
 from dimint.webapp.intake import Reports
+from dimint.webapp.parts import PageStyle
 from dimint.webapp.routes import live, pages, senders, service, states, stream
 from dimint.webapp.routes.states import json_answer
 from dimint.webapp.site import App, Site
@@ -43,7 +43,7 @@ _UNREADABLE: Final = "NONE"
 """The method that Sanic gives the stand-in of a request which it could not read."""
 
 _HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -88,7 +88,6 @@ def create_app(reader: Tables, settings: WebSettings, clock: Clock, around: Surr
         terminal_style=TerminalStyle(around.zone, settings.term_width, order),
         hosts_per_page=settings.page_size,
         static=load_static_files(),
-        boot=f"{clock.time_ns():x}",
     )
     for group in (pages, states, stream, live, service):
         group.add_routes(app, site)

@@ -5,21 +5,27 @@ when nothing did, so that whoever holds one may ask often. Every change of a hos
 know a snapshot's sequence ask what came after it.
 """
 
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from dimint.clock import Clock
-from dimint.consumers.rows import HostRow, StoredSample
-from dimint.limits import FETCH_MAX_SAMPLES
-from dimint.webapp.models import Host, Sampled, Status
-from dimint.webapp.trends import STEP_NS, STEPS, Trends
+from dimint.consumers.rows import HostEvent, HostRow, StoredSample
+from dimint.limits import FETCH_MAX_SAMPLES, HOST_NAME_MAX_CHARS
+from dimint.webapp.models import Cell, Host, Sampled, Snapshot, Status
+from dimint.webapp.past import past_hosts
+from dimint.webapp.positions import write_positions
+from dimint.webapp.trends import CELL_NS, CELLS, Trend, Trends
 from dimint.webapp.view import host_view, ordered, sampled, status_of, thinned
 
-__all__ = ["Board", "BoardRules", "Snapshot", "Tables"]
+__all__ = ["Board", "BoardRules", "Tables"]
 
-_TRENDS_AT_START_MAX: Final = 64
-"""Hosts whose last minutes are read back at the start; with more of them the lines grow from then on."""
+_PAST_KEPT: Final = 16
+"""Past snapshots that are kept: pages, streams and their reader's next steps ask for the same ones."""
+
+_READ_BACK_S: Final = 0.1
+"""Time that a look may spend on the past hour of hosts that are new here; the rest of them have theirs at the next look."""
 
 
 class Tables(Protocol):
@@ -30,9 +36,12 @@ class Tables(Protocol):
     def latest(self, host_ids: Iterable[str]) -> dict[str, StoredSample]: ...
     def last(self, host_id: str, n: int) -> list[StoredSample]: ...
     def between(self, host_id: str, from_ns: int, to_ns: int) -> list[StoredSample]: ...
+    def at(self, host_id: str, time_ns: int) -> StoredSample | None: ...
+    def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None) -> list[HostEvent]: ...
     def version(self) -> int: ...
     def changed_since(self, sequence: int) -> tuple[int, set[str]]: ...
     def positions(self) -> dict[int, int]: ...
+    def generation(self) -> str | None: ...
     def close(self) -> None: ...
 
 
@@ -44,20 +53,6 @@ class BoardRules:
     order: str
     save_interval_s: float
     names: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """All hosts in their order. `changed` is, for each host id, the sequence number at which it last changed."""
-
-    sequence: int
-    hosts: tuple[Host, ...]
-    changed: Mapping[str, int]
-    order_changed: int
-    data_ns: int | None
-
-    def by_name(self, name: str) -> Host | None:
-        return next((host for host in self.hosts if host.name == name), None)
 
 
 class Board:
@@ -73,6 +68,10 @@ class Board:
         self._rows: list[HostRow] = []
         self._samples: dict[str, Sampled] = {}
         self._trends: dict[str, Trends] = {}
+        self._position = ""
+        self._unread: deque[str] = deque()
+        """Hosts whose last hour is still to be read."""
+        self._past: OrderedDict[tuple[int, int | None], tuple[int, Snapshot]] = OrderedDict()
         self._snapshot = Snapshot(0, (), {}, 0, None)
 
     def refresh(self) -> Snapshot:
@@ -82,15 +81,17 @@ class Board:
         now_ns = self._clock.time_ns()
         if version == self._version:
             status = {host.id: host.status for host in self._snapshot.hosts}
-            if all(status.get(row.id) is self._status(row, now_ns) for row in self._rows):
+            if not self._unread and all(status.get(row.id) is self._status(row, now_ns) for row in self._rows):
                 return self._snapshot
         else:
+            # read first: what follows has at least this much in it
+            self._position = write_positions(self._reader.generation(), self._reader.positions())
             self._read_to, fresh = self._reader.changed_since(self._read_to)
             self._rows = self._reader.hosts()
             for host_id, stored in self._reader.latest(fresh).items():
                 self._take(host_id, stored)
             self._version = version
-        return self._publish(fresh, now_ns)
+        return self._publish(fresh | self._read_back(), now_ns)
 
     def samples(self, host: Host, most: int) -> Sequence[Sampled]:
         """The newest `most` samples of a host, oldest first, thinned to the save interval."""
@@ -99,11 +100,36 @@ class Board:
         stored = [sampled(entry.time_ns, entry.sample) for entry in self._reader.last(host.id, wanted)]
         return thinned(stored, interval, most)
 
-    def find(self, name: str) -> Host | None:
-        """A host of the last snapshot by its shown name, its id, or a name that it is registered under."""
-        found = self._snapshot.by_name(name)
-        if found is None and (row := self._reader.host(name)) is not None:
-            found = next((host for host in self._snapshot.hosts if host.id == row.id), None)
+    def past(self, at_ns: int, from_ns: int | None = None) -> Snapshot:
+        """All hosts as they were at `at_ns`, with their lines from `from_ns` on. What late samples add since is in it."""
+        version = self._reader.version()
+        if (kept := self._past.get((at_ns, from_ns))) is not None and kept[0] == version:
+            return kept[1]
+        rows = self._reader.hosts()
+        names = self._names(rows)
+        hosts = past_hosts(self._reader, rows, lambda row: names[row.id], at_ns, from_ns, self._rules.down_after_s)
+        arranged = ordered(hosts, self._rules.order)
+        data_ns = max((host.heard_ns for host in hosts if host.heard_ns is not None), default=None)
+        snapshot = Snapshot(0, tuple(arranged), {host.id: 0 for host in hosts}, 0, data_ns)
+        self._past[at_ns, from_ns] = version, snapshot
+        if len(self._past) > _PAST_KEPT:
+            self._past.popitem(last=False)
+        return snapshot
+
+    def samples_between(self, host: Host, from_ns: int, to_ns: int) -> list[Sampled]:
+        """The host's samples of a range, oldest first."""
+        return [sampled(stored.time_ns, stored.sample) for stored in self._reader.between(host.id, from_ns, to_ns)]
+
+    def events(self, from_ns: int, to_ns: int, host_id: str | None = None) -> list[HostEvent]:
+        """What happened in a range on one host or on all, oldest first."""
+        return self._reader.events(from_ns, to_ns, host_id=host_id)
+
+    def find(self, name: str, snapshot: Snapshot | None = None) -> Host | None:
+        """A host of this snapshot (None = the last) by its shown name, its id, or a name that it is registered under."""
+        snapshot = self._snapshot if snapshot is None else snapshot
+        found = snapshot.by_name(name)
+        if found is None and 0 < len(name) <= HOST_NAME_MAX_CHARS * 4 and (row := self._reader.host(name)) is not None:
+            found = next((host for host in snapshot.hosts if host.id == row.id), None)
         return found
 
     def newest(self, host_ids: Iterable[str]) -> dict[str, tuple[HostRow, StoredSample | None]]:
@@ -124,21 +150,34 @@ class Board:
         """Let go of the tables."""
         self._reader.close()
 
+    def _read_back(self) -> set[str]:
+        """Read the last hour of some hosts that are new here, as many as a short time allows; these hosts."""
+        until = self._clock.monotonic() + _READ_BACK_S
+        found: set[str] = set()
+        while self._unread and self._clock.monotonic() <= until:
+            host_id = self._unread.popleft()
+            newest = self._samples[host_id]
+            trends = Trends()
+            for earlier in self._reader.between(host_id, newest.time_ns - CELLS * CELL_NS, newest.time_ns):
+                trends.add(sampled(earlier.time_ns, earlier.sample))
+            trends.add(newest)
+            self._trends[host_id] = trends
+            found.add(host_id)
+        return found
+
     def _take(self, host_id: str, stored: StoredSample) -> None:
         sample = sampled(stored.time_ns, stored.sample)
         trends = self._trends.get(host_id)
         if trends is None:
             trends = self._trends[host_id] = Trends()
-            if len(self._rows) <= _TRENDS_AT_START_MAX:
-                for earlier in self._reader.between(host_id, sample.time_ns - STEPS * STEP_NS, sample.time_ns):
-                    trends.add(sampled(earlier.time_ns, earlier.sample))
+            self._unread.append(host_id)
         trends.add(sample)
         self._samples[host_id] = sample
 
     def _publish(self, fresh: set[str], now_ns: int) -> Snapshot:
         old = self._snapshot
         before = {host.id: host for host in old.hosts}
-        names = self._names()
+        names = self._names(self._rows)
         hosts: list[Host] = []
         changed = dict(old.changed)
         sequence = old.sequence + 1
@@ -162,7 +201,7 @@ class Board:
         data_ns = max((row.received_ns for row in self._rows if row.received_ns is not None), default=None)
         kept = {host_id: changed[host_id] for host_id in ids}
         order_changed = old.order_changed if same_order else sequence
-        self._snapshot = Snapshot(sequence, tuple(arranged), kept, order_changed, data_ns)
+        self._snapshot = Snapshot(sequence, tuple(arranged), kept, order_changed, data_ns, self._position)
         return self._snapshot
 
     def _status(self, row: HostRow, now_ns: int) -> Status:
@@ -171,16 +210,19 @@ class Board:
     def _view(self, row: HostRow, name: str, status: Status) -> Host:
         sample = self._samples.get(row.id)
         samples = () if sample is None else (sample,)
-        trends = self._trends[row.id].lines(len(sample.gpus)) if sample is not None else ()
-        return host_view(
-            row.id, name, row.ip, {**row.facts, "simulated": row.simulated}, status, row.received_ns, samples, trends
-        )
+        lines: tuple[Trend, ...] = ()
+        hour: tuple[tuple[Cell, ...], ...] = ()
+        if sample is not None:
+            trends, gpus = self._trends[row.id], len(sample.gpus)
+            lines, hour = trends.lines(gpus), trends.hour(gpus)
+        facts = {**row.facts, "simulated": row.simulated}
+        return host_view(row.id, name, row.ip, facts, status, row.received_ns, samples, lines, hour)
 
-    def _names(self) -> dict[str, str]:
+    def _names(self, rows: Sequence[HostRow]) -> dict[str, str]:
         """Host id → shown name: the one that the settings give its address, if no other host has that name already."""
-        names = {row.id: row.name for row in self._rows}
+        names = {row.id: row.name for row in rows}
         taken = set(names.values())
-        for row in self._rows if self._rules.names else ():
+        for row in rows if self._rules.names else ():
             given = self._rules.names.get(row.ip)
             if given is not None and given not in taken:
                 names[row.id] = given

@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from dimint.errors import DimintError
-from dimint.webapp.board import Board, Snapshot
+from dimint.webapp.board import Board
+from dimint.webapp.models import Snapshot
 
 __all__ = ["POLL_S", "Feed", "Unreadable"]
 

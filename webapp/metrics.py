@@ -5,8 +5,8 @@ from typing import NamedTuple
 from dimint import __version__
 from dimint.clock import Clock
 from dimint.webapp.as_metrics import HostNow, Part, exposition, host_part, is_stale
-from dimint.webapp.board import Board, Snapshot
-from dimint.webapp.models import Host, Status
+from dimint.webapp.board import Board
+from dimint.webapp.models import Host, Snapshot, Status
 
 __all__ = ["Metrics"]
 

@@ -4,10 +4,12 @@ Names in here are raw (hostile) text: whoever prints one passes it through text.
 as the field says; None always means "not available".
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
-__all__ = ["Gpu", "Host", "Process", "Sampled", "Status"]
+__all__ = ["Cell", "Gpu", "Host", "Process", "Sampled", "Snapshot", "Status", "Use"]
 
 
 class Status(StrEnum):
@@ -16,6 +18,26 @@ class Status(StrEnum):
     RUNNING = "running"
     WAITING = "waiting for re-uplink"
     DOWN = "down"
+
+
+class Use(StrEnum):
+    """What a GPU is doing, in one word."""
+
+    BUSY = "busy"
+    IDLE = "idle"
+    """Held: a process has memory on it, and it does nothing."""
+    FREE = "free"
+    LOST = "lost"
+    """Not usable: lost, hung or missing."""
+    UNKNOWN = "unknown"
+
+
+class Cell(NamedTuple):
+    """What one GPU did in one minute: its mean utilisation in % (None = not known), and how it stood at the minute's end."""
+
+    util: int | None
+    use: Use
+    user: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +49,13 @@ class Process:
     user: str | None
     used_mib: int | None
     orphan: bool
+    started_ns: int | None = None
+    """When the process began, ns UTC; None where the sender does not say."""
+    command: str | None = None
+    busy_pct: int | None = None
+    """Share of the GPU's time that this process kept it busy."""
+    foreign: bool = False
+    """It runs in another pid namespace: its pid means nothing on the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +81,14 @@ class Gpu:
     """Whether the sender says itself what is left, or that it does not know."""
     read_at: str | None = None
     """When the sender read this GPU, in its own words; None: with the sample."""
+    memory_busy_pct: int | None = None
+    memory_temperature_c: int | None = None
+    clock_mhz: int | None = None
+    fan_pct: int | None = None
+    slowed: int = 0
+    """Bit mask of the driver's reasons to run slower than it could (NVML's clocks event reasons)."""
+    parent: str | None = None
+    """UUID of the GPU that this MIG instance is on; None for a whole GPU."""
 
     @property
     def available_mib(self) -> int | None:
@@ -80,6 +117,7 @@ class Sampled:
     load: tuple[float, ...] | None
     memory_used: int | None
     memory_total: int | None
+    interval_ms: int | None = None
 
     @property
     def has_cpu(self) -> bool:
@@ -92,7 +130,8 @@ class Host:
     """One host with its newest samples, oldest first. `name` is unique among the hosts.
 
     `heard_ns` is when it was last heard by our clocks, None if it never sent a sample. `trends` has, for each GPU of the
-    newest sample, its utilisation over the last minutes in even steps.
+    newest sample, its utilisation over the last minutes in even steps, `hour` one cell a minute (see trends.py).
+    `tags` are what the agent's settings call the host: (name, value), by name.
     """
 
     id: str
@@ -104,8 +143,27 @@ class Host:
     heard_ns: int | None
     facts: str
     trends: tuple[tuple[int | None, ...], ...] = ()
+    hour: tuple[tuple[Cell, ...], ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+    driver: str | None = None
 
     @property
     def newest(self) -> Sampled | None:
         """The last sample, whatever the status; None if the host never reported one."""
         return self.samples[-1] if self.samples else None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All hosts in their order. `changed` is, for each host id, the sequence number at which it last changed."""
+
+    sequence: int
+    hosts: tuple[Host, ...]
+    changed: Mapping[str, int]
+    order_changed: int
+    data_ns: int | None
+    position: str = ""
+    """Where in the log its data ends, at least (positions.py)."""
+
+    def by_name(self, name: str) -> Host | None:
+        return next((host for host in self.hosts if host.name == name), None)

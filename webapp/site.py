@@ -1,49 +1,46 @@
-"""What all routes share: the feed, the styles, and the parts of pages that were made before and still hold.
+"""What all routes share: the feed, the styles, what was made before and still holds, and where the log's reader stands."""
 
-A part is kept with the Host that it was made from; hosts are immutable and an unchanged one is the same object in every
-snapshot, so a kept part is never stale.
-"""
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, NamedTuple, TypeAlias
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeAlias, TypeVar, get_args
-
-from sanic import Sanic
+from sanic import Request, Sanic
 
 from dimint.clock import Clock
+from dimint.errors import BadQuery, BadTime
 from dimint.webapp.as_json import live_update, states_item
 from dimint.webapp.as_terminal import TerminalStyle, TerminalView
-from dimint.webapp.board import Snapshot
-from dimint.webapp.cards import CARDS_MAX, PageStyle, gpu_rows_node, host_node, summary_node
+from dimint.webapp.asked import Asked, read_asked
 from dimint.webapp.feed import Feed
-from dimint.webapp.models import Host
-from dimint.webapp.nodes import Node, dump_json, to_html, to_json
+from dimint.webapp.models import Host, Snapshot
+from dimint.webapp.nodes import dump_json, to_json
+from dimint.webapp.parts import PageStyle
+from dimint.webapp.positions import Positions, covers, read_positions
+from dimint.webapp.shown import Kept, Shown, show
 from dimint.webapp.static_files import StaticFile
-from dimint.webapp.times import stamp
+from dimint.webapp.times import iso, stamp
 from dimint.webapp.view import paged
+from dimint.when import parse_time
 
-__all__ = ["VIEWS", "App", "Site", "View", "read_page"]
+__all__ = ["App", "Moment", "Site"]
 
 App: TypeAlias = Sanic[Any, Any]
-View: TypeAlias = Literal["cards", "rows", "gpus"]
-Part = TypeVar("Part")
-VIEWS: Final[tuple[View, ...]] = get_args(View)
 
-_PAGE_MAX_DIGITS: Final = 9
+_REMEMBERED: Final = 4096
+"""Snapshots whose positions are remembered: what a stream that connects again may have missed is told from these."""
 
 
-def read_page(text: str | None) -> int | None:
-    """A page number as asked for: none, empty or unreadable = 0 (all); None if it is negative."""
-    plain = (text or "").strip()
-    digits = plain.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit()) or len(digits) > _PAGE_MAX_DIGITS:
-        return 0
-    return None if plain.startswith("-") and int(digits) else int(digits)
+class Moment(NamedTuple):
+    """A time in the past that a view is asked for, and the beginning of the range that ends there, if one is."""
+
+    at_ns: int
+    from_ns: int | None
 
 
 @dataclass(slots=True)
 class Site:
-    """Belongs to the server's event loop. `boot` tells this start of the server from every other."""
+    """Belongs to the server's event loop."""
 
     feed: Feed
     clock: Clock
@@ -51,15 +48,51 @@ class Site:
     terminal_style: TerminalStyle
     hosts_per_page: int
     static: Mapping[str, StaticFile]
-    boot: str
     streams: int = 0
-    _kept: dict[tuple[str, str], tuple[Host, Any]] = field(default_factory=dict)
-    _summary: tuple[int, str] = (-1, "")
-    _messages: dict[tuple[View, int, int], bytes] = field(default_factory=dict)
-    _messages_of: int = -1
+    _kept: Kept = field(default_factory=Kept)
+    _shown: dict[str, Shown] = field(default_factory=dict)
+    _messages: dict[tuple[str, int], bytes] = field(default_factory=dict)
+    _made_of: int = -1
+    _passed: deque[tuple[Positions, int]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def now_ms(self) -> int:
         return self.clock.time_ns() // 1_000_000
+
+    def asked(self, request: Request) -> Asked:
+        """What the request's query asks for. Raises BadQuery."""
+        return read_asked(request.args.get)
+
+    def moment(self, asked: Asked) -> Moment | None:
+        """The time asked for; None is now, live. Raises BadQuery."""
+        if not (asked.at or asked.from_ or asked.to):
+            return None
+        if asked.at and (asked.from_ or asked.to):
+            raise BadQuery("ask either for at, or for from and to")
+        at_ns = self._time("at" if asked.at else "to", asked.at or asked.to or "now")
+        from_ns = self._time("from", asked.from_) if asked.from_ else None
+        if from_ns is not None and from_ns >= at_ns:
+            raise BadQuery("from is not before to")
+        return Moment(at_ns, from_ns)
+
+    def fixed(self, asked: Asked, moment: Moment) -> Asked:
+        """The same with its times as such that mean the same tomorrow: what links and tickets carry."""
+        if moment.from_ns is None:
+            return replace(asked, at=iso(moment.at_ns), from_="", to="")
+        return replace(asked, at="", from_=iso(moment.from_ns), to=iso(moment.at_ns))
+
+    def _time(self, name: str, text: str) -> int:
+        try:
+            return parse_time(text, now_ns=self.clock.time_ns(), zone=self.page_style.zone)
+        except BadTime as error:
+            raise BadQuery(f"{name}: {error}") from None
+
+    async def snapshot(self, asked: Asked) -> tuple[Snapshot, Asked, Moment | None]:
+        """All hosts at the time asked for. Raises BadQuery, or Unreadable."""
+        moment = self.moment(asked)
+        if moment is None:
+            return await self.feed.current(), asked, None
+        asked = self.fixed(asked, moment)
+        return await self.feed.read(lambda board: board.past(moment.at_ns, moment.from_ns)), asked, moment
 
     def hosts_of(self, snapshot: Snapshot, page: int) -> Sequence[Host]:
         """The hosts of page 1, 2, …; 0 is all."""
@@ -68,69 +101,85 @@ class Site:
     def pages_of(self, snapshot: Snapshot) -> int:
         return max(1, -(-len(snapshot.hosts) // self.hosts_per_page))
 
-    def view_for(self, hosts: Sequence[Host]) -> View:
-        """Cards for few hosts, rows for many."""
-        return "rows" if len(hosts) > CARDS_MAX else "cards"
-
     def when(self, snapshot: Snapshot) -> str:
         """Time of the newest data, as shown."""
         return stamp(snapshot.data_ns, self.page_style.zone, self.page_style.date_order)
 
-    def html_of(self, view: View, hosts: Sequence[Host]) -> list[str]:
-        """The hosts' parts of a page."""
-        return [self._keep(view, host, lambda host: to_html(self._node(view, host))) for host in hosts]
+    def style_for(self, asked: Asked) -> PageStyle:
+        """The style with what links carry on from this page: the time, not the filter."""
+        return replace(self.page_style, link=Asked(at=asked.at, from_=asked.from_, to=asked.to).query())
 
-    def terminal(self, view: TerminalView, hosts: Sequence[Host]) -> str:
+    def show(self, snapshot: Snapshot, asked: Asked, moment: Moment | None) -> Shown:
+        """What a page shows; of the newest snapshot made once for all who ask for the same."""
+        if moment is not None:
+            return show(snapshot, asked, self.style_for(asked), now_ns=moment.at_ns, per_page=self.hosts_per_page)
+        self._begin(snapshot)
+        key = asked.query()
+        shown = self._shown.get(key)
+        if shown is None:
+            shown = show(snapshot, asked, self.page_style, now_ns=self.clock.time_ns(), per_page=self.hosts_per_page)
+            self._shown[key] = shown
+        return shown
+
+    def html_of(self, shown: Shown, moment: Moment | None) -> list[str]:
+        """The parts of a page as HTML."""
+        kept = self._kept if moment is None else Kept()
+        return [kept.html(shown.layout, part) for part in shown.parts]
+
+    def terminal(self, view: TerminalView, hosts: Sequence[Host], style: TerminalStyle, moment: Moment | None) -> str:
         """A whole terminal view of these hosts."""
-        style = self.terminal_style
-        blocks = (self._keep(view.name, host, lambda host: view.block(host, style)) for host in hosts)
+        if moment is not None:
+            return view.text(hosts, style)
+        kind = f"{view.name} {style}"
+        blocks = (self._kept.of_host(kind, host, lambda host: view.block(host, style)) for host in hosts)
         return view.head(style) + "".join(blocks)
 
     def states_items(self, hosts: Sequence[Host]) -> list[bytes]:
         """The hosts' members of the map that `/states/` answers."""
-        return [self._keep("states", host, lambda host: states_item(host, self.page_style.zone)) for host in hosts]
+        zone = self.page_style.zone
+        return [self._kept.of_host("states", host, lambda host: states_item(host, zone)) for host in hosts]
 
-    def _forget_others(self, snapshot: Snapshot) -> None:
-        """Let go of the parts of hosts that are gone."""
-        for key in [key for key in self._kept if key[1] not in snapshot.changed]:
-            del self._kept[key]
-
-    def summary_html(self, snapshot: Snapshot) -> str:
-        if self._summary[0] != snapshot.sequence:
-            self._forget_others(snapshot)
-            self._summary = snapshot.sequence, to_html(summary_node(snapshot.hosts))
-        return self._summary[1]
-
-    def tag(self, sequence: int) -> str:
-        """Id of an event of the stream, and where a page says that its data ends."""
-        return f"{self.boot}-{sequence}"
-
-    def sequence_of(self, tag: str | None) -> int:
-        """The sequence in a tag of this start of the server; -1 (= nothing seen yet) for every other text."""
-        boot, _, number = (tag or "").rpartition("-")
-        return int(number) if boot == self.boot and number.isascii() and number.isdigit() and len(number) < 16 else -1
-
-    def message(self, view: View, page: int, since: int, snapshot: Snapshot) -> bytes:
-        """The event that brings a page from sequence `since` to `snapshot`; made once for all who need the same."""
-        if self._messages_of != snapshot.sequence:
+    def _begin(self, snapshot: Snapshot) -> None:
+        """Let go of what was made of earlier snapshots."""
+        if self._made_of != snapshot.sequence:
+            self._made_of = snapshot.sequence
+            self._shown.clear()
             self._messages.clear()
-            self._messages_of = snapshot.sequence
-        made = self._messages.get((view, page, since))
+            self._kept.forget(snapshot)
+            self._passed.append((read_positions(snapshot.position), snapshot.sequence))
+
+    def sequence_of(self, position: str | None) -> int:
+        """The last snapshot that whoever has seen this log position surely knows; -1 (= nothing) for every other text."""
+        seen = read_positions(position or "")
+        if not seen:
+            return -1
+        best: tuple[Positions, int] | None = None
+        for passed in self._passed:  # oldest first: of several at one position the oldest is the sure one
+            if covers(seen, passed[0]) and (best is None or passed[0] != best[0]):
+                best = passed
+        return -1 if best is None else best[1]
+
+    def message(self, asked: Asked, since: int, snapshot: Snapshot) -> bytes:
+        """The event that brings a page from sequence `since` to `snapshot`; made once for all who need the same."""
+        self._begin(snapshot)
+        key = (asked.query(), since)
+        made = self._messages.get(key)
         if made is None:
-            made = self._messages[view, page, since] = self._make_message(view, page, since, snapshot)
+            made = self._messages[key] = self._make_message(asked, since, snapshot)
         return made
 
-    def _make_message(self, view: View, page: int, since: int, snapshot: Snapshot) -> bytes:
-        hosts = self.hosts_of(snapshot, page)
+    def _make_message(self, asked: Asked, since: int, snapshot: Snapshot) -> bytes:
+        shown = self.show(snapshot, asked, None)
         whole = snapshot.order_changed > since  # who is on which page may have changed
-        changed = [host for host in hosts if snapshot.changed[host.id] > since or (whole and page)]
+        moved = bool(asked.page) and (whole or asked.narrows)
+        changed = [part for part in shown.parts if part.changed > since or moved]
         body = {
-            "parts": to_json([summary_node(snapshot.hosts), *(self._node(view, host) for host in changed)]),
-            "order": [f"h-{host.id}" for host in hosts] if whole else None,
+            "parts": to_json([shown.head, *(part.make() for part in changed)]),
+            "order": shown.order if whole or asked.narrows or shown.layout == "tiles" else None,
             "when": self.when(snapshot),
             "now": self.now_ms(),
         }
-        text = f"event: parts\nid: {self.tag(snapshot.sequence)}\ndata: {dump_json(body)}\n\n"
+        text = f"event: parts\nid: {snapshot.position}\ndata: {dump_json(body)}\n\n"
         return text.encode("utf-8", "backslashreplace")
 
     def live_message(self, page: int, since: int, snapshot: Snapshot) -> str | None:
@@ -141,16 +190,3 @@ class Site:
             return None
         names = [host.name for host in hosts]
         return live_update(self.states_items(changed), names, self.pages_of(snapshot)).decode()
-
-    def _keep(self, kind: str, host: Host, make: Callable[[Host], Part]) -> Part:
-        """What was made of this very Host before, or is made now."""
-        kept = self._kept.get((kind, host.id))
-        if kept is None or kept[0] is not host:
-            kept = self._kept[kind, host.id] = host, make(host)
-        part: Part = kept[1]
-        return part
-
-    def _node(self, view: View, host: Host) -> Node:
-        if view == "gpus":
-            return gpu_rows_node(host, self.page_style)
-        return host_node(host, self.page_style, rows=view == "rows")

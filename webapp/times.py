@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 
-__all__ = ["NO_ENTRY", "DateOrder", "compact", "gpu_stamp", "stamp"]
+__all__ = ["NO_ENTRY", "DateOrder", "compact", "gpu_stamp", "iso", "stamp"]
 
 NO_ENTRY = "no entry received."
 """What stands for the time of a host that never reported."""
@@ -51,3 +51,10 @@ def gpu_stamp(time_ns: int, zone: tzinfo) -> str:
     """`2018/11/30 23:29:47.115`, the time inside a GPU's map."""
     at = _local(time_ns, zone)
     return f"{at:%Y/%m/%d %H:%M:%S}.{at.microsecond // 1000:03d}"
+
+
+def iso(time_ns: int) -> str:
+    """`2018-11-30T23:29:47Z`, or with milliseconds where there are some: what links carry."""
+    at = _local(time_ns, UTC)
+    fraction = f".{at.microsecond // 1000:03d}" if at.microsecond >= 1000 else ""
+    return f"{at:%Y-%m-%dT%H:%M:%S}{fraction}Z"

@@ -7,8 +7,8 @@ error; a GPU list in which two entries claim one index still gets distinct keys.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dimint.limits import GPUS_MAX, PROCESSES_MAX
-from dimint.webapp.models import Gpu, Host, Process, Sampled, Status
+from dimint.limits import GPUS_MAX, PROCESSES_MAX, TAGS_MAX
+from dimint.webapp.models import Cell, Gpu, Host, Process, Sampled, Status
 
 __all__ = ["host_view", "ordered", "paged", "sampled", "status_of", "thinned"]
 
@@ -38,6 +38,7 @@ def sampled(time_ns: int, sample: Mapping[str, Any]) -> Sampled:
         load=_load(cpu.get("load")),
         memory_used=_int(memory.get("used")),
         memory_total=_int(memory.get("tot")),
+        interval_ms=_int(sample.get("int_ms")),
     )
 
 
@@ -50,10 +51,23 @@ def host_view(
     heard_ns: int | None,
     samples: Iterable[Sampled],
     trends: tuple[tuple[int | None, ...], ...] = (),
+    hour: tuple[tuple[Cell, ...], ...] = (),
 ) -> Host:
     """One host with its newest samples, oldest first."""
-    simulated = facts.get("simulated") is True
-    return Host(host_id, name, ip, status, simulated, tuple(samples), heard_ns, _facts_line(facts), trends)
+    return Host(
+        id=host_id,
+        name=name,
+        ip=ip,
+        status=status,
+        simulated=facts.get("simulated") is True,
+        samples=tuple(samples),
+        heard_ns=heard_ns,
+        facts=_facts_line(facts),
+        trends=trends,
+        hour=hour,
+        tags=_tags(facts.get("tags")),
+        driver=_str(facts.get("driver")),
+    )
 
 
 def thinned(samples: Sequence[Sampled], interval_s: float, most: int) -> Sequence[Sampled]:
@@ -123,6 +137,12 @@ def _gpus(sample: Mapping[str, Any]) -> tuple[Gpu, ...]:
                 free_mib=_mib(entry.get("mem_free")),
                 free_known="mem_free" in entry,
                 read_at=_str(entry.get("at")),
+                memory_busy_pct=_int(entry.get("mutil_pct")),
+                memory_temperature_c=_milli(entry.get("tmem_mC")),
+                clock_mhz=_int(entry.get("sm_MHz")),
+                fan_pct=_most(entry.get("fan_pct")),
+                slowed=_int(entry.get("ev")) or 0,
+                parent=_str(entry.get("parent")),
             )
         )
     return tuple(gpus)
@@ -136,6 +156,10 @@ def _process(entry: Mapping[str, Any]) -> Process:
         user=_str(entry.get("user")),
         used_mib=_mib(entry.get("mem")),
         orphan=entry.get("orphan") is True,
+        started_ns=_scaled(entry.get("t0_ms"), 1_000_000),
+        command=_str(entry.get("cmd")),
+        busy_pct=_int(entry.get("sm_pct")),
+        foreign=entry.get("foreign") is True,
     )
 
 
@@ -146,6 +170,11 @@ def _facts_line(facts: Mapping[str, Any]) -> str:
         value = _str(facts.get(key))
         parts.append(f"{name} {value}" if value else "")
     return " · ".join(part for part in parts if part)
+
+
+def _tags(value: object) -> tuple[tuple[str, str], ...]:
+    """Tags of the facts, by name; at most TAGS_MAX."""
+    return tuple(sorted((key, text) for key, text in _map(value).items() if isinstance(key, str) and _str(text)))[:TAGS_MAX]
 
 
 def _map(value: object) -> Mapping[str, Any]:
@@ -175,6 +204,17 @@ def _milli(value: object) -> int | None:
     """A value in thousandths, rounded to whole units."""
     number = _int(value)
     return None if number is None else (number + 500) // 1000
+
+
+def _scaled(value: object, factor: int) -> int | None:
+    number = _int(value)
+    return None if number is None else number * factor
+
+
+def _most(value: object) -> int | None:
+    """The highest of a list of numbers."""
+    known = [number for number in map(_int, value[:GPUS_MAX]) if number is not None] if isinstance(value, list) else []
+    return max(known, default=None)
 
 
 def _load(value: object) -> tuple[float, ...] | None:

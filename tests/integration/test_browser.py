@@ -43,7 +43,7 @@ def test_page_follows_new_samples_without_a_reload(browser: Browser) -> None:
     tables = fleet(2)
     with serving(tables, SystemClock()) as (host, port), browser_page(browser) as (page, problems):
         report(tables, 0, util_pct=41)
-        page.goto(f"http://{host}:{port}/")
+        page.goto(f"http://{host}:{port}/?view=cards")
         page.wait_for_function("document.getElementById('live').textContent.includes('live')")
         page.evaluate("window.sameDocument = true")
         report(tables, 0, util_pct=73)
@@ -61,7 +61,7 @@ def test_hostile_name_stays_text(browser: Browser) -> None:
     with serving(tables, SystemClock()) as (host, port), browser_page(browser) as (page, problems):
         report(tables, 0)
         report(tables, 7, name=HOSTILE)
-        page.goto(f"http://{host}:{port}/")
+        page.goto(f"http://{host}:{port}/?view=cards")
         page.wait_for_function("document.getElementById('live').textContent.includes('live')")
         report(tables, 7, name=HOSTILE, util_pct=66)
         page.wait_for_selector("text=66 %")
@@ -71,7 +71,7 @@ def test_hostile_name_stays_text(browser: Browser) -> None:
         assert problems == []
 
 
-@pytest.mark.parametrize("path", ["/", "/gpu_table"])
+@pytest.mark.parametrize("path", ["/?view=cards", "/?view=rows", "/?view=grid", "/?view=tiles", "/gpu_table"])
 def test_narrow_screen_needs_no_sideways_scrolling(browser: Browser, path: str) -> None:
     """360 pixels are enough for every GPU, also beside a name of 60 letters."""
     tables = fleet(3)
@@ -89,7 +89,7 @@ def test_pages_are_whole_without_a_script(browser: Browser) -> None:
     with serving(tables, SystemClock()) as (host, port), browser_page(browser, scripts=False) as (page, _):
         report(tables, 0, util_pct=57)
         report(tables, 1, util_pct=58)
-        for path in ("/", "/gpu_table"):
+        for path in ("/?view=cards", "/gpu_table"):
             page.goto(f"http://{host}:{port}{path}")
             text = page.locator("main").inner_text()
             for words in ("gpu_00", "gpu_01", "57 %", "58 %"):

@@ -231,7 +231,7 @@ def test_live_updates() -> None:
             assert time.monotonic() - began < 1.0
             message = json.loads(fields["data"])
             assert kind == "parts"
-            assert [part[1]["id"] for part in message["parts"]] == ["summary", f"h-{host_id(1)}"]
+            assert [part[1]["id"] for part in message["parts"]] == ["head", f"h-{host_id(1)}"]
             assert "42 %" in fields["data"]
             assert message["order"] is None
         tables.register(host_id(9), "a-new-one")
@@ -239,7 +239,7 @@ def test_live_updates() -> None:
         with httpx.stream("GET", base + query, trust_env=False, timeout=10, headers=headers) as response:
             _, fields = next(events_of(response.iter_lines()))
             message = json.loads(fields["data"])
-            assert [part[1]["id"] for part in message["parts"]] == ["summary", f"h-{host_id(9)}"]
+            assert [part[1]["id"] for part in message["parts"]] == ["head", f"h-{host_id(9)}"]
             assert message["order"][0] == f"h-{host_id(9)}"
         with httpx.stream("GET", base + "/events?since=other-7", trust_env=False, timeout=10) as response:
             _, fields = next(events_of(response.iter_lines()))

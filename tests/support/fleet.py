@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dimint.consumers.names import clean_name
-from dimint.consumers.rows import HostRow, StoredSample
+from dimint.consumers.rows import HostEvent, HostRow, StoredSample
 from dimint.producers.simulated import SimulatedHost
 from tests.support.hosts import MIB, cpu, gpu, sample
 
@@ -25,6 +25,8 @@ class MemoryTables:
         self._samples: dict[str, list[StoredSample]] = {}
         self._changed: dict[str, int] = {}
         self._sequence = 0
+        self.happened: list[HostEvent] = []
+        """What happened on hosts, oldest first."""
         self.fault: Exception | None = None
         """What reading raises while it is set."""
 
@@ -69,11 +71,24 @@ class MemoryTables:
     def changed_since(self, sequence: int) -> tuple[int, set[str]]:
         return self._sequence, {host for host, at in self._changed.items() if at > sequence}
 
+    def at(self, host_id: str, time_ns: int) -> StoredSample | None:
+        return max((one for one in self._samples.get(host_id, ()) if one.time_ns <= time_ns), default=None, key=_taken)
+
+    def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None) -> list[HostEvent]:
+        return [event for event in self.happened if from_ns <= event.time_ns <= to_ns and host_id in (None, event.host)]
+
     def positions(self) -> dict[int, int]:
-        return {}
+        return {0: self._sequence}
+
+    def generation(self) -> str | None:
+        return "0123456789abcdef"
 
     def close(self) -> None:
         pass
+
+
+def _taken(stored: StoredSample) -> int:
+    return stored.time_ns
 
 
 _USERS = ("alice", "bob", "chen", "dana", "eve")

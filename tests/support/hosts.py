@@ -50,7 +50,8 @@ def host(
     at: str = "2018/12/03 23:16:59",
     status: Status = Status.RUNNING,
     simulated: bool = False,
+    facts: dict[str, Any] | None = None,
 ) -> Host:
     """A host with one sample (or none) taken `at`."""
     samples = [] if content is None else [sampled(ns(at), content)]
-    return host_view(name, name, ip, {"simulated": simulated}, status, ns(at), samples)
+    return host_view(name, name, ip, {"simulated": simulated, **(facts or {})}, status, ns(at), samples)

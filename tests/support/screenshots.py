@@ -25,7 +25,7 @@ def main() -> int:
     folder.mkdir(parents=True, exist_ok=True)
     with launched() as browser:
         for size in sizes:
-            fleet = simulated_fleet(size, time.time_ns(), minutes=60 if size <= 100 else 10)
+            fleet = simulated_fleet(size, time.time_ns(), minutes=60)
             with serving(fleet.tables, SystemClock()) as (host, port):
                 fleet.report(time.time_ns())
                 for name, path in PATHS.items():

@@ -1,13 +1,19 @@
 """`/` and `/gpu_table`: pages for browsers, tables for terminals."""
 
+from dataclasses import replace
+from urllib.parse import quote
+
 from sanic import Request
 from sanic.response import HTTPResponse, html, text
 
-from dimint.webapp.as_html import Page, gpu_table_page, hosts_page
+from dimint.errors import BadQuery
+from dimint.webapp.as_html import Page, hosts_page, message_page
 from dimint.webapp.as_terminal import DETAIL_VIEW, GPU_TABLE_VIEW, STATUS_VIEW, TerminalView
-from dimint.webapp.site import App, Site, View, read_page
+from dimint.webapp.asked import Asked, read_page
+from dimint.webapp.filter import parse_filter
+from dimint.webapp.site import App, Site
 
-__all__ = ["add_routes", "is_true"]
+__all__ = ["add_routes", "is_true", "wrong_query"]
 
 _BAD_PAGE = "invalid page number."
 
@@ -15,6 +21,14 @@ _BAD_PAGE = "invalid page number."
 def is_true(request: Request, name: str) -> bool:
     """Whether a query parameter says yes."""
     return (request.args.get(name) or "").lower() in ("true", "1")
+
+
+def wrong_query(request: Request, site: Site, error: BadQuery) -> HTTPResponse:
+    """The answer to a query that cannot be read: its one line, for eyes or for terminals."""
+    if is_true(request, "term"):
+        return text(f"{error}\n", status=400)
+    typed = request.args.get("filter") or ""
+    return html(message_page(site.page_style, "That cannot be shown", str(error), typed=typed), status=400)
 
 
 def add_routes(app: App, site: Site) -> None:
@@ -25,20 +39,60 @@ def add_routes(app: App, site: Site) -> None:
         return await answer(request, "/gpu_table", GPU_TABLE_VIEW)
 
     async def answer(request: Request, path: str, view: TerminalView) -> HTTPResponse:
-        number = read_page(request.args.get("page"))
-        if number is None:
+        if read_page(request.args.get("page")) is None:
             return text(_BAD_PAGE)
-        snapshot = await site.feed.current()
-        shown = site.hosts_of(snapshot, number)
+        try:
+            asked = site.asked(request)
+            if path == "/gpu_table":
+                asked = replace(asked, layout="gpus")
+            snapshot, asked, moment = await site.snapshot(asked)
+        except BadQuery as error:
+            return wrong_query(request, site, error)
+        shown = site.show(snapshot, asked, moment)
         if is_true(request, "term"):
-            return text(site.terminal(view, shown))
-        kind: View = "gpus" if path == "/gpu_table" else site.view_for(shown)
-        events = f"/events?view={kind}&page={number}&since={site.tag(snapshot.sequence)}"
-        page = Page(path, number, site.pages_of(snapshot), site.when(snapshot), events, site.now_ms())
-        summary, parts = site.summary_html(snapshot), site.html_of(kind, shown)
-        if kind == "gpus":
-            return html(gpu_table_page(page, site.page_style, summary, parts))
-        return html(hosts_page(page, site.page_style, summary, parts, rows=kind == "rows"))
+            return text(site.terminal(view, shown.hosts, site.terminal_style, moment))
+        page = Page(
+            path=path,
+            asked=asked if path == "/" else replace(asked, layout=None),
+            pages=shown.pages,
+            when=site.when(snapshot),
+            events=events_address(asked, shown.layout, snapshot.position) if moment is None else None,
+            now_ms=site.now_ms() if moment is None else moment.at_ns // 1_000_000,
+            past=moment is not None,
+        )
+        return html(hosts_page(page, site.page_style, shown, site.html_of(shown, moment)))
 
+    async def host(request: Request, name: str) -> HTTPResponse:
+        try:
+            snapshot, asked, moment = await site.snapshot(site.asked(request))
+        except BadQuery as error:
+            return wrong_query(request, site, error)
+        found = await site.feed.read(lambda board: board.find(name, snapshot))
+        if found is None:
+            return html(
+                message_page(site.page_style, "No such host", f"{name} is not known{' at that time' if moment else ''}."), 404
+            )
+        if is_true(request, "term"):
+            return text(DETAIL_VIEW.text([found], site.terminal_style))
+        only = replace(asked, filter=parse_filter(f"id=={found.id}"), layout="cards", page=0, sort=())
+        shown = site.show(snapshot, only, moment)
+        page = Page(
+            path=f"/hosts/{quote(found.name, safe='', errors='backslashreplace')}/",
+            asked=Asked(at=asked.at, from_=asked.from_, to=asked.to),
+            pages=1,
+            when=site.when(snapshot),
+            events=events_address(only, "cards", snapshot.position) if moment is None else None,
+            now_ms=site.now_ms() if moment is None else moment.at_ns // 1_000_000,
+            past=moment is not None,
+        )
+        return html(hosts_page(page, site.page_style, shown, site.html_of(shown, moment), title=found.name))
+
+    app.add_route(host, "/hosts/<name:str>/", methods=("GET", "HEAD"), name="host", unquote=True)
     app.add_route(hosts, "/", methods=("GET", "HEAD"), name="hosts")
     app.add_route(gpu_table, "/gpu_table", methods=("GET", "HEAD"), name="gpu_table")
+
+
+def events_address(asked: Asked, layout: str, position: str) -> str:
+    """Where a page that shows this is kept live from."""
+    query = asked.query(layout=layout)
+    return f"/events{query or '?'}{'&' if query else ''}since={position}"

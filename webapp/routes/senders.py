@@ -18,8 +18,8 @@ from dimint.consumers.rows import is_host_id
 from dimint.limits import HTTP_HOSTS_MAX
 from dimint.webapp.access import plain_address
 from dimint.webapp.as_json import error_body
-from dimint.webapp.board import Snapshot
 from dimint.webapp.intake import NotTaken, Reports
+from dimint.webapp.models import Snapshot
 from dimint.webapp.routes.states import json_answer
 from dimint.webapp.senders import BadReport, Newcomers, registered, reported
 from dimint.webapp.site import App, Site

@@ -2,22 +2,24 @@
 // they become elements and text nodes. No markup is ever parsed here, so what a host calls itself stays text.
 
 const SVG = "http://www.w3.org/2000/svg";
-const SVG_TAGS = new Set(["svg", "rect", "path"]);
 const OURS = new Set(["open", "hidden"]); // attributes that belong to the reader of the page, not to the server
 
 const hosts = document.getElementById("hosts");
 const live = document.getElementById("live");
 const filter = document.getElementById("filter");
+const wrong = document.getElementById("wrong");
 const dataTime = document.getElementById("data-time");
 let heard = performance.now(); // when the server last said anything
 let skew = hosts ? Number(hosts.dataset.now) - Date.now() : 0; // the server's clock minus ours, ms
+let source = null;
 
-function build(tree) {
+function build(tree, inside = null) {
   if (typeof tree === "string") return document.createTextNode(tree);
   const [tag, attributes, ...children] = tree;
-  const element = SVG_TAGS.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
+  const space = tag === "svg" ? SVG : inside;
+  const element = space ? document.createElementNS(space, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children.map(build));
+  element.append(...children.map((child) => build(child, space)));
   return element;
 }
 
@@ -29,8 +31,9 @@ function patch(old, tree) {
     return;
   }
   const [tag, attributes, ...children] = tree;
+  const space = old.namespaceURI === SVG && tag !== "svg" ? SVG : null;
   if (old.nodeType !== Node.ELEMENT_NODE || old.localName !== tag) {
-    old.replaceWith(build(tree));
+    old.replaceWith(build(tree, space));
     return;
   }
   for (const { name } of [...old.attributes]) {
@@ -41,9 +44,10 @@ function patch(old, tree) {
   }
   if ("data-heard" in attributes) return; // its text is made here, by tick()
   while (old.childNodes.length > children.length) old.lastChild.remove();
+  const within = old.namespaceURI === SVG ? SVG : null;
   children.forEach((child, at) => {
     if (at < old.childNodes.length) patch(old.childNodes[at], child);
-    else old.append(build(child));
+    else old.append(build(child, within));
   });
 }
 
@@ -53,21 +57,26 @@ function put(tree) {
   else hosts.append(build(tree));
 }
 
-// The hosts of the page in their order; who is not among them goes.
+// The parts of the page in their order; what is not among them goes. False if one of them is not here.
 function arrange(ids) {
   const wanted = new Set(ids);
+  let whole = true;
   for (const element of [...hosts.children]) {
     if (element.id && !wanted.has(element.id)) element.remove();
   }
   let after = hosts.querySelector(":scope > thead");
   for (const id of ids) {
     const element = document.getElementById(id);
-    if (!element) continue;
+    if (!element) {
+      whole = false;
+      continue;
+    }
     if (after ? after.nextElementSibling !== element : hosts.firstElementChild !== element) {
       after ? after.after(element) : hosts.prepend(element);
     }
     after = element;
   }
+  return whole;
 }
 
 function ago(seconds) {
@@ -77,19 +86,10 @@ function ago(seconds) {
   return `${Math.floor(seconds / 86400)} days ago`;
 }
 
-function tick() {
-  const now = Date.now() + skew;
-  for (const element of hosts.querySelectorAll("[data-heard]")) {
+function tick(now = Date.now() + skew) {
+  for (const element of document.querySelectorAll("[data-heard]")) {
     const text = ago(Math.max(0, now - Number(element.dataset.heard)) / 1000);
     if (element.textContent !== text) element.textContent = text;
-  }
-}
-
-function show() {
-  const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-  for (const element of hosts.children) {
-    if (element.dataset.find === undefined) continue;
-    element.hidden = !words.every((word) => element.dataset.find.includes(word));
   }
 }
 
@@ -100,55 +100,129 @@ function state(sign, word, kind) {
 }
 
 function listen(address) {
-  const source = new EventSource(address);
-  source.addEventListener("parts", (event) => {
+  source?.close();
+  source = new EventSource(address);
+  const mine = source;
+  mine.addEventListener("parts", (event) => {
+    if (mine !== source) return;
     const message = JSON.parse(event.data);
     message.parts.forEach(put);
     if (message.order) {
-      arrange(message.order);
       document.querySelector(".empty")?.remove();
+      if (!arrange(message.order)) listen(without(address, "since")); // something moved here that did not change: ask for all
     }
-    if (message.when) dataTime.textContent = message.when;
+    if (message.when && dataTime) dataTime.textContent = message.when;
     skew = message.now - Date.now();
     heard = performance.now();
+    wrong.textContent = "";
     state("●", "live", "ok");
-    show();
     tick();
   });
-  source.addEventListener("open", () => state("●", "live", "ok"));
-  source.addEventListener("beat", () => {
+  mine.addEventListener("wrong", (event) => {
+    wrong.textContent = JSON.parse(event.data);
+    mine.close();
+  });
+  mine.addEventListener("open", () => state("●", "live", "ok"));
+  mine.addEventListener("beat", () => {
     heard = performance.now();
     state("●", "live", "ok");
   });
-  source.addEventListener("error", () => state("◌", "reconnecting", "wait"));
-  addEventListener("pagehide", () => source.close());
+  mine.addEventListener("error", () => {
+    if (mine === source && !wrong.textContent) state("◌", "reconnecting", "wait");
+  });
 }
 
+function without(address, name) {
+  const [path, query] = address.split("?");
+  const words = new URLSearchParams(query);
+  words.delete(name);
+  return `${path}?${words}`;
+}
+
+// The filter works while it is typed: the stream of the same page is asked for anew with it.
+let typing = 0;
+function narrow() {
+  const query = new URLSearchParams(location.search);
+  filter.value ? query.set("filter", filter.value) : query.delete("filter");
+  history.replaceState(null, "", query.size ? `?${query}` : location.pathname);
+  const [path, old] = hosts.dataset.events.split("?");
+  const words = new URLSearchParams(old);
+  filter.value ? words.set("filter", filter.value) : words.delete("filter");
+  words.delete("since");
+  listen(`${path}?${words}`);
+}
+
+function isTyping() {
+  const tag = document.activeElement?.localName;
+  return tag === "input" || tag === "select" || tag === "textarea";
+}
+
+addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key === "Escape" && document.activeElement === filter) {
+    filter.value = "";
+    filter.dispatchEvent(new Event("input"));
+    filter.blur();
+  } else if (isTyping()) {
+    return;
+  } else if (event.key === "/" && filter) {
+    event.preventDefault();
+    filter.focus();
+    filter.select();
+  } else if (event.key === "[" || event.key === "]") {
+    document.querySelector(event.key === "[" ? ".steps [rel=prev]" : ".steps [rel=next]")?.click();
+  } else if (event.key === "l") {
+    document.querySelector(".golive:not([aria-current])")?.click();
+  }
+});
+
+// What a square of a heat grid means, beside the pointer.
+const KINDS = { free: "free", idle: "held, idle", lost: "✖ lost", busy1: "busy 5–19 %", busy2: "busy 20–39 %",
+  busy3: "busy 40–59 %", busy4: "busy 60–79 %", busy5: "busy 80 % and more" };
+let hint = null;
+addEventListener("pointermove", (event) => {
+  const grid = event.target.closest?.("svg.heat");
+  if (!grid) {
+    hint?.remove();
+    hint = null;
+    return;
+  }
+  const box = grid.getBoundingClientRect();
+  const [, , columns, rows] = grid.getAttribute("viewBox").split(" ").map(Number);
+  const column = Math.min(columns - 1, Math.floor((columns * (event.clientX - box.left)) / box.width));
+  const row = Math.min(rows - 1, Math.floor((rows * (event.clientY - box.top)) / box.height));
+  const kind = event.target.localName === "path" ? KINDS[event.target.getAttribute("class")] : "not known";
+  const back = columns - 1 - column;
+  const where = hosts.className === "groups" ? "" : back === 0 ? " now" : ` ${back} min ago`;
+  if (!hint) {
+    hint = document.createElement("div");
+    hint.className = "hint";
+    document.body.append(hint);
+  }
+  hint.textContent = `GPU ${row}${where}: ${kind}`;
+  hint.style.left = `${Math.min(event.clientX + 12, innerWidth - hint.offsetWidth - 8)}px`;
+  hint.style.top = `${event.clientY + 16}px`;
+});
+
 if (hosts?.dataset.events) {
-  filter.hidden = false;
-  filter.value = new URLSearchParams(location.search).get("filter") ?? "";
-  filter.addEventListener("input", () => {
-    const query = new URLSearchParams(location.search);
-    filter.value ? query.set("filter", filter.value) : query.delete("filter");
-    history.replaceState(null, "", query.size ? `?${query}` : location.pathname);
-    show();
+  filter.form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    clearTimeout(typing);
+    narrow();
   });
-  addEventListener("keydown", (event) => {
-    if (event.key === "/" && document.activeElement !== filter && !event.ctrlKey && !event.metaKey) {
-      event.preventDefault();
-      filter.focus();
-    } else if (event.key === "Escape" && document.activeElement === filter) {
-      filter.value = "";
-      filter.dispatchEvent(new Event("input"));
-      filter.blur();
-    }
+  filter.addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(narrow, 250);
   });
   state("◌", "connecting", "wait");
   listen(hosts.dataset.events);
+  addEventListener("pagehide", () => source.close());
+  addEventListener("pageshow", (event) => event.persisted && listen(without(hosts.dataset.events, "since")));
   setInterval(() => {
     tick();
     if (performance.now() - heard > 20000) state("◌", "no answer", "wait");
   }, 1000);
-  show();
   tick();
+} else if (hosts) {
+  tick(Number(hosts.dataset.now));
 }

@@ -8,14 +8,17 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimint.webapp.as_html import Page, gpu_table_page, hosts_page, message_page
-from dimint.webapp.cards import PageStyle, gpu_rows_node, host_node, summary_node, trend
-from dimint.webapp.models import Host, Status
-from dimint.webapp.nodes import Node, dump_json, node, to_html, to_json
-from tests.support.hosts import GTX, MIB, cpu, gpu, host, sample
+from dimint.webapp.as_html import Page, hosts_page, message_page
+from dimint.webapp.asked import LAYOUTS, Asked, Layout
+from dimint.webapp.cards import card_node
+from dimint.webapp.models import Host, Snapshot, Status
+from dimint.webapp.nodes import Node, dump_json, node, to_json
+from dimint.webapp.parts import PageStyle, trend
+from dimint.webapp.shown import Kept, show
+from tests.support.hosts import GTX, MIB, cpu, gpu, host, ns, sample
 
 STYLE = PageStyle(UTC, title="<DiMint>", description="a & b")
-PAGE = Page("/", 0, 3, "2018/12/03 23:16:59", "/events?view=cards&page=0", 5)
+NOW = ns("2018/12/03 23:17:09")
 
 
 class Outline(HTMLParser):
@@ -46,13 +49,13 @@ class Outline(HTMLParser):
         self.text += data
 
 
-def whole_page(hosts: list[Host], *, rows: bool) -> str:
-    parts = [to_html(host_node(shown, STYLE, rows=rows)) for shown in hosts]
-    return hosts_page(PAGE, STYLE, to_html(summary_node(hosts)), parts, rows=rows)
-
-
-def gpu_page(hosts: list[Host]) -> str:
-    return gpu_table_page(PAGE, STYLE, to_html(summary_node(hosts)), [to_html(gpu_rows_node(shown, STYLE)) for shown in hosts])
+def whole_page(hosts: list[Host], layout: Layout) -> str:
+    snapshot = Snapshot(1, tuple(hosts), dict.fromkeys((one.id for one in hosts), 1), 1, NOW)
+    wanted = Asked(layout=layout)
+    shown = show(snapshot, wanted, STYLE, now_ns=NOW, per_page=8)
+    page = Page("/", wanted, 3, "2018/12/03 23:16:59", "/events?view=cards&page=0", 5, bool(wanted.at))
+    kept = Kept()
+    return hosts_page(page, STYLE, shown, [kept.html(layout, part) for part in shown.parts])
 
 
 EVIL = "</script><img src=x onerror=alert(1)>\"'&"
@@ -77,12 +80,8 @@ def test_no_name_becomes_markup(name: str, other: str, status: Status, simulated
             Host(**{**fields(one), "name": first, "ip": second, "id": f"{at:032x}"})
             for at, one in enumerate(hosts(first, second))
         ]
-        return [
-            whole_page(shown, rows=False),
-            whole_page(shown, rows=True),
-            gpu_page(shown),
-            message_page(STYLE, first or "x", second),
-        ]
+        pages = [whole_page(shown, layout) for layout in LAYOUTS if layout != "tiles"]
+        return [*pages, whole_page(shown[:1], "tiles"), message_page(STYLE, first or "x", second)]
 
     for hostile, harmless in zip(pages(name or "x", other or "x"), pages("x", "x"), strict=True):
         hostile.encode()
@@ -98,8 +97,9 @@ def fields(shown: Host) -> dict[str, Any]:
 
 def test_pages_need_no_inline_script_or_style() -> None:
     """What the content policy forbids is not there: no inline script, style or handler."""
-    text = whole_page([host("h", sample([gpu(0, GTX, 1, 2, 3, 4)], **cpu()))], rows=False)
-    for tag, attributes in Outline(text).tags:
+    hosts = [host("h", sample([gpu(0, GTX, 1, 2, 3, 4)], **cpu()))]
+    pages = [whole_page(hosts, layout) for layout in LAYOUTS]
+    for tag, attributes in (found for text in pages for found in Outline(text).tags):
         assert tag != "style"
         assert tag != "script" or attributes["src"] == "/static/live.js"
         assert not any(name == "style" or name.startswith("on") for name in attributes)
@@ -108,7 +108,7 @@ def test_pages_need_no_inline_script_or_style() -> None:
 def test_state_is_symbol_word_and_class() -> None:
     """Colour never stands alone."""
     for status, words in ((Status.RUNNING, "● running"), (Status.WAITING, "◌ waiting"), (Status.DOWN, "✖ down")):
-        assert words in Outline(whole_page([host("h", None, status=status)], rows=False)).text
+        assert words in Outline(whole_page([host("h", None, status=status)], "cards")).text
 
 
 def test_everything_asked_of_a_card_is_there() -> None:
@@ -116,13 +116,14 @@ def test_everything_asked_of_a_card_is_there() -> None:
     card = gpu(0, GTX, 10_000, 11_169, 57, 71) | {"p_mW": 212_000, "p_lim_mW": 250_000}
     content = sample([card], [{"g": 0, "pid": 77, "name": "train", "user": "alice", "mem": 512 * MIB, "orphan": True}], **cpu())
     shown = host("h", content, simulated=True)
-    text = Outline(whole_page([shown], rows=False)).text
+    text = Outline(whole_page([shown], "cards")).text
     for words in (GTX, "57 %", "9.8 / 10.9 GiB", "71 °C", "212 / 250 W", "alice", "train", "77", "512 MiB", "13 %",
                   "12.0 / 64.0 GiB", "simulated", "orphan", "2018/12/03 23:16:59", "load 0.50 1.25 2.00"):  # fmt: skip
         assert words in text, words
-    for text in (gpu_page([shown]), whole_page([shown], rows=True)):
-        assert "simulated" in Outline(text).text
-        assert "CPU 13 % · RAM 18 %" in Outline(text).text
+    for layout in ("gpus", "rows"):
+        text = Outline(whole_page([shown], layout)).text
+        for words in ("simulated", "13 %", "18 %", "alice", "71 °C"):
+            assert words in text, words
 
 
 def test_json_of_a_tree_is_the_tree() -> None:
@@ -131,7 +132,7 @@ def test_json_of_a_tree_is_the_tree() -> None:
     def back(value: Any) -> Node | str:
         return value if isinstance(value, str) else Node(value[0], value[1], tuple(map(back, value[2:])))
 
-    tree = host_node(host("<h>", sample([gpu(0, GTX, 1, 2, 3, 4)], **cpu())), STYLE, rows=False)
+    tree = card_node(host("<h>", sample([gpu(0, GTX, 1, 2, 3, 4)], **cpu())), STYLE)
     assert back(json.loads(dump_json(to_json([tree])))[0]) == tree
 
 

@@ -1,0 +1,120 @@
+"""What stands above the hosts of every page: totals, what is wrong, which GPUs are free, who uses how many. [S]"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from dimint.webapp.judge import Problem, Severity, holder, problems, use_of
+from dimint.webapp.models import Host, Status, Use
+from dimint.webapp.nodes import Child, Node, node, users_text
+from dimint.webapp.parts import SIGNS, PageStyle, host_link
+
+__all__ = ["SEVERITY", "head_node"]
+
+SEVERITY: Final = {
+    Severity.CRITICAL: ("✖", "critical", "bad"),
+    Severity.WARN: ("▲", "warning", "warn"),
+    Severity.STALE: ("◌", "stale", "wait"),
+}
+"""A problem's symbol, word and class."""
+_LINES_MAX: Final = 10
+_FREE_MAX: Final = 6
+_USERS_MAX: Final = 24
+
+
+def head_node(hosts: Sequence[Host], style: PageStyle, now_ns: int, known: int) -> Node:
+    """All of it, with the id `head`, for the hosts shown; `known` is how many there are without the filter."""
+    panels = [_problems_panel(problems(hosts, now_ns), style), _free_panel(hosts, style), _users_panel(hosts)]
+    return node("section", _totals(hosts, known), node("div", *panels, cls="panels"), id="head", aria_label="Overview")
+
+
+def _totals(hosts: Iterable[Host], known: int) -> Node:
+    """The line of totals: states, GPUs and what they do, memory, power."""
+    counts = dict.fromkeys(Status, 0)
+    uses: Counter[Use] = Counter()
+    used = total = busy = measured = power = simulated = shown = 0
+    for host in hosts:
+        shown += 1
+        counts[host.status] += 1
+        simulated += host.simulated
+        for gpu in host.newest.gpus if host.newest is not None and host.status is Status.RUNNING else ():
+            uses[use_of(gpu)] += 1
+            used, total = used + (gpu.used_mib or 0), total + (gpu.total_mib or 0)
+            power += gpu.power_w or 0
+            if gpu.util_pct is not None:
+                busy, measured = busy + gpu.util_pct, measured + 1
+    tiles: list[Child] = [_total(f"{shown} of {known}", "hosts match")] if shown != known else []
+    for status, count in counts.items():
+        symbol, word, cls = SIGNS[status]
+        if count or status is Status.RUNNING:
+            tiles.append(_total(str(count), f"{symbol} {word}", cls))
+    if gpus := uses.total():
+        tiles += [
+            _total(str(gpus), "GPUs"),
+            _total(str(uses[Use.FREE]), "free GPUs"),
+            _total(str(uses[Use.IDLE]), "held, idle") if uses[Use.IDLE] else None,
+            _total(str(uses[Use.LOST]), "✖ lost GPUs", "bad") if uses[Use.LOST] else None,
+            _total(f"{busy // measured} %", "mean utilisation") if measured else None,
+            _total(f"{used / 1024:.0f} / {total / 1024:.0f} GiB", "GPU memory") if total else None,
+            _total(f"{power / 1000:.1f} kW", "GPU power") if power else None,
+        ]
+    if simulated:
+        tiles.append(_total(str(simulated), "simulated", "sim"))
+    return node("dl", *tiles, cls="summary")
+
+
+def _total(value: str, word: str, cls: str = "") -> Node:
+    return node("div", node("dt", word), node("dd", value), cls=cls or None)
+
+
+def _panel(title: str, count: int, lines: Sequence[Node], rest: int, cls: str) -> Node | None:
+    if not lines:
+        return None
+    more = node("li", f"and {rest} more", cls="fine") if rest > 0 else None
+    heading = node("h2", title, " ", node("span", str(count), cls="count"))
+    return node("div", heading, node("ul", *lines, more), cls=f"panel {cls}")
+
+
+def _problems_panel(found: Sequence[Problem], style: PageStyle) -> Node | None:
+    lines = []
+    for problem in found[:_LINES_MAX]:
+        symbol, word, cls = SEVERITY[problem.severity]
+        where = f" {problem.where}" if problem.gpus else ""
+        mark = node("span", symbol, cls=f"sign {cls}", role="img", aria_label=word)
+        lines.append(
+            node("li", mark, " ", host_link(problem.host, style, short=True), f"{where}: ", node("bdi", users_text(problem.text)))
+        )
+    return _panel("Problems", len(found), lines, len(found) - _LINES_MAX, "problems")
+
+
+def _free_panel(hosts: Iterable[Host], style: PageStyle) -> Node | None:
+    """Free GPUs now: the hosts with the most of them first."""
+    found: list[tuple[int, str, Host, str]] = []
+    for host in hosts:
+        gpus = host.newest.gpus if host.newest is not None and host.status is Status.RUNNING else ()
+        free = [gpu for gpu in gpus if use_of(gpu) is Use.FREE]
+        if free:
+            model = users_text(free[0].name, "GPU").removeprefix("NVIDIA ").removeprefix("GeForce ")
+            found.append((-len(free), host.name, host, f"{' '.join(str(gpu.index) for gpu in free)} · {model}"))
+    found.sort(key=lambda entry: entry[:2])
+    lines = [
+        node("li", node("b", str(-count)), " on ", host_link(host, style, short=True), ": ", node("bdi", words, cls="fine"))
+        for count, _, host, words in found[:_FREE_MAX]
+    ]
+    return _panel("Free GPUs now", -sum(entry[0] for entry in found), lines, len(found) - _FREE_MAX, "freenow")
+
+
+def _users_panel(hosts: Iterable[Host]) -> Node | None:
+    held: Counter[str] = Counter()
+    idle: Counter[str] = Counter()
+    for host in hosts:
+        for gpu in host.newest.gpus if host.newest is not None and host.status is Status.RUNNING else ():
+            name = holder(gpu)
+            if name is not None:
+                held[name] += 1
+                idle[name] += use_of(gpu) is Use.IDLE
+    lines = []
+    for name, count in sorted(held.items(), key=lambda item: (-item[1], item[0]))[:_USERS_MAX]:
+        wasted = f" · {idle[name]} idle" if idle[name] else ""
+        lines.append(node("li", node("b", str(count)), " ", node("bdi", users_text(name)), node("span", wasted, cls="fine")))
+    return _panel("Users now", len(held), lines, len(held) - _USERS_MAX, "usersnow")

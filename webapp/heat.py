@@ -1,0 +1,79 @@
+"""Heat grids: what many GPUs did over time, or do now, as small squares of a few kinds. [S]
+
+A grid is one SVG with one path a kind of square, so that 100 hosts with 8 GPUs and 60 minutes stay small. What is not known
+has no square: the hatched ground shows. Kinds are `busy1` … `busy5` (by fifths of utilisation), `idle` (held and doing
+nothing), `free` and `lost`.
+"""
+
+from collections.abc import Sequence
+from typing import Final, TypeAlias
+
+from dimint.webapp.judge import use_of
+from dimint.webapp.models import Cell, Gpu, Use
+from dimint.webapp.nodes import Node, node
+
+__all__ = ["LEGEND", "Kind", "kind_of_cell", "kind_of_gpu", "squares"]
+
+Kind: TypeAlias = str | None
+
+LEGEND: Final = node(
+    "p",
+    *(
+        node("span", node("span", "", cls=f"key {kind}", aria_hidden="true"), word)
+        for kind, word in (
+            ("free", "free"), ("idle", "held, idle"), ("busy1", "5 %"), ("busy2", "20 %"), ("busy3", "40 %"), ("busy4", "60 %"),
+            ("busy5", "80 % and more"), ("lost", "✖ lost"), ("gap", "not known"),
+        )
+    ),
+    cls="legend keys",
+)  # fmt: skip
+
+
+def _kind(util: int | None, use: Use) -> Kind:
+    if use is Use.BUSY:
+        return None if util is None else f"busy{min(5, 1 + max(0, util) // 20)}"
+    return None if use is Use.UNKNOWN else str(use)
+
+
+def kind_of_cell(cell: Cell) -> Kind:
+    """The square of one minute; a GPU that was held and idle at its end, but worked before, counts as busy."""
+    if cell.use in (Use.IDLE, Use.FREE) and cell.util is not None and cell.util >= 5:
+        return _kind(cell.util, Use.BUSY)
+    return _kind(cell.util, cell.use)
+
+
+def kind_of_gpu(gpu: Gpu) -> Kind:
+    """The square of what a GPU does now."""
+    return _kind(gpu.util_pct, use_of(gpu))
+
+
+def squares(rows: Sequence[Sequence[Kind]], label: str, *, row_px: int, column_px: int | None = None) -> Node:
+    """The grid; as wide as there is room, or `column_px` a column and without the hatched ground, where places may be empty.
+
+    `label` says in words what it shows.
+    """
+    columns = max((len(row) for row in rows), default=0)
+    paths: dict[str, list[str]] = {}
+    for y, row in enumerate(rows):
+        x = 0
+        while x < len(row):
+            kind, start = row[x], x
+            while x < len(row) and row[x] == kind:
+                x += 1
+            if kind is not None:
+                width = x - start
+                if column_px is None:
+                    paths.setdefault(kind, []).append(f"M{start} {y}h{width}v.84h-{width}z")
+                else:
+                    paths.setdefault(kind, []).extend(f"M{at}.06 {y}.06h.86v.86h-.86z" for at in range(start, x))
+    return node(
+        "svg",
+        *(node("path", cls=kind, d="".join(parts)) for kind, parts in sorted(paths.items())),
+        cls="heat" if column_px is None else "heat bare",
+        viewBox=f"0 0 {max(1, columns)} {max(1, len(rows))}",
+        preserveAspectRatio="none",
+        height=str(max(1, len(rows)) * row_px),
+        width="100%" if column_px is None else str(columns * column_px),
+        role="img",
+        aria_label=label,
+    )

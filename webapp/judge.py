@@ -1,0 +1,178 @@
+"""What samples mean for people: is a GPU free, who holds it and since when, and what is wrong. [S]"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final, TypeAlias
+
+from dimint.webapp.models import Cell, Gpu, Host, Status, Use
+
+__all__ = [
+    "IDLE_BELOW_PCT",
+    "Problem",
+    "Severity",
+    "held_since",
+    "holder",
+    "orphan_mib",
+    "problems",
+    "slow_reasons",
+    "use_of",
+    "users_of",
+]
+
+IDLE_BELOW_PCT: Final = 5
+"""A GPU that is less busy than this does nothing that somebody waits for."""
+HOT_C: Final = 88
+"""Hot for every data-centre and consumer GPU; the driver's own slow-down is told apart by `slowed`."""
+IDLE_HELD_S: Final = 30 * 60
+"""A GPU that has been held this long and is idle is worth a word."""
+_SLOWED: Final = {0x08: "hardware slow-down", 0x40: "thermal slow-down", 0x80: "power brake", 0x20: "thermal limit"}
+"""NVML's reasons that say something is wrong; the power cap (0x04) is normal under load."""
+_ORPHAN_LEAST_MIB: Final = 1024
+_LATE_LEAST_MS: Final = 10_000
+_GONE: Final = frozenset({"lost", "hung", "missing"})
+
+
+class Severity(IntEnum):
+    """How bad a problem is; the higher the worse."""
+
+    STALE = 1
+    WARN = 2
+    CRITICAL = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One line of what is wrong. `gpus` are the indices of the GPUs that it is about; none if it is about the host."""
+
+    severity: Severity
+    host: Host
+    gpus: tuple[int, ...]
+    text: str
+
+    @property
+    def where(self) -> str:
+        """`GPU 3`, `GPU 0–7`, `GPU 1, 4`; empty if it is about the host."""
+        if not self.gpus:
+            return ""
+        first, last = self.gpus[0], self.gpus[-1]
+        if len(self.gpus) > 2 and self.gpus == tuple(range(first, last + 1)):
+            return f"GPU {first}–{last}"
+        return f"GPU {', '.join(map(str, self.gpus))}"
+
+
+def use_of(gpu: Gpu) -> Use:
+    """What the GPU is doing, as far as its sample says."""
+    if gpu.state in _GONE:
+        return Use.LOST
+    if gpu.state != "ok" or not gpu.processes_known:
+        return Use.UNKNOWN
+    if gpu.util_pct is not None and gpu.util_pct >= IDLE_BELOW_PCT:
+        return Use.BUSY
+    if not gpu.processes:
+        return Use.FREE
+    return Use.IDLE if gpu.util_pct is not None else Use.UNKNOWN
+
+
+def holder(gpu: Gpu) -> str | None:
+    """The user with the most memory on it."""
+    most: Counter[str] = Counter()
+    for process in gpu.processes:
+        if process.user:
+            most[process.user] += (process.used_mib or 0) + 1
+    return max(most, key=lambda user: (most[user], user)) if most else None
+
+
+def users_of(gpus: Iterable[Gpu]) -> list[str]:
+    """Who has processes on these GPUs, by name."""
+    return sorted({process.user for gpu in gpus for process in gpu.processes if process.user})
+
+
+def held_since(gpu: Gpu) -> int | None:
+    """When the oldest process on it began, ns UTC; None if it is free or nobody says."""
+    return min((process.started_ns for process in gpu.processes if process.started_ns is not None), default=None)
+
+
+def orphan_mib(gpu: Gpu) -> int:
+    """Memory in use that belongs to no process: 0 unless it is known and more than what drivers need for themselves."""
+    if gpu.state != "ok" or gpu.used_mib is None or not gpu.processes_known:
+        return 0
+    if any(process.used_mib is None for process in gpu.processes):
+        return 0
+    rest = gpu.used_mib - sum(process.used_mib or 0 for process in gpu.processes)
+    return rest if rest >= _ORPHAN_LEAST_MIB else 0
+
+
+def slow_reasons(gpu: Gpu) -> list[str]:
+    """Why the driver runs it slower than it could, where that is a fault; the power cap is not."""
+    return [word for bit, word in _SLOWED.items() if gpu.slowed & bit]
+
+
+_Found: TypeAlias = tuple[Severity, int | None, str]
+
+
+def problems(hosts: Iterable[Host], now_ns: int) -> list[Problem]:
+    """What is wrong, the worst first, then by host; what several GPUs of a host have in common is one."""
+    found: list[Problem] = []
+    for host in hosts:
+        alike: dict[tuple[Severity, str], tuple[int, ...]] = {}
+        for severity, gpu, text in _problems(host, now_ns):
+            alike[severity, text] = alike.get((severity, text), ()) + (() if gpu is None else (gpu,))
+        found += [Problem(severity, host, gpus, text) for (severity, text), gpus in alike.items()]
+    return sorted(found, key=lambda problem: (-problem.severity, problem.host.name, problem.gpus))
+
+
+def _problems(host: Host, now_ns: int) -> Iterator[_Found]:
+    if host.status is Status.DOWN:
+        yield (Severity.CRITICAL, None, "down")
+        return
+    if host.status is Status.WAITING:
+        yield (Severity.STALE, None, "not heard yet")
+        return
+    sample = host.newest
+    if sample is None:
+        return
+    if sample.gpu_support not in ("ok", "no_gpu", "no_library"):
+        yield (Severity.CRITICAL, None, f"GPUs cannot be read: {sample.gpu_support.replace('_', ' ')}")
+    if (
+        sample.interval_ms
+        and host.heard_ns is not None
+        and now_ns - host.heard_ns > max(3 * sample.interval_ms, 10_000) * 1_000_000
+    ):
+        yield (Severity.STALE, None, "reports late")
+    for gpu in sample.gpus:
+        yield from _gpu_problems(host, gpu, now_ns)
+
+
+def _gpu_problems(host: Host, gpu: Gpu, now_ns: int) -> Iterator[_Found]:
+    if gpu.state in _GONE:
+        yield (Severity.CRITICAL, gpu.index, gpu.state)
+        return
+    if reasons := slow_reasons(gpu):
+        yield (Severity.WARN, gpu.index, ", ".join(reasons))
+    if gpu.temperature_c is not None and gpu.temperature_c >= HOT_C:
+        yield (Severity.WARN, gpu.index, f"{gpu.temperature_c} °C")
+    if not gpu.processes_known:
+        yield (Severity.WARN, gpu.index, "processes cannot be read")
+    for process in gpu.processes:
+        if process.orphan:
+            yield (Severity.WARN, gpu.index, f"process {process.pid} is gone and holds {process.used_mib or 0} MiB")
+    if rest := orphan_mib(gpu):
+        yield (Severity.WARN, gpu.index, f"{rest} MiB belong to no process")
+    since = held_since(gpu)
+    if use_of(gpu) is Use.IDLE and since is not None and now_ns - since > IDLE_HELD_S * 1_000_000_000:
+        quiet = all(cell.util is None or cell.util < IDLE_BELOW_PCT for cell in _line(host, gpu)[-30:])
+        if quiet:
+            minutes = (now_ns - since) // 60_000_000_000
+            yield (Severity.WARN, gpu.index, f"held for {_about(minutes)} and idle, by {holder(gpu) or 'somebody'}")
+
+
+def _about(minutes: int) -> str:
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"
+
+
+def _line(host: Host, gpu: Gpu) -> tuple[Cell, ...]:
+    gpus = host.newest.gpus if host.newest is not None else ()
+    place = next((at for at, one in enumerate(gpus) if one is gpu), len(host.hour))
+    return host.hour[place] if place < len(host.hour) else ()
