@@ -25,6 +25,8 @@ class KvSystem:
         ports = free_ports(2 * overlords)
         self._ports = {f"overlord-{n + 1}": (ports[2 * n], ports[2 * n + 1]) for n in range(overlords)}
         self._nodes = [f"node-{n + 1}" for n in range(nodes)]
+        self.flags_of: dict[str, Sequence[str]] = {}
+        """More flags of single processes, by name; they overrule those of all."""
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -45,6 +47,7 @@ class KvSystem:
         else:
             flags = [f"--node_name={number}"]
         command = [sys.executable, "-m", "dimint", role, "run", f"--data_dir={self.directory}", *flags, *self._flags]
+        command += self.flags_of.get(name, ())
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DIMINT_")}
         with open(self.directory / f"{name}.out", "ab") as output:
             self.processes[name] = subprocess.Popen(command, stdout=output, stderr=output, env=environment)

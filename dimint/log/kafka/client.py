@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 from dimint.errors import LogError, LogUnavailable, SettingsError
-from dimint.log.kafka.library import KafkaNetClient, kafka_errors
+from dimint.log.kafka.library import KafkaNetClient, KafkaPartition, kafka_errors
 from dimint.log.kafka.options import KafkaOptions
 
 __all__ = ["LIBRARY_ERRORS", "check_reachable", "connect", "is_passing", "quiet_logging", "shared_settings", "to_log_error"]
@@ -20,6 +20,8 @@ LIBRARY_ERRORS: Final = (kafka_errors.KafkaError, OSError, RuntimeError, ValueEr
 
 _RECONNECT_MAX_MS: Final = 1000
 _METADATA_PAUSE_MS: Final = 20
+_METADATA_AGE_MS: Final = 5000
+"""A leader that is cut off from its controller goes on answering, without errors: only other brokers know its successor."""
 _REPEAT_S: Final = 30.0
 _TOLD_BY_OTHERS: Final = ("kafka.net.transport", "kafka.net.connection", "kafka.net.selector")
 """What these say of a lost connection their users say too."""
@@ -35,6 +37,7 @@ def shared_settings(servers: Sequence[str], options: KafkaOptions) -> dict[str, 
         "request_timeout_ms": round(options.request_timeout_s * 1000),
         "bootstrap_timeout_ms": round(options.connect_timeout_s * 1000),
         "reconnect_backoff_max_ms": _RECONNECT_MAX_MS,
+        "metadata_max_age_ms": _METADATA_AGE_MS,
         **options.security,
     }
 
@@ -45,8 +48,10 @@ def connect(make: Callable[..., _Client], settings: dict[str, Any]) -> _Client:
 
     def net_client(**inner: Any) -> Any:
         made.append(KafkaNetClient(**inner))
+        cluster = made[-1].cluster
         # there is no setting for it: each new client and each change of leader waits so long for what it asks first
-        made[-1].cluster.config["retry_backoff_ms"] = _METADATA_PAUSE_MS
+        cluster.config["retry_backoff_ms"] = _METADATA_PAUSE_MS
+        cluster.update_metadata = _NewerLeaders(cluster)
         return made[-1]
 
     try:
@@ -57,6 +62,28 @@ def connect(make: Callable[..., _Client], settings: dict[str, Any]) -> _Client:
             client._net.stop()
             client._net.close()
         raise to_log_error(error, "cannot connect to Kafka") from error
+
+
+class _NewerLeaders:
+    """Takes metadata into a client's cluster, but never a leader of an older epoch than the one that is known.
+
+    A leader that was deposed and is cut off from its controller names itself for as long as that lasts. The library takes
+    what it hears last and so comes back to it again and again, where Kafka's own client compares epochs.
+    """
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster, self._update = cluster, cluster.update_metadata
+
+    def __call__(self, metadata: Any) -> Any:
+        for topic in metadata.topics:
+            if self._cluster.topic_id(topic.name) != topic.topic_id:
+                continue  # new, or made anew: its epochs begin again
+            for found in topic.partitions:
+                place = KafkaPartition(topic.name, found.partition_index)
+                known = self._cluster.leader_epoch_for_partition(place)
+                if known is not None and 0 <= found.leader_epoch < known:
+                    found.leader_id, found.leader_epoch = self._cluster.leader_for_partition(place), known
+        return self._update(metadata)
 
 
 def check_reachable(servers: Sequence[str], timeout_s: float) -> None:

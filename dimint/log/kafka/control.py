@@ -128,13 +128,17 @@ class Control:
                 self._admin.close()
 
     def _wait_for(self, topics: Sequence[str]) -> dict[str, Found]:
-        """A new topic takes a moment to be known everywhere."""
+        """A new topic takes a moment to be known everywhere: each question may go to another broker."""
+        deadline = time.monotonic() + self._options.call_timeout_s
         self._call("new topics do not come up", lambda admin: admin.wait_for_topics(topics))
-        there = self.topics("")
-        lacking = [topic for topic in topics if topic not in there]
-        if lacking:
-            raise LogUnavailable(f"topic {lacking[0]} was created and is not there yet")
-        return there
+        while True:
+            there = self.topics("")
+            lacking = [topic for topic in topics if topic not in there]
+            if not lacking:
+                return there
+            if time.monotonic() > deadline:
+                raise LogUnavailable(f"topic {lacking[0]} was created and is not there yet")
+            time.sleep(_PAUSE_S)
 
     def _call(self, doing: str, ask: Callable[[Any], _T]) -> _T:
         """Ask until there is an answer, while errors are such that pass."""

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
+from tests.support.proxy import Proxy
 from tests.support.services.jars import need_jars
 from tests.support.services.process import JavaServer, answers, free_ports
 
@@ -20,12 +22,28 @@ SCRAM_MODULE = "org.apache.kafka.common.security.scram.ScramLoginModule"
 USER, PASSWORD = "dimint", "a secret: word"
 
 
+class Door(NamedTuple):
+    """A listener of a broker: it listens at `port` and tells clients to come back to `proxy_port`."""
+
+    port: int
+    proxy_port: int
+
+
+class Control(NamedTuple):
+    """How a broker finds the controllers: the names of their listeners, and those that it has itself if it is one."""
+
+    voters: str
+    names: list[str]
+    listens: Mapping[str, Door]
+
+
 class KafkaBroker:
-    """One broker, which is a controller too. It keeps its data across `kill` and `start`.
+    """One broker, which may be a controller too. It keeps its data across `kill` and `start`.
 
     Clients find it at `port`. A second door at `proxied_port` tells them to come back to `proxy_port`, where a test may put
     a proxy on `proxied_port`. A third one at `secure_port` takes TLS only, with the certificate `certificate`, from the user
-    USER with PASSWORD (SCRAM-SHA-512). `extra` goes into its server.properties.
+    USER with PASSWORD (SCRAM-SHA-512). `doors` are more doors like the second one, for clients that are to be cut off
+    each alone; a door named BROKERS is for the other brokers. `extra` goes into its server.properties.
     """
 
     def __init__(
@@ -34,33 +52,40 @@ class KafkaBroker:
         jars: Path,
         folder: Path,
         *,
-        ports: tuple[int, int, int, int, int],
+        ports: tuple[int, int, int, int],
         certificate: Path,
-        voters: str,
+        control: Control,
         cluster_id: str,
+        doors: Mapping[str, Door],
         extra: Mapping[str, object] | None = None,
     ) -> None:
-        self.number = number
-        self.port, self.controller_port, self.proxied_port, self.proxy_port, self.secure_port = ports
+        self.number, self.doors = number, doors
+        self.port, self.proxied_port, self.proxy_port, self.secure_port = ports
         self._folder = folder / f"broker-{number}"
         self._folder.mkdir(parents=True)
         self._config = self._folder / "server.properties"
+        every = {
+            "CLIENT": Door(self.port, self.port),
+            "PROXIED": Door(self.proxied_port, self.proxy_port),
+            **doors,
+            **control.listens,
+        }
+        listeners = {name: door.port for name, door in every.items()}
+        advertised = {name: door.proxy_port for name, door in every.items()}
         settings: dict[str, object] = {
             "node.id": number,
-            "process.roles": "broker,controller",
-            "controller.quorum.voters": voters,
-            "controller.listener.names": "CONTROLLER",
-            "listeners": f"CLIENT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self.controller_port},"
-            f"PROXIED://127.0.0.1:{self.proxied_port},SECURE://127.0.0.1:{self.secure_port}",
-            "advertised.listeners": f"CLIENT://127.0.0.1:{self.port},PROXIED://127.0.0.1:{self.proxy_port},"
-            f"SECURE://localhost:{self.secure_port}",
-            "listener.security.protocol.map": "CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT,SECURE:SASL_SSL",
+            "process.roles": "broker,controller" if control.listens else "broker",
+            "controller.quorum.voters": control.voters,
+            "controller.listener.names": ",".join(control.names),
+            "listeners": f"{_addresses(listeners)},SECURE://127.0.0.1:{self.secure_port}",
+            "advertised.listeners": f"{_addresses(advertised)},SECURE://localhost:{self.secure_port}",
+            "listener.security.protocol.map": f"{_plain([*control.names, *listeners])},SECURE:SASL_SSL",
             "sasl.enabled.mechanisms": "SCRAM-SHA-512",
             "listener.name.secure.sasl.enabled.mechanisms": "SCRAM-SHA-512",
             "listener.name.secure.scram-sha-512.sasl.jaas.config": f"{SCRAM_MODULE} required;",
             "listener.name.secure.ssl.keystore.type": "PEM",
             "listener.name.secure.ssl.keystore.location": certificate,
-            "inter.broker.listener.name": "CLIENT",
+            "inter.broker.listener.name": "BROKERS" if "BROKERS" in doors else "CLIENT",
             "log.dirs": self._folder / "data",
             "offsets.topic.replication.factor": 1,
             "transaction.state.log.replication.factor": 1,
@@ -78,8 +103,8 @@ class KafkaBroker:
             **(extra or {}),
         }
         self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        self._jars, self._cluster_id = jars, cluster_id
         self.server = JavaServer("kafka", jars, self._folder, ["kafka.Kafka", str(self._config)], heap_mb=HEAP_MB)
+        self._formatting = _formatting(jars, self._folder, self._config, cluster_id)
 
     @property
     def address(self) -> str:
@@ -87,11 +112,8 @@ class KafkaBroker:
 
     def format(self) -> JavaServer:
         """Once, before the first start; wait for what is returned to end."""
-        arguments = ["kafka.tools.StorageTool", "format", "-t", self._cluster_id, "-c", str(self._config)]
-        arguments += ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"]
-        command = JavaServer("format", self._jars, self._folder, arguments)
-        command.start()
-        return command
+        self._formatting.start()
+        return self._formatting
 
     def start(self) -> None:
         """Start it; `wait` tells when it takes clients."""
@@ -102,28 +124,43 @@ class KafkaBroker:
 
 
 class KafkaCluster:
-    """`brokers` brokers, started and ready; ended by `close` or at the end of the `with`."""
+    """`brokers` brokers, started and ready; ended by `close` or at the end of the `with`.
 
-    def __init__(self, brokers: int = 1, *, extra: Mapping[str, object] | None = None) -> None:
+    Every broker is a controller too. With `one_controller` only the last one is, and `to_controller[n]` is the proxy on
+    broker n's way to it. `doors` name more doors of every broker (see KafkaBroker). `extra` goes to all of them.
+    """
+
+    def __init__(
+        self,
+        brokers: int = 1,
+        *,
+        one_controller: bool = False,
+        doors: Sequence[str] = (),
+        extra: Mapping[str, object] | None = None,
+    ) -> None:
         jars = need_jars()
         self._folder = Path(tempfile.mkdtemp(prefix="dimint-kafka-"))
         self.certificate = _certificate(self._folder)
-        taken = free_ports(5 * brokers)
-        ports = list(zip(taken[::5], taken[1::5], taken[2::5], taken[3::5], taken[4::5], strict=True))
-        voters = ",".join(f"{number}@127.0.0.1:{its[1]}" for number, its in enumerate(ports, 1))
+        each = 5 + 2 * len(doors)
+        taken = free_ports(each * brokers)
+        ports = [taken[at : at + each] for at in range(0, len(taken), each)]
         cluster_id = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode().replace("-", "a")
+        self.to_controller: dict[int, Proxy] = {}
+        control = self._one_controller if one_controller else _all_control
+        ways = control([its[4] for its in ports])
         self.brokers = [
             KafkaBroker(
                 number,
                 jars,
                 self._folder,
-                ports=its,
+                ports=(its[0], its[1], its[2], its[3]),
                 certificate=self.certificate,
-                voters=voters,
+                control=way,
                 cluster_id=cluster_id,
+                doors={name: Door(its[5 + 2 * at], its[6 + 2 * at]) for at, name in enumerate(doors)},
                 extra=extra,
             )
-            for number, its in enumerate(ports, 1)
+            for number, (its, way) in enumerate(zip(ports, ways, strict=True), 1)
         ]
         try:
             for command in [broker.format() for broker in self.brokers]:
@@ -136,6 +173,18 @@ class KafkaCluster:
             self.close()
             raise
 
+    def _one_controller(self, ports: list[int]) -> list[Control]:
+        """The last broker controls. Its answers name the address of the leading controller: one listener for all would lead
+        a broker that was cut off back by the direct way, so it has one a broker, which names that broker's proxy."""
+        last = len(ports)
+        self.to_controller = {number: Proxy(port) for number, port in enumerate(ports[:-1], 1)}
+        listens = {f"CONTROLLER{last}": Door(ports[-1], ports[-1])}
+        listens |= {f"CONTROLLER{number}": Door(ports[number - 1], its.port) for number, its in self.to_controller.items()}
+        others = [
+            Control(f"{last}@127.0.0.1:{its.port}", [f"CONTROLLER{number}"], {}) for number, its in self.to_controller.items()
+        ]
+        return [*others, Control(f"{last}@127.0.0.1:{ports[-1]}", list(listens), listens)]
+
     @property
     def servers(self) -> list[str]:
         return [broker.address for broker in self.brokers]
@@ -147,6 +196,8 @@ class KafkaCluster:
     def close(self) -> None:
         for broker in self.brokers:
             broker.server.kill()
+        for proxy in self.to_controller.values():
+            proxy.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> "KafkaCluster":
@@ -154,6 +205,26 @@ class KafkaCluster:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _all_control(ports: list[int]) -> list[Control]:
+    voters = ",".join(f"{number}@127.0.0.1:{port}" for number, port in enumerate(ports, 1))
+    return [Control(voters, ["CONTROLLER"], {"CONTROLLER": Door(port, port)}) for port in ports]
+
+
+def _addresses(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+
+
+def _plain(listeners: Sequence[str]) -> str:
+    return ",".join(f"{name}:PLAINTEXT" for name in dict.fromkeys(listeners))
+
+
+def _formatting(jars: Path, folder: Path, config: Path, cluster_id: str) -> JavaServer:
+    """The command that makes a server's storage."""
+    arguments = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config)]
+    arguments += ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"]
+    return JavaServer("format", jars, folder, arguments)
 
 
 def _certificate(folder: Path) -> Path:

@@ -65,7 +65,7 @@ class JavaServer:
         self._process = None
         assert code == 0, f"{self.name} ended with {code}:\n{self.last_output()}"
 
-    def wait_until(self, ready: Callable[[], bool], timeout_s: float = 40) -> None:
+    def wait_until(self, ready: Callable[[], bool], timeout_s: float = 90) -> None:
         """Wait for it to work. Raises AssertionError with its output if it dies or takes too long."""
         deadline = time.monotonic() + timeout_s
         while not ready():
