@@ -40,6 +40,7 @@ COMMANDS: Final = {
     "overlord_state": ("dimint.cli_kv", "COMMANDS", "State of the overlords."),
     "status": ("dimint.cli_status", "status", "Log, overlords, nodes and partitions."),
     "registry": ("dimint.cli_registry", "registry", "Who is registered; clear what is stale."),
+    "events": ("dimint.cli_events", "events", "Look at the events of a log."),
     "rebuild": ("dimint.cli_rebuild", "rebuild", "Rebuild stores or tables from the log."),
     "completion": ("dimint.cli_completion", "completion", "Print the completion script of a shell."),
 }

@@ -4,10 +4,8 @@ import json
 import os
 import socket
 from contextlib import ExitStack
-from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo
 
 from dimint.consumers.reading import TABLES_FOLDER, StatusReader
 from dimint.errors import SettingsError
@@ -20,8 +18,9 @@ from dimint.system_clock import SystemClock
 from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.intake import Intake
 from dimint.webapp.server import WebServer, bind, quiet_sanic
+from dimint.zone import local_zone
 
-__all__ = ["local_zone", "read_ip2name", "run"]
+__all__ = ["read_ip2name", "run"]
 
 _IP2NAME_MAX_BYTES: Final = 4 << 20
 
@@ -55,22 +54,6 @@ def _open_log(settings: WebSettings) -> tuple[Log, Genesis]:
         source.close()
         raise
     return source, found
-
-
-def local_zone(variable: str | None = None, file: Path = Path("/etc/localtime")) -> tzinfo:
-    """This machine's time zone with its summer times: of TZ (or `variable`), of `file`, or UTC."""
-    name = os.environ.get("TZ", "") if variable is None else variable
-    try:
-        if name:
-            return ZoneInfo(name.removeprefix(":"))
-        with file.open("rb") as content:
-            return ZoneInfo.from_file(content, key="localtime")
-    except FileNotFoundError:
-        return UTC
-    except (KeyError, ValueError, OSError):
-        if name:  # a POSIX rule such as CET-1CEST: the system knows it, with the offset of now
-            return datetime.now().astimezone().tzinfo or UTC
-        return UTC
 
 
 def read_ip2name(path: Path) -> tuple[tuple[str, str], ...]:

@@ -16,7 +16,7 @@ from dimint.writer import BatchWriter, Outgoing
 if TYPE_CHECKING:
     from dimint.log.kafka import KafkaOptions
 
-__all__ = ["Genesis", "GenesisSettings", "genesis", "is_missing", "open_log"]
+__all__ = ["Genesis", "GenesisSettings", "find_genesis", "genesis", "is_missing", "open_log"]
 
 _GENESIS_WAIT_S = 30.0
 
@@ -74,7 +74,7 @@ def genesis(log: Log, *, wanted: GenesisSettings, clock: Clock, host: str, proce
     """
     event = to_event(wanted)
     log.create([TopicSpec(CLUSTER_TOPIC, 1)])
-    found = _find(log)
+    found = find_genesis(log)
     if found is None:
         writer = BatchWriter(log, clock=clock, host=host, process=process)
         try:
@@ -83,7 +83,7 @@ def genesis(log: Log, *, wanted: GenesisSettings, clock: Clock, host: str, proce
             raise LogError(f"cannot write the genesis: {error}") from error
         finally:
             writer.close()
-        found = _find(log)
+        found = find_genesis(log)
     if found is None:
         raise LogMismatch(f"{CLUSTER_TOPIC} has no genesis", hint="the log was trimmed or damaged; restore it")
     check_wanted(found, wanted)
@@ -97,7 +97,10 @@ def genesis(log: Log, *, wanted: GenesisSettings, clock: Clock, host: str, proce
     return found._replace(generation=log.describe().generation)
 
 
-def _find(log: Log) -> Genesis | None:
+def find_genesis(log: Log) -> Genesis | None:
+    """The genesis that a log has, None if there is none yet. Raises LogMismatch if it cannot be read."""
+    if CLUSTER_TOPIC not in log.describe().topics:
+        return None
     start, end = log.bounds(CLUSTER_TOPIC, 0)
     intake = Intake(CLUSTER_TOPIC, 0, position=start)
     while intake.position < end:

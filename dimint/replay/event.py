@@ -12,7 +12,7 @@ from dimint.log.port import TopicPartition
 from dimint.log.reading import Counted
 from dimint.replay.positions import format_position
 
-__all__ = ["EventId", "LoggedEvent", "events_of", "json_line"]
+__all__ = ["EventId", "LoggedEvent", "events_of", "json_line", "shown_fields", "text_of"]
 
 _STORED: Final = ("value", "expected")
 """Fields of kv events that are stored values (dimint/values.py)."""
@@ -110,13 +110,18 @@ def events_of(place: TopicPartition, batch: Counted) -> Iterator[LoggedEvent]:
     return (LoggedEvent(place, batch, index) for index in range(len(batch.events)))
 
 
-def json_line(event: LoggedEvent) -> str:
-    """The event as one line of JSON: stored values as the values that they are, other bytes as base64."""
+def shown_fields(event: LoggedEvent) -> dict[str, Any]:
+    """The fields by name, stored values as the values that they are."""
     fields = event.fields
     if event.topic == KV_TOPIC:
         for name in _STORED:
             if isinstance(stored := fields.get(name), bytes):
                 fields[name] = _value(stored)
+    return fields
+
+
+def json_line(event: LoggedEvent) -> str:
+    """The event as one line of JSON: stored values as the values that they are, other bytes as base64."""
     line = {
         "position": event.position,
         "index": event.index,
@@ -126,12 +131,16 @@ def json_line(event: LoggedEvent) -> str:
         "time_ns": event.time_ns,
         "log_time_us": event.log_time_us,
         "by": event.by._asdict(),
-        "fields": fields,
     }
+    return f'{to_text(line)[:-1]},"fields":{text_of(shown_fields(event))}}}'
+
+
+def text_of(value: Any) -> str:
+    """JSON of anything that an event can hold; what JSON has no form for as a string of its Python form."""
     try:
-        return to_text(line)
+        return to_text(value)
     except ParseError:
-        return to_text(line | {"fields": repr(fields)})
+        return to_text(repr(value))
 
 
 def _value(stored: bytes) -> Any:

@@ -24,7 +24,7 @@ from dimint.log.reading import Counted, DeadLetter, Halt, Intake, Quarantine, Re
 from dimint.replay.positions import Range, format_position
 from dimint.replay.ranges import first_at, own_time_ns
 
-__all__ = ["Item", "PartitionState", "Stream"]
+__all__ = ["Item", "PartitionState", "Stream", "look_back"]
 
 _CHUNKS_MAX_BYTES: Final = 64 << 20
 """What all partitions together may hold in memory."""
@@ -242,7 +242,7 @@ class _Cursor:
 def _open(log: Log, bounds: Range, state: PartitionState | None, chunk_bytes: int, look_back_s: float) -> _Cursor:
     place = bounds.place
     if state is None:
-        writers, log_time_us = _look_back(log, place, bounds.start, look_back_s)
+        writers, log_time_us = look_back(log, place, bounds.start, look_back_s)
         intake = Intake(*place, position=bounds.start, log_time_us=log_time_us, writers=writers)
         return _Cursor(log, place, bounds.end, intake, chunk_bytes)
     _check(log, place, state)
@@ -252,8 +252,8 @@ def _open(log: Log, bounds: Range, state: PartitionState | None, chunk_bytes: in
     return cursor
 
 
-def _look_back(log: Log, place: TopicPartition, start: int, look_back_s: float) -> tuple[WriterTable, int]:
-    """Writers and log time at an offset in the middle, from the headers before it."""
+def look_back(log: Log, place: TopicPartition, start: int, look_back_s: float = WRITER_KEEP_S) -> tuple[WriterTable, int]:
+    """Writers and log time in µs at an offset in the middle, from the headers of so much log time before it."""
     writers, log_time_us = WriterTable(), 0
     first = log.bounds(*place).start
     if start <= first:
