@@ -35,12 +35,13 @@ left out (`gpu` while the driver has not answered in time), so an empty list alw
              mem_tot, mem_used, mem_rsv int bytes; rsv is what the driver keeps for itself, not part of used
              mem_free int bytes left, as the sender counts; absent = tot − used
              unified bool the GPU has no memory of its own (the host's memory is shared); absent = False
-             t_mC int · tmem_mC* int memory · p_lim_mW* int enforced limit · e_mJ int counter, restarts with the driver
+             t_mC int · tmem_mC* int memory · t_margin_mC int left until it slows down; absent = see t_slow_mC of the facts
+             p_lim_mW* int enforced limit · e_mJ int counter, restarts with the driver
              p_mW int drawn, the mean of about a second where the GPU keeps one (facts: p_kind) · p_inst_mW int this instant
              sm_MHz, mem_MHz int · ev int bit mask of clock event reasons · fan_pct* [int] intended speed, may exceed 100
              pst* int performance state, 0 = fastest · enc_pct, dec_pct int · pci str bus id
              thr_ns* {reason: int} time that clocks were held down, counters, restart with the driver; see THROTTLE_REASONS
-             pcie_rx*, pcie_tx* int bytes through PCIe, counters · nvl_rx*, nvl_tx* int over all NVLinks; both restart at 0
+             pcie_rx*, pcie_tx* int bytes through PCIe, counters · nvl_rx*, nvl_tx* int over all NVLinks; they may wrap
              ecc* {vc, vu, ac, au int} corrected and uncorrected errors, volatile (since the driver was loaded) and
                   aggregate (for life) · absent = no ECC memory, or it is switched off
              remap* {c, u int, pend, fail bool} rows of memory replaced after corrected and after uncorrected errors,
@@ -195,6 +196,7 @@ class Gpu(TypedDict, total=False):
     unified: bool
     t_mC: int | None
     tmem_mC: int | None
+    t_margin_mC: int
     p_mW: int | None
     p_inst_mW: int | None
     p_lim_mW: int | None

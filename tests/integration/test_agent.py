@@ -203,7 +203,7 @@ def test_a_driver_that_breaks_while_the_agent_runs(tmp_path: Path) -> None:
         wait_until(lambda: states() == ["ok", "lost"], 5, "a lost GPU")
         lost = [event for event in status_events(home) if event[0] == "gpu.lost"]
         assert [(event[4], event[5]) for event in lost] == [("GPU-1", "lost")]
-        driver.tell("count 2", "fault 0 nvmlDeviceGetPowerUsage hang")
+        driver.tell("count 2", "fault 0 nvmlDeviceGetUtilizationRates hang")
         count = len(samples())
         wait_until(lambda: len(samples()) > count + 8, 10, "samples while the driver hangs")
         last = samples()[-1]

@@ -5,6 +5,8 @@
  *     count 8                  GPUs that there are
  *     driver 570.86.15         version text; also: nvml
  *     set 0 util 57            a value of device 0; * stands for every device
+ *     set 0 field_82 81        a value of nvmlDeviceGetFieldValues
+ *     fault 0 field_82 3       the code of that value alone
  *     fault 3 nvmlDeviceGetPowerUsage 15      the call fails on device 3 with this code; "hang" = it never returns
  *     fault * nvmlInitWithFlags 9             calls that belong to no device are found under *
  *     proc 0 Compute 4711 1048576             a process of device 0; memory -1 = not available
@@ -32,6 +34,8 @@ typedef struct { unsigned long long total, free, used; } memory1_t;
 typedef struct { unsigned gpu, memory; } rates_t;
 typedef struct { unsigned version, sensor; int temperature; } temperature_t;
 typedef struct { unsigned field, scope; int64_t time, latency; int type, code; unsigned long long value; } field_t;
+typedef struct { unsigned version; int degrees; } margin_t;
+typedef struct { unsigned processors, copy, decoders, encoders, jpeg, ofa, gpu_slices, compute_slices; unsigned long long memory_mb; } attributes_t;
 typedef struct { unsigned pid; unsigned long long memory; } process1_t;
 typedef struct { unsigned pid; unsigned long long memory; unsigned gi, ci; } process2_t;
 typedef struct { unsigned pid; unsigned long long time; unsigned sm, memory, encoder, decoder; } sample_t;
@@ -224,12 +228,46 @@ int nvmlDeviceGetDecoderUtilization(void *handle, unsigned *share, unsigned *per
     *period = 167000;
     return SUCCESS;
 }
+/* Fields that the device has by default: NVML's number, value type (1 = unsigned int, 3 = unsigned long long), value. */
+static const struct { unsigned field; int type; unsigned long long value; } FIELDS[] = {
+    {3, 3, 1}, {4, 3, 0}, {5, 3, 7}, {6, 3, 2}, {74, 3, 5000000000ULL}, {75, 3, 0}, {76, 3, 0}, {77, 3, 0}, {78, 3, 0},
+    {79, 3, 0}, {83, 3, 123456789}, {138, 3, 2048}, {139, 3, 1024}, {142, 1, 3}, {143, 1, 1}, {144, 1, 1}, {145, 1, 0},
+    {185, 1, 120000}, {186, 1, 121500}, {197, 3, 1000}, {198, 3, 2000}, {230, 1, 0}, {269, 3, 30}, {270, 3, 20}, {271, 3, 10},
+};
 int nvmlDeviceGetFieldValues(void *handle, int count, field_t *fields) {
-    CHECK(nvmlDeviceGetFieldValues, device_of(handle));
+    int device = device_of(handle);
+    CHECK(nvmlDeviceGetFieldValues, device);
     for (int i = 0; i < count; i++) {
-        fields[i].code = number(device_of(handle), "memory_temperature", -1) < 0 ? NOT_SUPPORTED : SUCCESS;
-        fields[i].value = (unsigned long long)number(device_of(handle), "memory_temperature", 0);
+        char key[32], value[256];
+        field_t *row = &fields[i];
+        row->code = INVALID;
+        for (unsigned k = 0; k < sizeof FIELDS / sizeof *FIELDS; k++)
+            if (FIELDS[k].field == row->field) *row = (field_t){row->field, row->scope, 0, 0, FIELDS[k].type, SUCCESS, FIELDS[k].value};
+        if ((row->field == 138 || row->field == 139) && row->scope != ~0u) row->code = INVALID;
+        snprintf(key, sizeof key, "field_%u", row->field);
+        if (find("set", device, key, value)) {
+            row->type = row->code == SUCCESS ? row->type : 1;
+            row->code = SUCCESS;
+            row->value = strtoull(value, NULL, 10);
+        }
+        int code = fault(key, device);
+        if (code) row->code = code;
     }
+    return SUCCESS;
+}
+NUMBER_CALL(nvmlDeviceGetMinorNumber, unsigned, "minor", device_of(handle))
+NUMBER_CALL(nvmlDeviceGetPersistenceMode, int, "persistence", 1)
+int nvmlDeviceGetMarginTemperature(void *handle, margin_t *margin) {
+    CHECK(nvmlDeviceGetMarginTemperature, device_of(handle));
+    margin->degrees = (int)number(device_of(handle), "margin", 51);
+    return SUCCESS;
+}
+int nvmlDeviceGetAttributes_v2(void *handle, attributes_t *attributes) {
+    CHECK(nvmlDeviceGetAttributes_v2, device_of(handle));
+    memset(attributes, 0, sizeof *attributes);
+    attributes->gpu_slices = (unsigned)number(device_of(handle), "gpu_slices", 1);
+    attributes->compute_slices = (unsigned)number(device_of(handle), "compute_slices", 1);
+    attributes->memory_mb = (unsigned long long)number(device_of(handle), "slice_mb", 9856);
     return SUCCESS;
 }
 

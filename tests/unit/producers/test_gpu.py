@@ -65,7 +65,7 @@ def reader(driver: FakeDriver, tmp_path: Path) -> Iterator[Reader]:
 
 def test_eight_gpus(driver: FakeDriver, reader: Reader) -> None:
     """Every value of every GPU arrives in the unit of the schema."""
-    driver.tell("count 8", "set 3 util 97", "set 3 memory_temperature 81", "set 5 name NVIDIA H100 80GB HBM3")
+    driver.tell("count 8", "set 3 util 97", "set 3 field_82 81", "set 5 name NVIDIA H100 80GB HBM3")
     reading = reader.read()
     assert reading.state == "ok"
     assert [gpu["u"] for gpu in reading.gpus] == [f"GPU-{index}" for index in range(8)]
@@ -73,12 +73,18 @@ def test_eight_gpus(driver: FakeDriver, reader: Reader) -> None:
     assert reading.gpus[3] == {
         "i": 3, "u": "GPU-3", "name": "NVIDIA Fake", "st": "ok", "pci": "0000:13:00.0",
         "util_pct": 97, "mutil_pct": 20, "mem_tot": H100, "mem_used": 1 << 30, "mem_rsv": 600 << 20,
-        "t_mC": 36_000, "tmem_mC": 81_000, "p_mW": 120_000, "p_lim_mW": 700_000, "e_mJ": 123_456_789,
+        "t_mC": 36_000, "tmem_mC": 81_000, "p_mW": 120_000, "p_inst_mW": 121_500, "p_lim_mW": 700_000, "e_mJ": 123_456_789,
         "sm_MHz": 1980, "mem_MHz": 2619, "ev": 4, "fan_pct": [44, 45], "pst": 0, "enc_pct": 5, "dec_pct": 6,
+        "pcie_tx": 1000, "pcie_rx": 2000, "nvl_tx": 2 << 20, "nvl_rx": 1 << 20, "rec": 0,
+        "ecc": {"vc": 1, "vu": 0, "ac": 7, "au": 2}, "remap": {"c": 3, "u": 1, "pend": True, "fail": False},
+        "thr_ns": {"sw_power_cap": 5 * 10**9, "thermal": 0, "sync_boost": 0, "board_limit": 0, "low_utilization": 0,
+                   "reliability": 0, "sw_thermal": 30, "hw_thermal": 20, "hw_power_brake": 10},
     }  # fmt: skip
     assert reading.gpus[5]["name"] == "NVIDIA H100 80GB HBM3"
     assert reading.versions == {"driver": "570.86.15", "nvml": "12.570.86.15", "cuda": "12.8"}
-    assert reading.facts[0]["t_slow_mC"] == 87_000
+    facts = reading.facts[0]
+    assert (facts["t_slow_mC"], facts["minor"], facts["persistence"], facts["p_kind"]) == (87_000, 0, True, "average")
+    assert reading.gpus[0]["tmem_mC"] is None, "this GPU does not measure it"
 
 
 def test_no_library(tmp_path: Path) -> None:
@@ -127,13 +133,15 @@ def test_driver_that_comes_later(driver: FakeDriver, reader: Reader) -> None:
 
 CALLS = {
     "nvmlDeviceGetUtilizationRates": ("util_pct", "mutil_pct"),
-    "nvmlDeviceGetPowerUsage": ("p_mW",),
     "nvmlDeviceGetEnforcedPowerLimit": ("p_lim_mW",),
-    "nvmlDeviceGetTotalEnergyConsumption": ("e_mJ",),
     "nvmlDeviceGetPerformanceState": ("pst",),
     "nvmlDeviceGetClockInfo": ("sm_MHz", "mem_MHz"),
     "nvmlDeviceGetEncoderUtilization": ("enc_pct",),
     "nvmlDeviceGetDecoderUtilization": ("dec_pct",),
+    "field_186": ("p_inst_mW",),
+    "field_197": ("pcie_tx",),
+    "field_139": ("nvl_rx",),
+    "field_230": ("rec",),
 }
 
 
@@ -156,14 +164,39 @@ def test_older_calls_stand_in(driver: FakeDriver, reader: Reader) -> None:
         "count 2",
         *(
             f"fault * nvmlDeviceGet{call} 13"
-            for call in ("MemoryInfo_v2", "TemperatureV", "CurrentClocksEventReasons", "NumFans")
+            for call in ("MemoryInfo_v2", "TemperatureV", "CurrentClocksEventReasons", "NumFans", "FieldValues")
         ),
         "fault 1 nvmlDeviceGetTemperature 3",
     )
     first, second = reader.read().gpus
     assert (first["mem_tot"], first["mem_rsv"], first["t_mC"], first["ev"], first["fan_pct"]) == (H100, None, 36_000, 4, [44])
+    assert (first["p_mW"], first["e_mJ"], first["p_inst_mW"]) == (120_000, 123_456_789, None)
     assert second["t_mC"] is None
     assert "err" not in second
+
+
+def test_fields_fail_one_by_one(driver: FakeDriver, reader: Reader) -> None:
+    """Of the values that come in one call each has its own code: what is missing is left out, nothing becomes 0."""
+    no_ecc = (f"fault 0 field_{field} 3" for field in (3, 4, 5, 6))
+    old = (f"fault 1 field_{field} 2" for field in (185, 230, 269, 270, 271, 142, 143, 144, 145))
+    driver.tell("count 4", *no_ecc, *old, "fault 2 field_5 999", "fault 3 field_185 3", "fault 3 field_197 10")
+    without_ecc, older, odd, plain = reader.read().gpus
+    assert "ecc" not in without_ecc
+    assert (older["p_mW"], older["rec"], "remap" in older, "sw_thermal" in older["thr_ns"]) == (120_000, None, False, False)
+    assert odd["ecc"] == {"vc": 1, "vu": 0, "ac": None, "au": 2}
+    assert odd["err"] == {"ecc_ac": 999}
+    assert (plain["pcie_tx"], plain["pcie_rx"], plain["err"]) == (None, 2000, {"pcie_tx": 10})
+    facts = reader.read().facts
+    assert [gpu["p_kind"] for gpu in facts] == ["average", "instant", "average", "instant"]
+    assert {"power_average", "recovery_action", "remap_c"} <= set(facts[1]["unsupported"]), "never asked again"
+
+
+def test_margin_where_there_is_no_threshold(driver: FakeDriver, reader: Reader) -> None:
+    """GPUs that give limits as a margin only tell how far they are from slowing down."""
+    driver.tell("count 2", "fault 1 nvmlDeviceGetTemperatureThreshold 3")
+    with_threshold, without = reader.read().gpus
+    assert "t_margin_mC" not in with_threshold
+    assert without["t_margin_mC"] == 51_000
 
 
 def test_unified_memory(driver: FakeDriver, reader: Reader) -> None:
@@ -184,7 +217,7 @@ def test_name_that_is_no_text(driver: FakeDriver, reader: Reader) -> None:
     assert gpu["util_pct"] == 40
 
 
-@pytest.mark.parametrize("call", ["nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetClockInfo"])
+@pytest.mark.parametrize("call", ["nvmlDeviceGetMemoryInfo_v2", "field_185", "nvmlDeviceGetClockInfo"])
 @pytest.mark.parametrize("code", [15, 16])
 def test_gpu_lost_midway(driver: FakeDriver, reader: Reader, call: str, code: int) -> None:
     """A GPU that falls off the bus stays listed under its UUID as lost, the others go on, and it comes back."""
@@ -294,6 +327,9 @@ def test_mig_with_holes(driver: FakeDriver, reader: Reader) -> None:
         "set 100 uuid MIG-a",
         "set 103 uuid MIG-b",
         "set 100 total 10737418240",
+        "set 100 name NVIDIA H100 80GB HBM3 MIG 1g.10gb",
+        "set 103 gpu_slices 3",
+        "set 103 slice_mb 40448",
         "fault 0 nvmlDeviceGetMemoryInfo_v2 4",
         "fault 0 nvmlDeviceGetMemoryInfo 4",
         "proc 103 Compute 4711 1048576",
@@ -311,6 +347,7 @@ def test_mig_with_holes(driver: FakeDriver, reader: Reader) -> None:
     parent, instance = reading.gpus[0], reading.gpus[2]
     assert (parent["st"], parent.get("util_pct"), parent.get("mem_tot"), parent["p_mW"]) == ("ok", None, None, 120_000)
     assert (instance["mem_tot"], instance["gi"], instance["ci"], instance.get("util_pct")) == (10 << 30, 3, 0, None)
+    assert [gpu.get("profile") for gpu in reading.gpus[2:]] == ["1g.10gb", "1c.3g.40gb"]
     assert reading.procs == [[1, 12, 4096, "C", None], [3, 4711, 1 << 20, "C", None]]
     assert reading.facts[0]["mig"] is True
     driver.tell("count 2", "mig 0 3", "set 103 uuid MIG-b")
@@ -325,7 +362,7 @@ def test_call_that_never_returns(driver: FakeDriver, tmp_path: Path) -> None:
     fleet = Fleet()
     fleet.apply(first.state, first.gpus, reader.watch.hung(), 1)
     before = reader.watch.pid
-    driver.tell("count 3", "fault 1 nvmlDeviceGetPowerUsage hang")
+    driver.tell("count 3", "fault 1 nvmlDeviceGetUtilizationRates hang")
     reader.watch.ask(Want())
     assert reader.watch.collect(0.1) is None, "nothing is said of GPUs while the answer may still come"
     time.sleep(0.6)
@@ -371,7 +408,7 @@ def test_process_that_cannot_be_killed(driver: FakeDriver, tmp_path: Path) -> No
     """While a stuck process is still there no second one is started; readings say hung and come at once."""
     attempts = []
     reader = Reader(driver, tmp_path, deadline_s=0.4, kill=lambda child: attempts.append(child.pid))
-    driver.tell("count 1", "fault 0 nvmlDeviceGetPowerUsage hang")
+    driver.tell("count 1", "fault 0 nvmlDeviceGetUtilizationRates hang")
     reader.watch.ask(Want())
     assert reader.watch.collect(0.1) is None
     stuck = reader.watch.pid
@@ -433,7 +470,7 @@ def test_sleeping_gpus_are_not_woken(driver: FakeDriver, tmp_path: Path) -> None
 
 def test_closing_is_quick_and_leaves_nothing(driver: FakeDriver, tmp_path: Path) -> None:
     """The reading process is gone after close, also one that hangs."""
-    for fault in ((), ("fault 0 nvmlDeviceGetPowerUsage hang",)):
+    for fault in ((), ("fault 0 nvmlDeviceGetUtilizationRates hang",)):
         reader = Reader(driver, tmp_path)
         driver.tell("count 1", *fault)
         reader.watch.ask(Want())
