@@ -1,4 +1,4 @@
-"""Who the processes on GPUs are: user, program, age and CPU time per pid, through psutil.
+"""Who the processes on GPUs are: user, program, age, CPU time, container and job per pid, through psutil and /proc.
 
 Only pids that a GPU names are looked at. What does not change is kept per (pid, create time), so a pid that was given to
 another program is never confused with its predecessor. NVML names pids of the host: inside a container that has its own
@@ -17,6 +17,8 @@ import psutil
 
 from dimint.clock import Clock
 from dimint.limits import PROCESS_NAME_MAX_CHARS
+from dimint.producers.cgroups import placement
+from dimint.producers.pods import Pods
 from dimint.sample import Process
 
 __all__ = ["Processes", "in_first_pid_namespace", "redacted"]
@@ -24,6 +26,7 @@ __all__ = ["Processes", "in_first_pid_namespace", "redacted"]
 _Value = TypeVar("_Value")
 _CLOCK_SLACK_S = 2.0
 """The kernel gives ages; as a point in time an age moves a little whenever the clock is set."""
+_CGROUP_MAX_CHARS = 1 << 14
 _FIRST_PID_NAMESPACE = "pid:[4026531836]"  # fixed by the kernel (PROC_PID_INIT_INO)
 
 
@@ -66,9 +69,19 @@ class _Known:
 class Processes:
     """Describes pids. Belongs to one thread."""
 
-    def __init__(self, clock: Clock, *, namespace_is_hosts: bool, whole_command_line: bool = False) -> None:
-        self._clock, self._hosts, self._whole = clock, namespace_is_hosts, whole_command_line
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        namespace_is_hosts: bool,
+        command_lines: str = "redacted",
+        proc: Path = Path("/proc"),
+        pods: Pods | None = None,
+    ) -> None:
+        self._clock, self._hosts, self._command_lines, self._proc = clock, namespace_is_hosts, command_lines, proc
+        self._pods = Pods(clock) if pods is None else pods
         self._known: dict[int, _Known] = {}
+        self._first_seen: dict[tuple[int, int], int] = {}
         self._users: dict[int, str | None] = {}
 
     def describe(self, rows: Iterable[Sequence[Any]]) -> list[Process]:
@@ -76,10 +89,15 @@ class Processes:
         rows = list(rows)
         people = {pid: self._look_up(pid) for pid in {row[1] for row in rows}}
         self._known = {pid: known for pid, known in self._known.items() if pid in people}
-        return [
-            {"g": gpu, "pid": pid, "mem": memory, "type": kind, "sm_pct": sm, **people[pid]}
-            for gpu, pid, memory, kind, sm in rows
-        ]
+        now_ms = self._clock.time_ns() // 1_000_000
+        self._first_seen = {(row[0], row[1]): self._first_seen.get((row[0], row[1]), now_ms) for row in rows}
+        described: list[Process] = []
+        for gpu, pid, memory, kind, sm in rows:
+            row: Process = {"g": gpu, "pid": pid, "mem": memory, "type": kind, "sm_pct": sm, **people[pid]}
+            if row.get("t0_ms") is None:
+                row["seen_ms"] = self._first_seen[gpu, pid]
+            described.append(row)
+        return described
 
     def _look_up(self, pid: int) -> Process:
         if not self._hosts:
@@ -111,14 +129,38 @@ class Processes:
         uid = uids.real if uids else None
         line = _try(process.cmdline) or []
         name = _try(process.exe) or (line[0] if line else None) or _try(process.name)
-        command = " ".join(line)[:PROCESS_NAME_MAX_CHARS] if self._whole else redacted(line)
         return {
             "t0_ms": round(created * 1000),
             "name": name[-PROCESS_NAME_MAX_CHARS:] if name else None,
             "uid": uid,
             "user": self._user(uid) if uid is not None else None,
-            "cmd": command or None,
+            "cmd": self._command(line),
+            **self._placement(process.pid),
         }
+
+    def _command(self, line: Sequence[str]) -> str | None:
+        """What the settings allow to be shown of a command line."""
+        if self._command_lines == "whole":
+            return " ".join(line)[:PROCESS_NAME_MAX_CHARS] or None
+        return redacted(line) if self._command_lines == "redacted" else None
+
+    def _placement(self, pid: int) -> Process:
+        """ctr, rt, pod, ns and job, as far as the process is in one."""
+        text = _try(lambda: _head(self._proc / str(pid) / "cgroup")) or ""
+        found = placement(text)
+        row: Process = {}
+        if found.container is not None:
+            row["ctr"] = found.container
+        if found.runtime is not None:
+            row["rt"] = found.runtime
+        if found.pod_uid is not None:
+            named = self._pods.name(found.pod_uid)
+            row["pod"] = named.name if named else found.pod_uid
+            if named:
+                row["ns"] = named.namespace
+        if found.job is not None:
+            row["job"] = found.job
+        return row
 
     def _user(self, uid: int) -> str | None:
         """Name of the user; a directory service is asked once for each."""
@@ -128,6 +170,11 @@ class Processes:
             except (KeyError, OSError):
                 self._users[uid] = str(uid)
         return self._users[uid]
+
+
+def _head(path: Path) -> str:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return file.read(_CGROUP_MAX_CHARS)
 
 
 def _try(read: Callable[[], _Value]) -> _Value | None:

@@ -1,8 +1,9 @@
 """Puts readings of different age together into complete samples (dimint/sample.py says what stands in one). [S]"""
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from dimint.producers.orphans import unaccounted
 from dimint.sample import Cpu, Disk, Gpu, Memory, Net, Process, Sample
 
 __all__ = ["PROCESS_ROWS_MAX", "Assembler", "Fast"]
@@ -37,6 +38,7 @@ class Assembler:
         self._slow_ns = 0
         self._processes: Sample = {}
         self._processes_ns = 0
+        self._unaccounted: dict[str, Gpu] = {}
 
     def slow(self, *, disks: list[Disk] | None, temperatures: dict[str, int] | None, mono_ns: int) -> None:
         """Keep a reading of the slow tier."""
@@ -46,8 +48,11 @@ class Assembler:
         if temperatures is not None:
             self._slow["temp_mC"] = temperatures
 
-    def processes(self, rows: Sequence[Process], failed: Mapping[str, int], mono_ns: int) -> None:
-        """Keep a reading of the processes tier."""
+    def processes(
+        self, rows: Sequence[Process], failed: Mapping[str, int], gpus: Sequence[Mapping[str, Any]], mono_ns: int
+    ) -> None:
+        """Keep a reading of the processes tier; `gpus` are the entries read with it."""
+        self._unaccounted = unaccounted(gpus, rows, failed)
         kept = list(rows)
         if len(kept) > PROCESS_ROWS_MAX:
             kept = sorted(kept, key=lambda row: -(row.get("mem") or 0))[:PROCESS_ROWS_MAX]
@@ -79,6 +84,9 @@ class Assembler:
             sample["slow_age_ms"] = (mono_ns - self._slow_ns) // 1_000_000
         if fast.gpus is not None:
             sample["gpu"] = fast.gpus
+            for gpu in fast.gpus:
+                if gpu["st"] == "ok":
+                    gpu.update(self._unaccounted.get(gpu["u"], {}))
             if self._processes and fast.gpu_state == "ok":
                 sample |= self._processes
                 sample["proc_age_ms"] = (mono_ns - self._processes_ns) // 1_000_000

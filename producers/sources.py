@@ -130,7 +130,7 @@ class ThisHost:
 
     def _take_gpu_reading(self, reading: GpuReading, mono_ns: int) -> None:
         if reading.procs is not None:
-            self._assembler.processes(self._processes.describe(reading.procs), reading.procs_err, mono_ns)
+            self._assembler.processes(self._processes.describe(reading.procs), reading.procs_err, reading.gpus, mono_ns)
             self._schedule.cost(PROCESSES, reading.procs_s, self._clock.monotonic())
         facts: dict[str, Any] = {name: version for name, version in reading.versions.items() if version is not None}
         # a driver that cannot be asked now has not lost its GPUs

@@ -109,7 +109,7 @@ def test_samples_are_complete() -> None:
     """Rarely read parts are carried with their age; process rows only as long as the driver answers."""
     assembler = Assembler(interval_ms=2000, boot="b")
     assembler.slow(disks=[{"mnt": "/", "tot": 2, "used": 1}], temperatures={"cpu/0": 41_000}, mono_ns=0)
-    assembler.processes([{"g": 0, "pid": 1}], {"GPU-1": 4}, mono_ns=1_000_000_000)
+    assembler.processes([{"g": 0, "pid": 1}], {"GPU-1": 4}, [], mono_ns=1_000_000_000)
     fast = Fast(None, None, None, "ok", [])
     sample = assembler.build(fast, mono_ns=3_000_000_000, dur_us=7, skipped=("slow",))
     assert (sample["slow_age_ms"], sample["proc_age_ms"], sample["procs_err"]) == (3000, 2000, {"GPU-1": 4})
@@ -124,7 +124,7 @@ def test_a_sample_stays_small_whatever_a_driver_reports() -> None:
     """Of too many processes the biggest stay, and the sample says how many it left out."""
     rows: list[Process] = [{"g": 0, "pid": pid, "mem": pid, "name": "n" * 256, "cmd": "c" * 100} for pid in range(4096)]
     assembler = Assembler(interval_ms=2000, boot=None)
-    assembler.processes(rows, {}, 0)
+    assembler.processes(rows, {}, [], 0)
     sample = assembler.build(Fast(None, None, None, "ok", []), mono_ns=0, dur_us=0)
     assert len(sample["proc"]) == PROCESS_ROWS_MAX
     assert sample["proc_more"] == 4096 - PROCESS_ROWS_MAX
