@@ -15,7 +15,8 @@ __all__ = ["PARSERS", "Setting", "shown"]
 class Setting(NamedTuple):
     """One row of the table.
 
-    kind        int, float, bool, text, path, port, host, hosts (host:port, several by comma), choice, regex, log
+    kind        int, float, bool, text, path, port, host, hosts (host:port, several by comma), choice, regex, log,
+                tags (key=value, several by comma, or a table)
     low, high   inclusive bounds of int and float; of text the length in characters
     old_names   what the systems before this one called it, read from their config files
     secret      never shown; a config file with it must not be readable by everybody
@@ -142,6 +143,32 @@ def _regex(row: Setting, raw: object) -> str:
     return text
 
 
+_TAG_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,62}")
+_TAG_VALUE_MAX_CHARS = 100
+_TAGS_MAX = 32
+
+
+def _tags(row: Setting, raw: object) -> tuple[tuple[str, str], ...]:
+    """Pairs in the order of their keys."""
+    if isinstance(raw, str):
+        pairs = [part.partition("=")[::2] for part in raw.split(",") if part.strip()]
+    elif isinstance(raw, Mapping):
+        pairs = [(str(key), str(value)) for key, value in raw.items()]
+    elif raw == ():
+        pairs = []
+    else:
+        raise ValueError("is neither key=value,… nor a table")
+    found = {key.strip(): _text(row, value.strip()) for key, value in pairs}
+    for key, value in found.items():
+        if not _TAG_KEY.fullmatch(key):
+            raise ValueError(f"has the key {shown(key)}, which is not a letter and letters, digits, '_', '.', '-'")
+        if not 0 < len(value) <= _TAG_VALUE_MAX_CHARS:
+            raise ValueError(f"has no value for {key}, or one longer than {_TAG_VALUE_MAX_CHARS} characters")
+    if len(found) != len(pairs) or len(found) > _TAGS_MAX:
+        raise ValueError(f"gives a key twice, or has more than {_TAGS_MAX}")
+    return tuple(sorted(found.items()))
+
+
 _LOG_NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 """What stands before the names of topics, so that several systems can share one Kafka."""
 
@@ -170,5 +197,6 @@ PARSERS: Final[Mapping[str, Callable[[Setting, object], Any]]] = {
     "choice": _choice,
     "regex": _regex,
     "log": _log,
+    "tags": _tags,
 }
 """Parser of each kind."""

@@ -90,6 +90,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _row("interval", "float", 5.0, {"agent", "up"}, "Time between two samples of a host.", unit="s", low=0.1, high=3600),
     _row("to", "text", "", {"agent"}, "Publish to an overlord, tcp://host:port, instead of straight to the log.", high=300),
     _row("host_name", "text", "", {"agent", "up"}, "Name of this host; empty = what the system says.", high=HOST_NAME_MAX_CHARS),
+    _row("tags", "tags", (), {"agent", "up"}, "Tags of this host, for groups on the pages: key=value,… (a table in TOML)."),
+    _row("command_lines", "choice", "redacted", {"agent", "up"}, "What is published of the command lines of GPU processes.",
+         choices=("redacted", "none", "whole")),
     _row("hosts", "int", 0, {"agent", "up"}, "Number of simulated GPU hosts; needs simulate.", low=0, high=100_000),
     _row("simulate", "bool", False, {"agent", "up"}, "Publish simulated hosts, shown everywhere as simulated."),
     # the pages
@@ -222,6 +225,8 @@ class AgentSettings(CommonSettings):
     """Seconds."""
     to: str
     host_name: str
+    tags: tuple[tuple[str, str], ...]
+    command_lines: str
     hosts: int
     simulate: bool
 

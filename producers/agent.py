@@ -35,7 +35,7 @@ class Agent:
         try:
             while not self._stopping.is_set():
                 self._publisher.wait(self.step())
-            self._flush()
+            self.finish()
         finally:
             self._delivery.close()
             for source in self._sources:
@@ -61,7 +61,9 @@ class Agent:
         ahead = min(self._schedule.next_tick, self._delivery.next_look()) - self._clock.monotonic()
         return min(max(ahead, 0.0), _WAIT_MOST_S)
 
-    def _flush(self) -> None:
+    def finish(self) -> None:
+        """Say goodbye, and wait for the log a little."""
+        self._delivery.put([event for source in self._sources for event in source.ending()])
         end = self._clock.monotonic() + FLUSH_S
         while not self._delivery.settled and (left := end - self._clock.monotonic()) > 0:
             self._delivery.pump()

@@ -21,7 +21,7 @@ from dimint.producers.schedule import PROCESSES, SLOW, STATIC, Due, Schedule
 from dimint.producers.simulated import SimulatedHost
 from dimint.producers.sources import HostIdentity, SimulatedFleet, Source, ThisHost
 from dimint.producers.spool import Spool
-from dimint.producers.state import host_id, known_gpus, remember_gpus, simulated_fleet
+from dimint.producers.state import host_id, known_gpus, last_run, remember_gpus, remember_run, simulated_fleet
 from dimint.service import Service
 from dimint.settings import AgentSettings
 from dimint.system_clock import SystemClock
@@ -45,7 +45,7 @@ def run(settings: AgentSettings, service: Service) -> None:
         stack.callback(spool.close)
         stack.enter_context(_announced(settings, identity.id, publisher))
         schedule = Schedule(settings.interval, clock.monotonic())
-        sources: list[Source] = [_this_host(settings, identity, clock, schedule)]
+        sources: list[Source] = [_this_host(settings, identity, clock, schedule, spool)]
         if settings.simulate:
             sources.append(_simulated(settings, directory, clock))
         agent = Agent(sources, Delivery(publisher, spool, clock), publisher, schedule, clock)
@@ -57,14 +57,15 @@ def once(settings: AgentSettings) -> dict[str, Any]:
     """One sample of this host with all tiers, as events by kind; nothing is published or kept."""
     clock = SystemClock()
     schedule = Schedule(settings.interval, clock.monotonic())
-    identity = HostIdentity(id="", name=settings.host_name or name_of_this_host(), known_gpus={}, remember_gpus=lambda _: None)
+    identity = HostIdentity(id="", name=settings.host_name or name_of_this_host(), tags=dict(settings.tags))
     with GpuWatch(clock) as gpus:
         gpus.ask(Want())
         first = gpus.collect(DEADLINE_S + 1)  # starting the driver takes long; the sample below then has everything
-        source = ThisHost(identity, clock, schedule, gpus, _processes(clock), interval_s=settings.interval)
+        source = ThisHost(identity, clock, schedule, gpus, _processes(settings, clock), interval_s=settings.interval)
         source.events(Due(frozenset(), ()))  # shares of time need two looks
         time.sleep(0.2)
         events = source.events(Due(frozenset({PROCESSES, SLOW, STATIC}), ()))
+        source.close()
     found = {event[0]: event for event in events}
     registered, sample = found["host.registered"], found["host.sample"]
     return {
@@ -82,15 +83,19 @@ def _identity(settings: AgentSettings, directory: Path) -> HostIdentity:
         name=settings.host_name or name_of_this_host(),
         known_gpus=known_gpus(directory),
         remember_gpus=lambda known: remember_gpus(directory, known),
+        last_run=last_run(directory),
+        remember_run=lambda run: remember_run(directory, run),
+        tags=dict(settings.tags),
     )
 
 
-def _this_host(settings: AgentSettings, identity: HostIdentity, clock: Clock, schedule: Schedule) -> ThisHost:
-    return ThisHost(identity, clock, schedule, GpuWatch(clock), _processes(clock), interval_s=settings.interval)
+def _this_host(settings: AgentSettings, identity: HostIdentity, clock: Clock, schedule: Schedule, spool: Spool) -> ThisHost:
+    processes = _processes(settings, clock)
+    return ThisHost(identity, clock, schedule, GpuWatch(clock), processes, interval_s=settings.interval, spool=spool.state)
 
 
-def _processes(clock: Clock) -> Processes:
-    return Processes(clock, namespace_is_hosts=in_first_pid_namespace())
+def _processes(settings: AgentSettings, clock: Clock) -> Processes:
+    return Processes(clock, namespace_is_hosts=in_first_pid_namespace(), command_lines=settings.command_lines)
 
 
 def _simulated(settings: AgentSettings, directory: Path, clock: Clock) -> SimulatedFleet:

@@ -3,7 +3,7 @@
 In the normal case a tick's events are handed over at once and acknowledged within milliseconds, and nothing is written
 here. As soon as something waits longer than PATIENCE_S, or fails, all that waits goes to the spool, and everything new is
 written behind it before it counts as accepted, until the spool is empty again: order never changes. The spool is drained
-at a limited rate, so that a fleet that comes back does not fall upon the log.
+at a limited rate, so that a fleet that comes back does not fall upon the log. Samples that waited say so (`late`).
 
 If the disk is full too, the newest MEMORY_PARCELS_MAX parcels stay in memory; what goes is declared in `host.gap` events.
 """
@@ -184,15 +184,16 @@ class Delivery:
             self._flight = _Flight(self._publisher, taken.events, now, taken)
         elif self._memory and not self._spool:
             waiting, self._memory = list(self._memory), deque()
-            events = [event for parcel in waiting for event in parcel.events]
+            late = now - waiting[0].since >= PATIENCE_S  # neither log nor disk took anything for a while
+            events = [event for parcel in waiting for event in (_marked_late(parcel.events) if late else parcel.events)]
             self._flight = _Flight(self._publisher, events, waiting[0].since, None)
 
     def _spill(self) -> None:
         """Write everything that is in memory alone to the spool, what is in flight included."""
-        parcels = [parcel.events for parcel in self._memory]
+        parcels = [_marked_late(parcel.events) for parcel in self._memory]
         flight = self._flight if self._flight is not None and self._flight.taken is None else None
         if flight is not None:
-            parcels.insert(0, flight.unsettled())
+            parcels.insert(0, _marked_late(flight.unsettled()))
         if not parcels:
             return
         try:
@@ -237,3 +238,8 @@ class Delivery:
         if not self._spool_full:
             log.error("the spool takes nothing: %s; samples wait in memory", error)
         self._spool_full = True
+
+
+def _marked_late(events: Sequence[Event]) -> list[Event]:
+    """The events with `late` in their samples; copies, because the writer may be packing the originals just now."""
+    return [[*event[:5], {**event[5], "late": True}] if event[0] == "host.sample" else event for event in events]

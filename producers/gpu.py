@@ -40,15 +40,18 @@ class Nvml:
     """The driver of this host, from `open` to `close`. Belongs to one thread.
 
     `at(index)` is called before a GPU is touched, so that whoever watches knows which one never answered; -1 means the
-    driver as a whole.
+    driver as a whole. `opened(handle)` is called with every GPU that is found.
     """
 
-    def __init__(self, at: Callable[[int], None], *, sysfs: Path = Path("/sys")) -> None:
-        self._at, self._sysfs = at, sysfs
+    def __init__(
+        self, at: Callable[[int], None], *, opened: Callable[[Any], None] = lambda _: None, sysfs: Path = Path("/sys")
+    ) -> None:
+        self._at, self._opened, self._sysfs = at, opened, sysfs
         self._devices: dict[int, Device] = {}
         self._refused: dict[int, dict[str, Any]] = {}
         self._count = 0
         self._library: Any = None
+        self._slow_s = 0.0
         self._versions: dict[str, str | None] = {}
 
     def open(self) -> str:
@@ -84,11 +87,12 @@ class Nvml:
 
     def read(self, *, processes: bool, slow: bool, skip: Collection[int] = ()) -> dict[str, Any]:
         """One reading: `gpus`, `facts` of each GPU, `procs` [[i, pid, memory, type, sm], …], `procs_err` and the time that
-        these took (`procs_s`) if asked for.
+        these took (`procs_s`) if asked for, and `slow_s`, the time that the rare values took.
 
         GPUs whose index is in `skip` are not touched and stand there as hung. An entry without `u` could not even say its
         UUID. The first reading of a GPU always reads everything.
         """
+        self._slow_s = 0.0
         found = [self._read_gpu(index, slow, index in skip) for index in range(self._count)]
         gpus = [reading for reading, _ in found]
         devices = [device for _, device in found]
@@ -106,7 +110,7 @@ class Nvml:
                     self._at(self._index_of(device))
                     self._read_processes(entry, device, reading["procs"], reading["procs_err"])
             reading["procs_s"] = time.monotonic() - started
-        return reading
+        return reading | {"slow_s": self._slow_s}
 
     def _index_of(self, device: Device) -> int:
         index: int = (device.parent or device).fixed["i"]
@@ -132,6 +136,7 @@ class Nvml:
                 return self._refused[index], None
             device.fixed["i"] = index
             self._devices[index] = device
+            self._opened(device.handle)
         return self._values(device, slow), device
 
     def _values(self, device: Device, slow: bool) -> dict[str, Any]:
@@ -143,12 +148,14 @@ class Nvml:
                 raise device.lost
             if device.uuid is None:
                 read_identity(device)
+            started = time.monotonic()
             if slow or not device.rare:
                 read_rare(device)
-            values = read_fast(device)
-            state = "ok" if device.answered or not device.errors else "unknown"
             if slow or not device.laid_out:
                 self._find_instances(device)
+            self._slow_s += time.monotonic() - started
+            values = read_fast(device)
+            state = "ok" if device.answered or not device.errors else "unknown"
         except Lost as lost:
             device.lost, device.instances, values, state = lost, [], {}, "lost"
             device.errors = {lost.call: lost.code}

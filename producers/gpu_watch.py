@@ -10,6 +10,7 @@ import os
 import select
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,12 +19,13 @@ import msgpack
 from dimint.clock import Clock
 from dimint.producers.schedule import Backoff
 
-__all__ = ["DEADLINE_S", "GpuReading", "GpuWatch", "Want"]
+__all__ = ["DEADLINE_S", "GpuReading", "GpuWatch", "Want", "Xid"]
 
 DEADLINE_S = 10.0
 RETRY_FIRST_S, RETRY_MOST_S = 30.0, 300.0
 _LEAVE_S = 0.3
 _BUFFER_MAX_BYTES = 8 << 20
+_XIDS_MAX = 1000
 _COMMAND = (sys.executable, "-m", "dimint.producers.gpu_child")
 
 
@@ -32,6 +34,14 @@ class Want(NamedTuple):
 
     processes: bool = True
     slow: bool = True
+
+
+class Xid(NamedTuple):
+    """An error that the driver reported; `uuid` is None if it could not say of which GPU."""
+
+    uuid: str | None
+    xid: int
+    time_ns: int
 
 
 class GpuReading(NamedTuple):
@@ -45,6 +55,8 @@ class GpuReading(NamedTuple):
     versions: Mapping[str, str | None] = {}
     procs_s: float = 0.0
     """What reading the process lists took, in seconds."""
+    slow_s: float = 0.0
+    """What the values of the slow tier took."""
 
 
 class GpuWatch:
@@ -78,6 +90,7 @@ class GpuWatch:
         self._state = "unknown"
         self._versions: dict[str, str | None] = {}
         self._answer: GpuReading | None = None
+        self._xids: deque[Xid] = deque(maxlen=_XIDS_MAX)
 
     @property
     def pid(self) -> int | None:
@@ -111,6 +124,12 @@ class GpuWatch:
     def hung(self) -> frozenset[int]:
         """Indexes of GPUs that are left alone because a call about them did not return."""
         return frozenset(self._skip)
+
+    def take_xids(self) -> list[Xid]:
+        """What was reported since the last call, as far as it has been received by `ask` or `collect`."""
+        found = list(self._xids)
+        self._xids.clear()
+        return found
 
     def close(self) -> None:
         """End the reading process; one that is stuck in the kernel is left behind. Idempotent."""
@@ -171,6 +190,9 @@ class GpuWatch:
         while data := _read_available(self._child.stdout.fileno()):
             self._unpacker.feed(data)
             for kind, body in self._unpacker:
+                if kind == "xid":  # nobody asked for it, so it says nothing about the answer that is waited for
+                    self._xids.append(Xid(*body))
+                    continue
                 self._waiting_since = now
                 if kind == "at":
                     self._at = body
@@ -203,6 +225,7 @@ class GpuWatch:
             body["facts"],
             self._versions,
             body.get("procs_s", 0.0),
+            body["slow_s"],
         )
 
     def _look_after(self, child: subprocess.Popen[bytes], now: float) -> None:

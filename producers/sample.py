@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from dimint.producers.orphans import unaccounted
-from dimint.sample import Cpu, Disk, Gpu, Memory, Net, Process, Sample
+from dimint.sample import Cpu, Disk, Gpu, Memory, Net, Process, Sample, SpoolState
 
 __all__ = ["PROCESS_ROWS_MAX", "Assembler", "Fast"]
 
@@ -13,13 +13,14 @@ PROCESS_ROWS_MAX: Final = 1000
 
 
 class Fast(NamedTuple):
-    """What is read at every tick. `gpus` is None if the driver has not answered yet."""
+    """What is read at every tick. `gpus` is None if the driver has not answered yet, `spool` if nothing is published."""
 
     cpu: Cpu | None
     memory: Memory | None
     network: list[Net] | None
     gpu_state: str
     gpus: list[Gpu] | None
+    spool: SpoolState | None = None
 
 
 class Assembler:
@@ -38,6 +39,7 @@ class Assembler:
         self._slow_ns = 0
         self._processes: Sample = {}
         self._processes_ns = 0
+        self._tier_us: dict[str, int] = {}
         self._unaccounted: dict[str, Gpu] = {}
 
     def slow(self, *, disks: list[Disk] | None, temperatures: dict[str, int] | None, mono_ns: int) -> None:
@@ -62,6 +64,10 @@ class Assembler:
         if failed:
             self._processes["procs_err"] = dict(failed)
 
+    def took(self, tier: str, seconds: float) -> None:
+        """Keep what reading a tier took."""
+        self._tier_us[tier] = round(seconds * 1e6)
+
     def build(self, fast: Fast, *, mono_ns: int, dur_us: int, skipped: Sequence[str] = ()) -> Sample:
         """The sample of one tick. Process rows are carried only while the driver answers."""
         sample: Sample = {
@@ -73,6 +79,10 @@ class Assembler:
         }
         if skipped:
             sample["skipped"] = list(skipped)
+        if self._tier_us:
+            sample["tier_us"] = dict(self._tier_us)
+        if fast.spool is not None:
+            sample["spool"] = fast.spool
         if fast.cpu is not None:
             sample["cpu"] = fast.cpu
         if fast.memory is not None:

@@ -72,6 +72,8 @@ class SimulatedHost:
         self._boot = _uuid(self._key, 1000)[4:]
         self._temperature = [34.0 + _unit(self._key, 2, index) * 4 for index in range(count)]
         self._energy_mj = [float(_mix(self._key, 3, index) % 10**12) for index in range(count)]
+        self._capped_ns = [0] * count
+        self._pcie = [[0, 0] for _ in range(count)]
         self._traffic = [float(_mix(self._key, 4, way) % 10**13) for way in range(2)]
         self._last_s: float | None = None
         self._draw = 0
@@ -91,7 +93,8 @@ class SimulatedHost:
             "tags": {"rack": f"rack{self.number // 16 + 1:02d}", "lab": f"lab{self.number % 3 + 1}"},
             "gpus": [
                 {"i": index, "u": uuid, "name": model.name, "pci": _bus(index), "mem_tot": model.memory,
-                 "p_lim_mW": model.limit_mw, "t_slow_mC": 87_000, "t_shut_mC": 92_000, "mig": False}
+                 "minor": index, "p_lim_mW": model.limit_mw, "p_kind": "average", "t_slow_mC": 87_000, "t_shut_mC": 92_000,
+                 "mig": False, "persistence": True}
                 for index, uuid in enumerate(self._uuids)
             ],
         }  # fmt: skip
@@ -124,6 +127,7 @@ class SimulatedHost:
             "boot": self._boot,
             "int_ms": self._interval_ms,
             "dur_us": 600 + int(300 * self._random()),
+            "spool": {"events": 0, "bytes": 0, "max": 256 << 20},
             "gpu_state": "ok" if self._uuids else "no_library",
             "cpu": cpu,
             "mem": {"tot": self._ram, "used": used, "avail": self._ram - used, "swap_tot": 8 * _GIB, "swap_used": 0},
@@ -183,6 +187,7 @@ class SimulatedHost:
             "t_mC": round(temperature) * 1000,
             "tmem_mC": round(temperature + 6) * 1000 if model.passive else None,
             "p_mW": int(power),
+            "p_inst_mW": int(power * (0.97 + 0.06 * self._random())),
             "p_lim_mW": model.limit_mw,
             "e_mJ": int(self._energy_mj[index]),
             "sm_MHz": int(model.sm_mhz * (0.93 if capped else 1.0)) if working else 345,
@@ -192,9 +197,32 @@ class SimulatedHost:
             "pst": 0 if working else 8,
             "enc_pct": 0,
             "dec_pct": 0,
+            "mem_orphan": 0,
+            "mem_other": min(used, 4 << 20),
+            **self._counters(index, passed, busy, capped),
         }
         gpu.update(values)
         return gpu
+
+    def _counters(self, index: int, passed: float, busy: float, capped: bool) -> Gpu:
+        """What a driver counts since it was loaded, and errors for life; cards for desks have no ECC memory."""
+        if capped:
+            self._capped_ns[index] += int(passed * 1e9)
+        for way, share in enumerate((0.7, 0.3)):
+            self._pcie[index][way] += int(passed * busy * share * 6e9)
+        received, sent = self._pcie[index]
+        counters: Gpu = {
+            "thr_ns": {"sw_power_cap": self._capped_ns[index], "hw_thermal": 0},
+            "pcie_rx": received,
+            "pcie_tx": sent,
+        }
+        if self._model.passive:
+            corrected, rows = _mix(self._key, 8, index) % 40, int(_mix(self._key, 9, index) % 16 == 0)
+            counters["nvl_rx"], counters["nvl_tx"] = received * 9 >> 10 << 10, received * 9 >> 10 << 10
+            counters["ecc"] = {"vc": corrected // 4, "vu": 0, "ac": corrected, "au": rows}
+            counters["remap"] = {"c": 0, "u": rows, "pend": False, "fail": False}
+            counters["rec"] = 0
+        return counters
 
     def _busy(self, job: _Job | None, index: int, age: float, now: float) -> float:
         if job is None or job.kind == "hold" or age < 12:
@@ -228,6 +256,11 @@ class SimulatedHost:
             "type": "C",
             "cmd": job.command,
         }
+        if self._key % 3 == 0 and self._uuids:
+            process["job"] = str(100_000 + job.pid % 9000)
+        elif self._key % 3 == 1:
+            container = f"{_mix(self._key, job.pid):016x}"[:12]
+            process |= {"ctr": container, "rt": "containerd", "pod": f"{job.kind}-{job.pid % 97}", "ns": f"team-{job.user[0]}"}
         return [process]
 
     def _cpu(self, level: float) -> Cpu:

@@ -24,6 +24,7 @@ import msgpack
 from xxhash import xxh3_64_digest
 
 from dimint.clock import Clock
+from dimint.sample import SpoolState
 
 __all__ = ["SPOOL_MAX_BYTES", "Spool", "SpoolFull", "Taken"]
 
@@ -85,6 +86,10 @@ class Spool:
     def bytes(self) -> int:
         """Size of what waits."""
         return self._bytes
+
+    def state(self) -> SpoolState:
+        """What waits, as samples tell it."""
+        return {"events": self._events, "bytes": self._bytes, "max": self._max_bytes}
 
     def put(self, parcels: Sequence[Sequence[Event]]) -> int:
         """Append parcels, one row each, in one durable commit; the first one's row.

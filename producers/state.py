@@ -4,6 +4,7 @@
 
     host-id         32 hex digits, and on the second line a fingerprint of the machine id
     gpus.json       GPUs ever seen (gpu_states.Fleet.remember)
+    run.json        how the last run ended, and which driver the host had
     simulated.json  seed and ids of simulated hosts
 
 Files are replaced as a whole, so a crash leaves the old or the new one. A file that cannot be read counts as absent: a
@@ -19,9 +20,9 @@ import re
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["host_id", "known_gpus", "remember_gpus", "simulated_fleet", "write_whole"]
+__all__ = ["LastRun", "host_id", "known_gpus", "last_run", "remember_gpus", "remember_run", "simulated_fleet", "write_whole"]
 
 log = logging.getLogger("dimint.agent")
 
@@ -60,6 +61,28 @@ def known_gpus(directory: Path) -> dict[str, dict[str, Any]]:
 
 def remember_gpus(directory: Path, known: Mapping[str, Mapping[str, Any]]) -> None:
     write_whole(directory / "gpus.json", json.dumps(known, indent=1).encode())
+
+
+class LastRun(NamedTuple):
+    """Whether the run ended as it was told to, and the driver of that time: (version or None,), () if nobody looked."""
+
+    clean: bool
+    driver: tuple[str | None] | tuple[()]
+
+
+def last_run(directory: Path) -> LastRun | None:
+    """What `remember_run` kept; None at the first start."""
+    found = _read_json(directory / "run.json")
+    if not isinstance(found.get("clean"), bool):
+        return None
+    driver = found.get("driver", 0)
+    return LastRun(found["clean"], (driver,) if driver is None or isinstance(driver, str) else ())
+
+
+def remember_run(directory: Path, run: LastRun) -> None:
+    write_whole(
+        directory / "run.json", json.dumps({"clean": run.clean} | ({"driver": run.driver[0]} if run.driver else {})).encode()
+    )
 
 
 def simulated_fleet(directory: Path, count: int) -> tuple[int, list[str]]:

@@ -165,6 +165,9 @@ def test_an_overlord_that_does_not_answer(tmp_path: Path, door: Door) -> None:
     assert old in answered
     assert list(dict.fromkeys(first)) == list(range(1, max(first) + 1))
     assert max(first) >= max(answered[old]) + 5
+    late = [event[4] for event in door.got if event[0] == "host.sample" and event[5].get("late")]
+    assert max(answered[old]) < max(late) <= max(first)
+    assert max(event[5]["spool"]["events"] for event in door.got if event[0] == "host.sample") > 0
     assert second[0] == 1
     assert (door.got[before][0], door.got[before][3]) in {("host.sample", old[1]), ("host.gap", old[1])}
 
@@ -210,6 +213,9 @@ def test_a_driver_that_breaks_while_the_agent_runs(tmp_path: Path) -> None:
         assert "gpu" not in last, "nothing is said of GPUs while the driver does not answer"
         assert last["cpu"]["n"] > 0
     assert (home / "logs" / "agent.log").read_text().count("GPU driver: the driver answers") == 1
+    kinds = [event[0] for event in status_events(home)]
+    assert kinds[:2] == ["host.registered", "agent.started"]
+    assert kinds[-1] == "agent.stopped"
     numbered = numbers(status_events(home))
     assert [run == list(range(1, len(run) + 1)) for run in numbered.values()] == [True]
 

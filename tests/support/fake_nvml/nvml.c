@@ -12,6 +12,7 @@
  *     proc 0 Compute 4711 1048576             a process of device 0; memory -1 = not available
  *     proccount 0 Compute 4000000             the count that the driver claims, whatever there is
  *     sample 0 4711 1000 35                   a utilisation sample: pid, time, %
+ *     xid 0 79                 an error that the driver reports: each line once, in order
  *     mig 0 0                  device 0 has a MIG instance in slot 0; it is device 100 * (GPU + 1) + slot
  *
  * PROC_VERSION (1, 2 or 3) says which symbols of the process lists are there.
@@ -26,7 +27,7 @@
 #define PROC_VERSION 3
 #endif
 
-enum { SUCCESS = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT = 7 };
+enum { SUCCESS = 0, INVALID = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT = 7, TIMEOUT = 10 };
 
 typedef struct { char legacy[16]; unsigned domain, bus, device, id, sub; char bus_id[32]; } pci_t;
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } memory2_t;
@@ -38,6 +39,7 @@ typedef struct { unsigned version; int degrees; } margin_t;
 typedef struct { unsigned processors, copy, decoders, encoders, jpeg, ofa, gpu_slices, compute_slices; unsigned long long memory_mb; } attributes_t;
 typedef struct { unsigned pid; unsigned long long memory; } process1_t;
 typedef struct { unsigned pid; unsigned long long memory; unsigned gi, ci; } process2_t;
+typedef struct { void *device; unsigned long long type, data; unsigned gi, ci; } event_t;
 typedef struct { unsigned pid; unsigned long long time; unsigned sm, memory, encoder, decoder; } sample_t;
 
 static int device_of(void *handle) { return (int)(intptr_t)handle - 1; }
@@ -336,6 +338,38 @@ PROCESS_CALL(Graphics, _v2, 2)
 PROCESS_CALL(Compute, _v3, 3)
 PROCESS_CALL(Graphics, _v3, 3)
 #endif
+
+struct xids { int wanted, at, device; unsigned long long xid; };
+
+static int take_xid(char **words, int count, void *argument) {
+    struct xids *xids = argument;
+    if (count < 3 || strcmp(words[0], "xid") || xids->at++ != xids->wanted) return 0;
+    xids->device = atoi(words[1]);
+    xids->xid = strtoull(words[2], NULL, 10);
+    return 1;
+}
+int nvmlEventSetCreate(void **set) { CHECK(nvmlEventSetCreate, -1); *set = malloc(1); return SUCCESS; }
+int nvmlEventSetFree(void *set) { free(set); return SUCCESS; }
+int nvmlDeviceRegisterEvents(void *handle, unsigned long long types, void *set) {
+    (void)types, (void)set;
+    CHECK(nvmlDeviceRegisterEvents, device_of(handle));
+    return SUCCESS;
+}
+int nvmlEventSetWait_v2(void *set, event_t *event, unsigned timeout_ms) {
+    static int told;
+    (void)set;
+    CHECK(nvmlEventSetWait_v2, -1);
+    for (unsigned waited_ms = 0; waited_ms < timeout_ms; waited_ms += 50) {
+        struct xids xids = {told, 0, 0, 0};
+        if (each_line(take_xid, &xids)) {
+            told++;
+            *event = (event_t){handle_of(xids.device), 8, xids.xid, ~0u, ~0u};
+            return SUCCESS;
+        }
+        usleep(50000);
+    }
+    return TIMEOUT;
+}
 
 struct samples { int device; unsigned long long since; unsigned count; sample_t rows[64]; };
 

@@ -178,6 +178,18 @@ def test_wrong_values_are_one_line_each(flags: dict[str, object], line: str) -> 
     assert lines_of(OverlordSettings, **flags) == [line]
 
 
+def test_tags(tmp_path: Path) -> None:
+    """Text of a flag and a table of a file are the same tags, in the order of their keys; what cannot be one is refused."""
+    config = tmp_path / "c.toml"
+    config.write_text('[tags]\nrack = 12\nlab = "ml"\n')
+    for flags in ({"tags": "rack=12, lab = ml"}, {"config_path": str(config)}):
+        assert load(AgentSettings, flags=flags, environ={}).tags == (("lab", "ml"), ("rack", "12"))
+    assert load(AgentSettings, flags={}, environ={}).tags == ()
+    for wrong in ("rack", "=1", "a=1,a=2", "9=x", "a=" + "x" * 101, ",".join(f"k{number}=1" for number in range(33))):
+        (line,) = lines_of(AgentSettings, tags=wrong)
+        assert line.startswith("tags: ")
+
+
 def test_several_errors_are_several_lines() -> None:
     """All of them at once, so that nobody fixes them one by one."""
     assert len(lines_of(OverlordSettings, port_for_client="x", hash_range="y", bind=" ")) == 3

@@ -146,6 +146,9 @@ def test_an_outage_goes_through_the_spool_in_order(tmp_path: Path) -> None:
         assert scene.numbers() == list(range(1, scene.seq + 1))
     assert not scene.delivery.behind
     assert len(scene.sink.got) == scene.seq, "what landed after all is not sent again"
+    late = [event[4] for event in scene.sink.got if event[5].get("late")]
+    assert late[:10] == list(range(2, 12)), "samples that waited on the disk say so"
+    assert 1 not in late
     scene.spool.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from dimint.clock import ManualClock
 from dimint.producers.gpu_states import Fleet
-from dimint.producers.gpu_watch import GpuReading, GpuWatch, Want
+from dimint.producers.gpu_watch import GpuReading, GpuWatch, Want, Xid
 from tests.support.nvml import FakeDriver, build_library
 
 H100 = 85899345920
@@ -352,6 +352,22 @@ def test_mig_with_holes(driver: FakeDriver, reader: Reader) -> None:
     assert reading.facts[0]["mig"] is True
     driver.tell("count 2", "mig 0 3", "set 103 uuid MIG-b")
     assert [gpu["u"] for gpu in reader.read().gpus] == ["GPU-0", "GPU-1", "MIG-b"]
+
+
+def test_xids_are_told(driver: FakeDriver, reader: Reader) -> None:
+    """Errors come by themselves, once each, with the GPU; events that fail are listened to again after a while."""
+    driver.tell("count 2", "fault 0 nvmlDeviceRegisterEvents 3", "fault * nvmlEventSetWait_v2 999")
+    reader.read()
+    driver.tell("count 2", "xid 1 79", "xid 0 31")
+    found: list[Xid] = []
+    deadline = time.monotonic() + 10
+    while len(found) < 2:
+        assert time.monotonic() < deadline
+        reader.read()
+        found += reader.watch.take_xids()
+    assert [(xid.uuid, xid.xid) for xid in found] == [("GPU-1", 79), ("GPU-0", 31)]
+    assert abs(found[0].time_ns - time.time_ns()) < 20 * 10**9
+    assert reader.watch.take_xids() == []
 
 
 def test_call_that_never_returns(driver: FakeDriver, tmp_path: Path) -> None:
