@@ -19,8 +19,9 @@ _HOSTS: Final = """select m.id, m.name, m.given_name, m.claimed_ns, m.ip, m.simu
 def table_digest(path: str | Path) -> str:
     """sha256 over every decoded row, in order, of a tables folder (its live file) or of one table file.
 
-    Hosts with name and facts and what they said before, every sample with its times, gaps, what happened. Positions, dedupe
-    rows and counts are left out: they also move with events that leave no row. An empty system has a digest too.
+    Hosts with name and facts and what they said before, every sample with its times, gaps, what happened, open alerts.
+    Positions, dedupe rows and counts are left out: they also move with events that leave no row. An empty system has a digest
+    too.
     """
     digest = sha256()
     for row in _rows(Path(path)):
@@ -48,5 +49,7 @@ def _rows(path: Path) -> Iterator[list[Any]]:
                 yield ["gap", *gap]
             for event in db.execute("select host, n, kind, timestamp, received_ns, fields from events order by 1, 2"):
                 yield ["event", *event]
+            for alert in db.execute("select * from alerts order by host, rule, subject"):
+                yield ["alert", *alert]
     finally:
         db.close()

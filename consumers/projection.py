@@ -9,8 +9,21 @@ was written for its host before.
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
-__all__ = ["Changes", "HostFacts", "HostLatest", "PutEvent", "PutGap", "PutTail", "PutVersion", "RunRow", "Seal",
-           "Write"]  # fmt: skip
+__all__ = [
+    "Changes",
+    "DropAlert",
+    "HostFacts",
+    "HostLatest",
+    "MarkTold",
+    "PutAlert",
+    "PutEvent",
+    "PutGap",
+    "PutTail",
+    "PutVersion",
+    "RunRow",
+    "Seal",
+    "Write",
+]
 
 
 class PutTail(NamedTuple):
@@ -63,7 +76,35 @@ class PutVersion(NamedTuple):
     simulated: bool
 
 
-Write: TypeAlias = PutTail | Seal | PutGap | PutEvent | PutVersion
+class PutAlert(NamedTuple):
+    """An alert is open. One that is open already stays as it is."""
+
+    host: str
+    rule: str
+    subject: str
+    severity: str
+    since_ns: int
+    raised_ns: int
+    text: str
+
+
+class DropAlert(NamedTuple):
+    """An alert is over."""
+
+    host: str
+    rule: str
+    subject: str
+
+
+class MarkTold(NamedTuple):
+    """People were told that an alert is open."""
+
+    host: str
+    rule: str
+    subject: str
+
+
+Write: TypeAlias = PutTail | Seal | PutGap | PutEvent | PutVersion | PutAlert | DropAlert | MarkTold
 
 
 class HostFacts(NamedTuple):

@@ -15,6 +15,7 @@ from typing import Any, Final
 import apsw
 import msgpack
 
+from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.reading_host import LAST_NS, HostSamples
@@ -38,6 +39,8 @@ _FILE_BITS = 20
 _HOST = """select m.id, m.name, m.ip, m.facts, m.simulated, m.registered_ns, l.first_ns, l.last_ns, l.received_ns, m.given_name
            from machines m left join latest l on l.id = m.id"""
 
+_ALERTS = """select host, rule, subject, severity, since_ns, raised_ns, text, told from alerts
+             order by raised_ns desc, host, rule, subject"""
 _EVENTS = """select host, n, kind, timestamp, received_ns, fields from events where timestamp between ?1 and ?2
              order by timestamp desc, host desc, n desc limit ?3"""
 _EVENTS_OF_HOST = """select host, n, kind, timestamp, received_ns, fields from events
@@ -170,6 +173,15 @@ class StatusReader:
         rows.reverse()
         return [HostEvent(*row)._replace(fields=msgpack.unpackb(row[-1], strict_map_key=False)) for row in rows]
 
+    def alerts(self) -> list[OpenAlert]:
+        """The open alerts of all hosts, the newest first."""
+        db = self._open()
+        if db is None:
+            return []
+        with _snapshot(db):
+            rows = list(db.execute(_ALERTS))
+        return [OpenAlert(*row)._replace(told=bool(row[-1])) for row in rows]
+
     # --- following --------------------------------------------------------------------------------------------------
     def version(self) -> int:
         """A number that differs from the last one if anything was committed in between. A few µs: poll it."""
@@ -222,6 +234,10 @@ class StatusReader:
             except (apsw.CantOpenError, apsw.NotADBError, apsw.CorruptError, apsw.SQLError):
                 # switched once more in this moment, or no table file: its consumer will put another one there
                 return None
+            except apsw.IOError:
+                if (self._folder / file).exists():
+                    raise
+                return None  # it was put aside while it was being opened
             self._file = file
             self._switches += 1
         self._stamp = stamp

@@ -4,7 +4,7 @@
                       host for views of the past. Names become unique in consumers/names.py
     host.sample       one tail row, unless (host, run, seq) was stored before; late ones land in their place
     host.gap          what an agent had to drop
-    other host kinds  what happened on the host (gpu.lost …): a row of its event lane
+    other host kinds  what happened on the host (gpu.lost …): a row of its event lane; alert.… also open and end alerts
     anything else     counted by kind; heartbeats are read elsewhere
 
 A host's events stand in one partition, so everything about a host is decided in log order; whatever claims to be of a
@@ -21,6 +21,7 @@ from typing import Any, Final
 import msgpack
 
 from dimint.batch import DT, FIELDS, KEY, KIND, Event
+from dimint.consumers.alerts.rows import alert_write
 from dimint.consumers.names import Claim, clean_name, share_names
 from dimint.consumers.projection import Changes, HostFacts, HostLatest, PutEvent, PutGap, PutTail, PutVersion, RunRow, Seal, Write
 from dimint.consumers.rows import StoredSample, is_host_id, pack_sample
@@ -221,6 +222,8 @@ class StatusProjection:
         time_ns = min(max(0, time_ns), received_ns)
         self._writes.append(PutEvent(host.facts.id, host.events, kind, time_ns, received_ns, fields))
         host.events += 1
+        if kind.startswith("alert.") and (write := alert_write(host.facts.id, event, received_ns)) is not None:
+            self._writes.append(write)
         self._changed.add(host.facts.id)
 
     # --- inside -----------------------------------------------------------------------------------------------------

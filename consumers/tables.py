@@ -10,6 +10,7 @@ Tables of a file (docs/operations.md has them for people):
     latest      a row a host: how many samples, first, last, received, sequence of its last change
     runs, gaps  samples seen and samples lost, a row a run and a row a gap
     events      what happened on a host, a row an event
+    alerts      a row an open alert
     counts      what was passed over, by reason
     host_<id>   the samples: (timestamp, blob), single rows at the end, chunks before them (consumers/rows.py)
 
@@ -23,7 +24,21 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
-from dimint.consumers.projection import Changes, HostFacts, HostLatest, PutEvent, PutGap, PutTail, PutVersion, RunRow, Seal, Write
+from dimint.consumers.projection import (
+    Changes,
+    DropAlert,
+    HostFacts,
+    HostLatest,
+    MarkTold,
+    PutAlert,
+    PutEvent,
+    PutGap,
+    PutTail,
+    PutVersion,
+    RunRow,
+    Seal,
+    Write,
+)
 from dimint.consumers.rows import Placed, pack_sample, seal, unpack_sample, unseal
 from dimint.consumers.sealing import KEEP_TAIL, SEAL_LEAST, SEAL_MOST, ChunkSpan, Group, Key, group_rows, split_sizes
 from dimint.consumers.status import StatusProjection
@@ -55,6 +70,9 @@ create table gaps(host text, run blob, first_seq integer, last_seq integer, reas
 create table events(host text, n integer, kind text not null, timestamp integer not null, received_ns integer not null,
                     fields blob not null, primary key(host, n)) without rowid;
 create index events_time on events(timestamp);
+create table alerts(host text, rule text, subject text, severity text not null, since_ns integer not null,
+                    raised_ns integer not null, text text not null, told integer not null default 0,
+                    primary key(host, rule, subject)) without rowid;
 create index events_of_host on events(host, timestamp);
 create table counts(name text primary key, n integer not null) without rowid;
 """
@@ -228,6 +246,12 @@ class StatusTables:
             self._db.execute("insert into events values(?, ?, ?, ?, ?, ?)", write)
         elif isinstance(write, PutVersion):
             self._db.execute("insert into versions values(?, ?, ?, ?, ?, ?, ?, ?)", write)
+        elif isinstance(write, PutAlert):
+            self._db.execute("insert or ignore into alerts values(?, ?, ?, ?, ?, ?, ?, 0)", write)
+        elif isinstance(write, DropAlert):
+            self._db.execute("delete from alerts where host = ? and rule = ? and subject = ?", write)
+        elif isinstance(write, MarkTold):
+            self._db.execute("update alerts set told = 1 where host = ? and rule = ? and subject = ?", write)
 
     def _meta(self, name: str) -> Any:
         return self._db.execute("select value from meta where name = ?", (name,)).get

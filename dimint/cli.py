@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "node": ("dimint.cli_role", "node", "Keep and serve the keys."),
     "consumer": ("dimint.cli_role", "consumer", "Keep the status tables of the hosts."),
     "web": ("dimint.cli_role", "web", "Serve the status pages."),
+    "alerts": ("dimint.cli_role", "alerts", "Watch the hosts by rules, and tell people."),
     "agent": ("dimint.cli_role", "agent", "Publish this host's CPU and GPU."),
     "up": ("dimint.cli_up", "up", "Run all of it on this machine."),
     "get": ("dimint.cli_kv", "COMMANDS", "Read a key."),

@@ -1,4 +1,4 @@
-"""`dimint overlord|node|consumer|web|agent help|list|start|stop|run`: one group for every kind of process."""
+"""`dimint overlord|node|consumer|web|alerts|agent help|list|start|stop|run`: one group for every kind of process."""
 
 import importlib
 import json
@@ -10,20 +10,30 @@ import click
 
 from dimint.children import ChildSpec, start_in_background
 from dimint.cli_agent import doctor, once
+from dimint.cli_alerts import ALERT_COMMANDS
 from dimint.cli_options import with_settings
 from dimint.errors import SettingsError
 from dimint.logs import BACKGROUND, log_path, start_logging
 from dimint.process_state import own_address, program_command, programs, stop_program
 from dimint.service import Service
-from dimint.settings import AgentSettings, CommonSettings, ConsumerSettings, NodeSettings, OverlordSettings, WebSettings
+from dimint.settings import (
+    AgentSettings,
+    AlertsSettings,
+    CommonSettings,
+    ConsumerSettings,
+    NodeSettings,
+    OverlordSettings,
+    WebSettings,
+)
 
-__all__ = ["agent", "consumer", "make_data_dir", "node", "overlord", "run_role", "web"]
+__all__ = ["agent", "alerts", "consumer", "make_data_dir", "node", "overlord", "run_role", "web"]
 
 PACKAGES = {
     "overlord": "dimint.overlord.cli",
     "node": "dimint.node.cli",
     "consumer": "dimint.consumers.cli",
     "web": "dimint.webapp.cli",
+    "alerts": "dimint.consumers.alerts.cli",
     "agent": "dimint.producers.cli",
 }
 """Role → the module whose `run(settings, service)` composes it."""
@@ -145,6 +155,9 @@ overlord = _group("overlord", OverlordSettings, "Serve the key-value protocol to
 node = _group("node", NodeSettings, "Keep and serve the keys.")
 consumer = _group("consumer", ConsumerSettings, "Keep the status tables of the hosts.")
 web = _group("web", WebSettings, "Serve the status pages.")
+alerts = _group("alerts", AlertsSettings, "Watch the hosts by rules, and tell people.")
 agent = _group("agent", AgentSettings, "Publish this host's CPU and GPU.")
 for _command in (once, doctor):
     agent.add_command(_command)
+for _command in ALERT_COMMANDS:
+    alerts.add_command(_command)

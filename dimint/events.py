@@ -58,6 +58,9 @@ _PSUTIL = Field(
     "state", (dict,), "cwd, name, cmdline, create_time, cpu_percent, memory_percent, memory_info, is_running; more may follow"
 )
 
+_RULE = Field("rule", (str,), "name of the rule")
+_SUBJECT = Field("subject", (str,), "the GPU's UUID; empty for the host itself")
+
 _TABLE = (
     Kind("kv.set", KV_TOPIC, "the key", "Store a value. Consecutive kv.set events of one batch with one by and one seq are one mset.", (
         _SEQ, _VALUE, _TTL, Field("mode", (int,), "0 always, 1 only if the key is absent, 2 only if it is present"))),
@@ -114,6 +117,20 @@ _TABLE = (
         Field("run", (bytes,), "the run"), Field("last_seq", (int,), "its last sample"))),
     Kind("clock.stepped", STATUS_TOPIC, "host id", "The host's clock was set by more than a second between two samples.", (
         Field("by_ms", (int,), "how far; negative = back"),)),
+    Kind("alert.raised", STATUS_TOPIC, "host id", "A rule holds of the host or of one of its GPUs.", (
+        _RULE, _SUBJECT,
+        Field("severity", (str,), "info, warning or critical"),
+        Field("since_ns", (int,), "when what the rule looks at began"),
+        Field("text", (str,), "what people are told"))),
+    Kind("alert.cleared", STATUS_TOPIC, "host id", "It is over.", (
+        _RULE, _SUBJECT,
+        Field("since_ns", (int,), "when what the rule looks at ended"),
+        Field("text", (str,), "what people are told"))),
+    Kind("alert.told", STATUS_TOPIC, "host id", "People were told of an alert, or could not be told.", (
+        _RULE, _SUBJECT,
+        Field("what", (str,), "raised or cleared"),
+        Field("channel", (str,), "webhook or mail"),
+        Field("problem", (str, _NONE), "why they could not be told; nil if they were"))),
 )  # fmt: skip
 
 KINDS: Final[dict[str, Kind]] = {kind.name: kind for kind in _TABLE}

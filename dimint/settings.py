@@ -22,6 +22,7 @@ __all__ = [
     "ROLES",
     "SETTINGS",
     "AgentSettings",
+    "AlertsSettings",
     "AnySettings",
     "CommonSettings",
     "ConsumerSettings",
@@ -40,7 +41,7 @@ __all__ = [
     "settings_of",
 ]
 
-ROLES: Final = ("overlord", "node", "consumer", "web", "agent", "up", "tool")
+ROLES: Final = ("overlord", "node", "consumer", "web", "alerts", "agent", "up", "tool")
 """Processes that have settings. `tool` is every command that only looks (list, registry, rebuild)."""
 
 _ALL: Final = frozenset(ROLES)
@@ -108,13 +109,27 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _row("term_width", "int", 80, {"web", "up"}, "Width of the terminal views.", unit="columns", low=80, high=1000),
     _row("date_order", "choice", "YMD", {"web", "up"}, "Order of day, month and year on the pages.",
          choices=("YMD", "MDY", "DMY"), old_names=("timestamp_format",)),
-    _row("down_threshold", "float", 60.0, {"web", "consumer", "up"}, "Silence after which a host counts as down.",
+    _row("down_threshold", "float", 60.0, {"web", "consumer", "alerts", "up"}, "Silence after which a host counts as down.",
          unit="s", low=0.1, high=30 * 86400, old_names=("down_th",)),
     _row("save_interval", "float", 0.0, {"web", "up"}, "Shortest time between two entries that /states/ shows; 0 = all.",
          unit="s", low=0, high=86400),
     _row("page_title", "text", "DiMint", {"web", "up"}, "Title of the pages.", high=200),
     _row("page_description", "text", "", {"web", "up"}, "A line under the title.", high=2000),
     _row("ip2name", "path", None, {"web", "up"}, "JSON file that maps addresses to names."),
+    # alerts
+    _row("alert_rules", "path", None, {"alerts", "up"}, "TOML file of alert rules (docs/alerts.md); default: the built-in ones."),
+    _row("webhook", "text", "", {"alerts", "up"}, "Address that alerts are posted to as {\"text\": …}; empty = none.",
+         high=2000, secret=True, old_names=("slack_webhook",)),
+    _row("mail_server", "text", "", {"alerts", "up"}, "Mail server for alerts, host[:port]; empty = none.", high=300),
+    _row("mail_from", "text", "", {"alerts", "up"}, "Sender of the mails.", high=300),
+    _row("mail_to", "text", "", {"alerts", "up"}, "Receivers of the mails, by comma.", high=2000),
+    _row("mail_auth", "text", "", {"alerts", "up"}, "USER:PASSWORD at the mail server; empty = no user.", high=1000, secret=True),
+    _row("message_uplink", "text", "", {"alerts", "up"}, "Text when a host registers ({} = its name); empty = built in.",
+         high=1000, old_names=("register_uplink_msg",)),
+    _row("message_up", "text", "", {"alerts", "up"}, "Text when a host is back; empty = built in.",
+         high=1000, old_names=("re_uplink_msg",)),
+    _row("message_down", "text", "", {"alerts", "up"}, "Text when a host is down ({host_name}, {lost_th}); empty = built in.",
+         high=1000, old_names=("host_down_msg",)),
     # up
     _row("nodes", "int", 1, {"up"}, "Number of nodes to run.", low=1, high=64),
 )  # fmt: skip
@@ -123,8 +138,8 @@ IGNORED_NAMES: Final = frozenset(
     # node configs of the original; what they set no longer exists
     "pull_port push_to_slave_port receive_slave_port transfer_port "
     # vesta's server and sender
-    "db_name db_dir server_name ssl_cert ssl_key server_sleep_time ws_receive_timeout slack_bot_sleep_time slack_webhook "
-    "slack_bot_token slack_bot_post_channel schedule_function register_uplink_msg re_uplink_msg host_down_msg keyword_cmd_prefix "
+    "db_name db_dir server_name ssl_cert ssl_key server_sleep_time ws_receive_timeout slack_bot_sleep_time "
+    "slack_bot_token slack_bot_post_channel schedule_function keyword_cmd_prefix "
     "keyword_print_hosts keyword_print_all_hosts keyword_print_all_hosts_cmd keyword_print_all_hosts_detail keyword_print_help "
     "quiet yaml_dir yaml_name nvidia_smi use_https ip local_settings_yaml_path".split()
 )
@@ -202,6 +217,21 @@ class ConsumerSettings(CommonSettings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlertsSettings(CommonSettings):
+    down_threshold: float
+    """Seconds."""
+    alert_rules: Path | None
+    webhook: str
+    mail_server: str
+    mail_from: str
+    mail_to: str
+    mail_auth: str
+    message_uplink: str
+    message_up: str
+    message_down: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WebSettings(CommonSettings):
     http_port: int
     http_bind: str
@@ -250,7 +280,7 @@ class UpSettings(CommonSettings):
 
 
 AnySettings: TypeAlias = (
-    ToolSettings | OverlordSettings | NodeSettings | ConsumerSettings | WebSettings | AgentSettings | UpSettings
+    ToolSettings | OverlordSettings | NodeSettings | ConsumerSettings | AlertsSettings | WebSettings | AgentSettings | UpSettings
 )
 Settings = TypeVar("Settings", bound=CommonSettings)
 
@@ -337,6 +367,18 @@ def _simulation(settings: CommonSettings) -> str | None:
     return None
 
 
+def _alert_ways(settings: CommonSettings) -> str | None:
+    if not isinstance(settings, AlertsSettings):
+        return None
+    if settings.webhook and not re.match(r"https?://[^\s/]", settings.webhook):
+        return "webhook: is not an address that begins with http:// or https://"
+    if settings.mail_server and not (settings.mail_from and settings.mail_to):
+        return "mail_server: mails need --mail_from and --mail_to too"
+    if settings.mail_auth and ":" not in settings.mail_auth:
+        return "mail_auth: is not USER:PASSWORD"
+    return None
+
+
 def _publish_address(settings: CommonSettings) -> str | None:
     if not isinstance(settings, AgentSettings) or not settings.to:
         return None
@@ -345,4 +387,4 @@ def _publish_address(settings: CommonSettings) -> str | None:
     return f"to: {shown(settings.to)} is not tcp://host:port"
 
 
-_RULES: Final = (_plain_doors, _different_ports, _simulation, _publish_address)
+_RULES: Final = (_plain_doors, _different_ports, _simulation, _alert_ways, _publish_address)

@@ -43,7 +43,7 @@ def children(
     """
     roles: list[tuple[str, str, list[str]]] = [("overlord", "overlord", [])]
     roles += [(f"node-{number}", "node", [f"--node_name={number}"]) for number in range(1, settings.nodes + 1)]
-    roles += [("consumer", "consumer", []), ("web", "web", []), ("agent", "agent", [])]
+    roles += [("consumer", "consumer", []), ("web", "web", []), ("alerts", "alerts", []), ("agent", "agent", [])]
     return [
         ChildSpec(
             name,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dimint.cli import COMMANDS
 from dimint.service import EXIT_FAILURE, EXIT_HARD, EXIT_OK, EXIT_SETTINGS
-from dimint.settings import SETTINGS, Setting
+from dimint.settings import ROLES, SETTINGS, Setting
 
 DOC = Path(__file__).parent.parent / "docs" / "operations.md"
 
@@ -17,7 +17,7 @@ def row_of(row: Setting) -> str:
     )
     span = "" if row.low is None or row.high is None else f"{row.low:.12g} … {row.high:.12g}"
     kind = ", ".join(row.choices) if row.choices else row.kind
-    processes = "all" if len(row.roles) == 7 else ", ".join(sorted(row.roles))
+    processes = "all" if len(row.roles) == len(ROLES) else ", ".join(sorted(row.roles))
     cells = [f"`{row.name}`", kind, default, f"{span} {row.unit}".strip(), processes, row.help.replace("|", "\\|")]
     return "| " + " | ".join(cells).replace("  ", " ") + " |"
 

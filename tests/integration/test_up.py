@@ -21,7 +21,7 @@ from dimint.errors import RequestError
 from tests.support.system import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
-ROLES = {"overlord", "node", "consumer", "web", "agent"}
+ROLES = {"alerts", "overlord", "node", "consumer", "web", "agent"}
 
 
 class Up:

@@ -30,7 +30,7 @@ def test_one_child_a_process_in_the_order_of_starting(tmp_path: Path) -> None:
     """The overlord first, and everybody waits for it; a log file for each."""
     settings = load(UpSettings, flags={"nodes": 2, "data_dir": str(tmp_path)}, environ={})
     specs = children(settings, ["dimint"], lambda role: [f"--x={role}"], lambda role: {})
-    assert [spec.name for spec in specs] == ["overlord", "node-1", "node-2", "consumer", "web", "agent"]
-    assert [spec.essential_first for spec in specs] == [True, False, False, False, True, False]
+    assert [spec.name for spec in specs] == ["overlord", "node-1", "node-2", "consumer", "web", "alerts", "agent"]
+    assert [spec.essential_first for spec in specs] == [True, False, False, False, True, False, False]
     assert specs[2].command == ("dimint", "node", "run", "--x=node", "--node_name=2")
     assert specs[2].log_path == tmp_path / "logs/node-2.log"

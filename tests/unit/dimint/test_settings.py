@@ -19,6 +19,7 @@ from dimint.settings import (
     ROLES,
     SETTINGS,
     AgentSettings,
+    AlertsSettings,
     AnySettings,
     CommonSettings,
     ConsumerSettings,
@@ -41,6 +42,7 @@ CLASSES: tuple[type[AnySettings], ...] = (
     NodeSettings,
     ConsumerSettings,
     WebSettings,
+    AlertsSettings,
     AgentSettings,
     UpSettings,
 )

@@ -1,0 +1,1 @@
+"""Alerts: rules over the status tables, raised and cleared as events of the log, told to people."""

@@ -1,0 +1,155 @@
+"""Rules as files have them, and what conditions see."""
+
+from typing import Any
+
+import pytest
+
+from dimint.consumers.alerts.conditions import CONDITIONS, Finding, Observed, parse_comparison
+from dimint.consumers.alerts.rules import DEFAULT_RULES, Quiet, parse_rules, safe_text
+from dimint.errors import SettingsError
+from tests.support.hosts import MIB, cpu, gpu, sample
+
+S = 1_000_000_000
+NOW = 1_700_000_000 * S
+
+
+def observed(content: dict[str, Any] | None = None, **given: Any) -> Observed:
+    """A host that was heard just now."""
+    values: dict[str, Any] = {
+        "id": "ab" * 16, "name": "gpu_01", "ip": "10.0.0.1", "facts": {}, "registered_ns": 0, "received_ns": NOW,
+        "sample": content, "xids": {}, "now_ns": NOW,
+    }  # fmt: skip
+    return Observed(**(values | given))
+
+
+def look(name: str, host: Observed, **parameters: float) -> list[Finding]:
+    """What a named condition finds."""
+    condition = CONDITIONS[name]
+    defaults = {each.name: each.default for each in condition.parameters}
+    return list(condition.look(host, defaults | parameters))
+
+
+def test_default_rules_are_rules() -> None:
+    """What is watched where nobody says anything."""
+    rules = parse_rules({"rule": [*DEFAULT_RULES]}, "built in")
+    assert len(rules) == len(DEFAULT_RULES)
+    down = next(rule for rule in rules if rule.name == "down")
+    said = down.text(raised=True, host="host1", ip="", subject="", value="60")
+    assert said == "⬇︎⬇︎⬇︎ ` Down ` Detected - Connection from `host1` has been lost more than 60 sec. Check network and machine."
+    assert down.text(raised=False, host="host1", ip="", subject="", value="").endswith("Uplink from `host1`. Welcome back!")
+    uplink = next(rule for rule in rules if rule.name == "uplink")
+    assert uplink.text(raised=True, host="h", ip="", subject="", value="").endswith("New uplink from `h`. Hello!")
+    assert uplink.text(raised=False, host="h", ip="", subject="", value="") == ""
+
+
+@pytest.mark.parametrize(
+    ("rule", "says"),
+    [
+        ({}, "rule number 1: name is missing"),
+        ({"name": "a b", "when": "host.down"}, "a name is"),
+        ({"name": "a"}, "when is missing"),
+        ({"name": "a", "when": "host.don"}, "did you mean host.down?"),
+        ({"name": "a", "when": "host.heat > 5"}, "host.heat is not known; there are host.cpu_pct"),
+        ({"name": "a", "when": "gpu.temp_c >"}, "is no comparison"),
+        ({"name": "a", "when": "host.down", "aftr": "5s"}, "'aftr' is not known; did you mean after?"),
+        ({"name": "a", "when": "host.down", "after": 5}, "after is a length of time"),
+        ({"name": "a", "when": "gpu.hot", "margin": "5"}, "margin is a number"),
+        ({"name": "a", "when": "host.down", "for": "5"}, "is not a length of time"),
+        ({"name": "a", "when": "host.down", "severity": "bad"}, "severity is info, warning, critical"),
+        ({"name": "a", "when": "host.down", "tell": ["pager"]}, "tell is a list of webhook, mail"),
+        ({"name": "a", "when": "host.down", "quiet": ["22-7"]}, "quiet is a list of times of day"),
+        ({"name": "a", "when": "host.down", "quiet": ["07:00-07:00"]}, "quiet is a list of times of day"),
+        ({"name": "a", "when": "host.down", "message": "{host.__class__}"}, "a message has"),
+        ({"name": "a", "when": "host.down", "message": "{"}, "a message has"),
+        ({"name": "a", "when": "host.down", "message": "{0} {host!r}"}, "a message has"),
+        ({"name": "a", "when": "host.down", "clear": "host.load1 < 3"}, "clear compares the same number"),
+        ({"name": "a", "when": "gpu.temp_c > 5", "clear": "gpu.power_w < 3"}, "clear compares the same number"),
+        ("down", "is not a map"),
+    ],
+)
+def test_what_is_wrong_is_said(rule: object, says: str) -> None:
+    """One line for each mistake, with the file and the rule."""
+    with pytest.raises(SettingsError) as refused:
+        parse_rules({"rule": [rule, {"name": "fine", "when": "host.down"}]}, "rules.toml")
+    assert says in str(refused.value)
+    assert str(refused.value).startswith("rules.toml: rule ")
+    assert "\n" not in str(refused.value)
+
+
+def test_every_mistake_is_said_at_once() -> None:
+    """Two wrong rules and a double name: three lines."""
+    good = {"name": "a", "when": "host.down"}
+    with pytest.raises(SettingsError) as refused:
+        parse_rules({"rule": [good, good, {"name": "b"}, {"when": "host.down"}]}, "rules.toml")
+    assert len(str(refused.value).splitlines()) == 3
+    with pytest.raises(SettingsError, match="stand under"):
+        parse_rules({"rules": []}, "rules.toml")
+
+
+def test_quiet_hours_go_over_midnight() -> None:
+    """How long it is still quiet, at both ends."""
+    night = Quiet(22 * 3600, 7 * 3600)
+    assert night.left_s(22 * 3600 - 1) == 0
+    assert night.left_s(22 * 3600) == 9 * 3600
+    assert night.left_s(3600) == 6 * 3600
+    assert night.left_s(7 * 3600) == 0
+    assert Quiet(12 * 3600, 0).left_s(86_399) == 1
+
+
+def test_hostile_names_do_nothing_in_a_chat() -> None:
+    """No mention, no mark-up, no line of its own."""
+    assert safe_text("<!channel>`x`\n\x1b[2J&") == "&lt;!channel&gt;'x'\\n\\u001b[2J&amp;"
+
+
+def test_silence() -> None:
+    """Down after the threshold, late after some intervals; nothing is known of a host that never reported."""
+    quiet = observed({"int_ms": 5000}, received_ns=NOW - 20 * S)
+    assert [finding.holds for finding in look("host.down", quiet, after=60)] == [False]
+    assert [finding.holds for finding in look("host.down", quiet, after=19)] == [True]
+    assert [finding.holds for finding in look("host.stale", quiet)] == [True]
+    assert look("host.down", observed(received_ns=None)) == []
+    assert look("host.stale", observed({"int_ms": None})) == []
+
+
+def test_gpus() -> None:
+    """States, heat by the card's own limit, holding without work and without processes; unreadable numbers are unknown."""
+    cards = [gpu(0, "x", 60_000, 80_000, 0, 86), gpu(1, "x", 60_000, 80_000, 90, 86), gpu(2, "x", None, None, None, None)]
+    cards[1]["st"] = "lost"
+    rows = [{"g": 0, "pid": 1, "user": "alice", "mem": 5 * MIB}]
+    facts = {"gpus": [{"u": cards[0]["u"], "t_slow_mC": 87_000}, {"u": cards[1]["u"], "t_slow_mC": 95_000}]}
+    host = observed(sample(cards, rows), facts=facts)
+    found = {name: [finding.holds for finding in look(name, host)] for name in CONDITIONS if name.startswith("gpu.")}
+    assert found == {
+        "gpu.gone": [False, True, False],
+        "gpu.xid": [],
+        "gpu.hot": [True, False, None],
+        "gpu.idle_held": [True, False, None],
+        "gpu.held_without_process": [False, True, None],
+    }
+    unread = observed(sample(cards, []) | {"procs_err": {cards[0]["u"]: 999}})
+    assert next(look("gpu.held_without_process", unread).__iter__()).holds is None
+    assert [finding.holds for finding in look("gpu.xid", observed(xids={"GPU-1": (79, NOW - S), "GPU-2": (13, 0)}))] == [
+        True,
+        False,
+    ]
+
+
+def test_comparisons_read_the_units_they_name() -> None:
+    """‰, m°C and bytes of a sample in %, °C and MiB."""
+    host = observed(sample([gpu(0, "x", 60_000, 80_000, 0, 86)], **cpu(95)))
+    for text, value in (("gpu.temp_c > 85", "86"), ("gpu.memory_pct >= 75", "75"), ("host.cpu_pct == 95", "95"),
+                        ("gpu.memory_used_mib != 1", "60000"), ("host.load1 <= 0.5", "0.5")):  # fmt: skip
+        (finding,) = parse_comparison(text).look(host, {})
+        assert (finding.holds, finding.value) == (True, value), text
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"gpu": 3, "proc": {}, "cpu": [], "mem": 1, "disk": [1]}, {"gpu": [{"u": 1}, {"u": "x", "i": []}]}]
+)
+def test_hostile_samples_are_unknown(content: dict[str, Any]) -> None:
+    """No sample of another machine makes a condition fail."""
+    host = observed(content, facts={"gpus": [{"u": []}, 3]})
+    for name in CONDITIONS:
+        look(name, host)
+    for number in ("host.cpu_pct", "host.load1", "host.memory_pct", "host.disk_pct", "gpu.temp_c", "gpu.memory_pct"):
+        assert all(finding.holds is None for finding in parse_comparison(f"{number} > 1").look(host, {}))
