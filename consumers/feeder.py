@@ -64,6 +64,11 @@ class Feeder:
         }
 
     @property
+    def dead_letters(self) -> int:
+        """Records since the start of this process that were none of ours; the tables count all."""
+        return sum(intake.dead_letters.total() for intake in self._intakes.values())
+
+    @property
     def pending(self) -> bool:
         """Whether there is something to commit."""
         return bool(self._touched)

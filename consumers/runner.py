@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import socket
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ __all__ = ["COMMIT_EVENTS", "COMMIT_S", "StatusConsumer"]
 COMMIT_S: Final = 0.2
 """Longest time that a record which was read waits for its commit."""
 COMMIT_EVENTS: Final = 2_000
+_TELL_S: Final = 5.0
+"""How often it tells how far it is, while that changes."""
 _LOOK_S: Final = 1.0
 """How often it looks whether a rebuild has switched the tables while nothing comes."""
 
@@ -43,6 +46,8 @@ class StatusConsumer:
         self._log, self._folder, self._clock, self._announce = source, folder, clock, announce
         self._stopping = threading.Event()
         self._put_aside_once = False
+        self._told: dict[str, Any] = {}
+        self._tell_at = 0.0
         self._reader: Reader = source.reader()
 
     def run(self) -> None:
@@ -84,8 +89,18 @@ class StatusConsumer:
         return feeder
 
     def _tell(self, feeder: Feeder) -> None:
-        stopped = {str(partition): why for partition, why in feeder.stopped.items()}
-        self._announce({"pid": os.getpid(), "tables": feeder.tables.path.name, "stopped": stopped})
+        found = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "tables": str(feeder.tables.path),
+            "stopped": {str(partition): why for partition, why in feeder.stopped.items()},
+            "positions": {str(place.partition): position for place, position in feeder.positions().items()},
+            "dead_letters": feeder.dead_letters,
+        }
+        self._tell_at = self._clock.monotonic() + _TELL_S
+        if found != self._told:
+            self._announce(found)
+            self._told = found
 
     def _follow(self, feeder: Feeder) -> None:
         """Feed one table file until it is not the live one any more."""
@@ -106,6 +121,8 @@ class StatusConsumer:
             if commit_at is None and self._folder.live() != feeder.tables.path:
                 log.info("the live tables were switched: following them")
                 return
+            if commit_at is None and now >= self._tell_at:
+                self._tell(feeder)
             self._read(feeder, _LOOK_S if commit_at is None else commit_at - now)
             if commit_at is None and feeder.pending:
                 commit_at = self._clock.monotonic() + COMMIT_S

@@ -13,7 +13,7 @@ from dimint.client.sync import DEFAULT_TIMEOUT_S
 from dimint.errors import DimintError
 from dimint.visible import visible
 
-__all__ = ["connected", "connection", "spelled", "write_json", "write_row", "write_value"]
+__all__ = ["addresses_of", "connected", "connection", "spelled", "write_json", "write_row", "write_value"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -43,16 +43,19 @@ def connection(command: Command) -> Command:
 @contextlib.contextmanager
 def connected(host: str, port_for_client: int, timeout: float) -> Iterator[Client]:
     """A client of the overlords that the flags name; what the wire calls an error stands in its line."""
-    places = [part.strip() for part in host.split(",") if part.strip()]
-    addresses = [_address(place, port_for_client) for place in places]
     try:
-        with Client(addresses, timeout=timeout) as client:
+        with Client(addresses_of(host, port_for_client), timeout=timeout) as client:
             yield client
     except DimintError as error:
         code = getattr(error, "code", "")
         if code and code not in error.message:
             error.message = f"{error.message} ({code})"
         raise
+
+
+def addresses_of(host: str, port: int) -> list[str]:
+    """host:port of every overlord that a `--host` names, with `port` where it names none."""
+    return [_address(part.strip(), port) for part in host.split(",") if part.strip()]
 
 
 def _address(place: str, port: int) -> str:

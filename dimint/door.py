@@ -117,7 +117,10 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome", array_like=True):
 
 
 class Replica(msgspec.Struct, frozen=True, array_like=True):
-    """State of one partition on a node. `digest` is 32 hex digits at `digest_at`, the last multiple of 4096 passed."""
+    """State of one partition on a node. `digest` is 32 hex digits at `digest_at`, the last multiple of 4096 passed.
+
+    `dead_letters` counts the records up to here that were none of ours.
+    """
 
     partition: int
     next_offset: int
@@ -127,6 +130,7 @@ class Replica(msgspec.Struct, frozen=True, array_like=True):
     digest: str = ""
     digest_at: int = -1
     problem: str | None = None
+    dead_letters: int = 0
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress", array_like=True):

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dimint.clock import Clock, ManualClock
 from dimint.errors import AppendFailed, AppendUnknown, LogBroken, LogUnavailable
 from dimint.log.memory import MemoryBroker, MemoryLog
-from dimint.log.port import Bounds, Entry, Log, LogDescription, Reader, Record, TopicSpec
+from dimint.log.port import Bounds, Entry, Log, LogDescription, LogHealth, Reader, Record, TopicSpec
 
 __all__ = ["FaultyLog", "memory_log"]
 
@@ -139,6 +139,10 @@ class FaultyLog:
 
     def describe(self) -> LogDescription:
         return self._inner.describe()
+
+    def health(self) -> LogHealth:
+        self._check_there()
+        return self._inner.health()
 
     def create(self, topics: Sequence[TopicSpec]) -> None:
         self._inner.create(topics)

@@ -319,4 +319,5 @@ class Replica:
             f"{self._mark:032x}" if self._mark_at >= 0 else "",
             self._mark_at,
             None if self.problem is None else self.problem.text,
+            self.dead_letters,
         )

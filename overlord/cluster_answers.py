@@ -9,7 +9,6 @@ from typing import Any
 
 from dimint.assignment import Assignment
 from dimint.cluster_view import ClusterView
-from dimint.errors import TimedOut
 from dimint.genesis import Genesis
 from dimint.overlord.pending import Pending, PendingTable
 from dimint.overlord.reads import ReadTable
@@ -75,10 +74,9 @@ class ClusterAnswers:
                 self._finish(pending, self._status_fields())
 
     def overdue(self, pending: Pending) -> None:
-        """Its deadline is over."""
-        if pending in self._status:
-            self._status.remove(pending)
-        self._table.fail(pending, TimedOut("the log did not tell its end offsets in time"))
+        """Its deadline is over, and the log has not told its end offsets: answered with those that are known."""
+        self._status.remove(pending)
+        self._finish(pending, self._status_fields() | {"log_answers": False})
 
     def _finish(self, pending: Pending, fields: dict[str, Any]) -> None:
         self._table.finish(pending, reply(pending.form, pending.request, fields))
@@ -93,6 +91,7 @@ class ClusterAnswers:
             "generation": self._genesis.generation,
             "log": self._log,
             "durability": self._durability,
+            "log_answers": True,
             "overlords": [{**info, "overlord_id": id, **overlords.get(id, {})} for id, info in sorted(self.overlords.items())],
             "nodes": [
                 {**info, "node_id": id, **nodes.get(id, {}), "connected": id in self._reads.connected()}
@@ -116,6 +115,7 @@ class ClusterAnswers:
                     "digest_at": replica.digest_at,
                     "caught_up": replica.caught_up,
                     "problem": replica.problem,
+                    "dead_letters": replica.dead_letters,
                 }
         return {
             "partition": index,

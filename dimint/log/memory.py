@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dimint.clock import Clock
 from dimint.errors import LogError, LogMismatch, OffsetOutOfRange, RecordTooLarge, SettingsError
 from dimint.limits import PARTITIONS_MAX, RECORD_MAX_BYTES
-from dimint.log.port import Bounds, Entry, LogDescription, Record, TopicPartition, TopicSpec
+from dimint.log.port import Bounds, Entry, LogDescription, LogHealth, Record, TopicHealth, TopicPartition, TopicSpec
 
 __all__ = ["MemoryBroker", "MemoryLog"]
 
@@ -93,6 +93,11 @@ class MemoryLog:
             durability="none: gone with the process",
             end_is_linearizable=True,
         )
+
+    def health(self) -> LogHealth:
+        with self._using() as broker:
+            topics = sorted((name, len(partitions)) for name, partitions in broker.topics.items())
+        return LogHealth(self.describe().durability, (), tuple(TopicHealth(name, count, 1, 1, 0, 0) for name, count in topics))
 
     def create(self, topics: Sequence[TopicSpec]) -> None:
         with self._using() as broker:

@@ -9,7 +9,19 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import NamedTuple, Protocol
 
-__all__ = ["Bounds", "Entry", "Log", "LogDescription", "Reader", "Record", "TopicPartition", "TopicSpec"]
+__all__ = [
+    "Bounds",
+    "Broker",
+    "Entry",
+    "Log",
+    "LogDescription",
+    "LogHealth",
+    "Reader",
+    "Record",
+    "TopicHealth",
+    "TopicPartition",
+    "TopicSpec",
+]
 
 
 class TopicPartition(NamedTuple):
@@ -70,11 +82,46 @@ class LogDescription(NamedTuple):
     end_is_linearizable: bool
 
 
+class Broker(NamedTuple):
+    """A server that keeps a part of the log. `address` is "" where only its id is known: it is down."""
+
+    id: int
+    address: str
+    up: bool
+
+
+class TopicHealth(NamedTuple):
+    """Copies of one topic's partitions, as they are now.
+
+    `copies` is how many each should have, `copies_needed` how many must be in sync for an append to be acknowledged.
+    `lacking` counts partitions with fewer copies in sync than there should be, `stopped` those that take no append now.
+    """
+
+    name: str
+    partitions: int
+    copies: int
+    copies_needed: int
+    lacking: int
+    stopped: int
+
+
+class LogHealth(NamedTuple):
+    """How the log is kept now. `durability` is as in LogDescription, of the settings as they are now; brokers in the order
+    of their ids, none where a log has none; topics by name."""
+
+    durability: str
+    brokers: tuple[Broker, ...]
+    topics: tuple[TopicHealth, ...]
+
+
 class Log(Protocol):
     """One opened log. All methods may be called from any thread; a writer settles unknown batches on a thread of its own."""
 
     def describe(self) -> LogDescription:
         """Kind, generation, topics with partition counts. Cheap; never blocks on the network."""
+
+    def health(self) -> LogHealth:
+        """Who keeps the log and how well; asks them. Raises LogUnavailable when nobody answers."""
 
     def create(self, topics: Sequence[TopicSpec]) -> None:
         """Create what is missing. Raises LogMismatch if a topic is there with another partition count."""

@@ -80,6 +80,16 @@ def test_description(logs: LogUnderTest, log: Log) -> None:
     assert description.kind
 
 
+def test_health(log: Log) -> None:
+    """Every topic with its partitions, none of which lacks anything."""
+    health = log.health()
+    assert health.durability == log.describe().durability
+    found = {topic.name: topic for topic in health.topics}
+    assert {name: topic.partitions for name, topic in found.items()} == {TOPIC: PARTITIONS, OTHER: 1}
+    assert all((topic.lacking, topic.stopped) == (0, 0) and 1 <= topic.copies_needed <= topic.copies for topic in found.values())
+    assert all(broker.up and broker.address for broker in health.brokers)
+
+
 def test_create_is_repeatable_but_not_changeable(logs: LogUnderTest, log: Log) -> None:
     """A topic is there once; another partition count is refused and changes nothing."""
     _append(log, b"kept")

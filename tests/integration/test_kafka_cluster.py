@@ -1,5 +1,6 @@
 """The log on three real brokers: every acknowledged batch survives the death of any one of them."""
 
+import gc
 import threading
 import time
 from collections.abc import Iterator
@@ -11,10 +12,11 @@ from dimint.clock import Clock
 from dimint.errors import NotApplied
 from dimint.log.kafka import KafkaLog, KafkaOptions
 from dimint.log.kafka.library import KafkaAdminClient
-from dimint.log.port import TopicPartition, TopicSpec
+from dimint.log.port import TopicHealth, TopicPartition, TopicSpec
 from dimint.log.reading import Counted, Intake
 from dimint.writer import BatchWriter, Outgoing
 from tests.support.services.kafka import KafkaBroker, KafkaCluster
+from tests.support.system import wait_until
 
 TOPIC = "t.one"
 PARTITIONS = 3
@@ -140,3 +142,26 @@ def test_durability_in_words(cluster: KafkaCluster) -> None:
     expected = "on 2 brokers before every acknowledgement: survives the loss of any 1 broker and its disk"
     assert log.describe().durability == expected
     log.close()
+
+
+def test_health_names_a_dead_broker(cluster: KafkaCluster) -> None:
+    """Its copies are lacking, nothing has stopped, and both pass when it is back."""
+    log = KafkaLog(cluster.servers, options=KafkaOptions(prefix="h."), clock=CLOCK)
+    log.create([TopicSpec("dimint.kv", 4)])
+
+    def state() -> tuple[list[bool], list[TopicHealth]]:
+        health = log.health()
+        assert [broker.id for broker in health.brokers] == [1, 2, 3]
+        return [broker.up for broker in health.brokers], list(health.topics)
+
+    whole = ([True, True, True], [TopicHealth("dimint.kv", 4, 3, 2, 0, 0)])
+    wait_until(lambda: state() == whole, 20, "all are there")
+    dead = cluster.brokers[2]
+    dead.server.kill()
+    wait_until(lambda: state() == ([True, True, False], [TopicHealth("dimint.kv", 4, 3, 2, 4, 0)]), 30, "the dead broker is seen")
+    assert log.health().durability.endswith("survives the loss of any 1 broker and its disk")
+    dead.start()
+    dead.wait()
+    wait_until(lambda: state() == whole, 30, "it is back")
+    log.close()
+    gc.collect()  # here, where its complaints about the library are expected

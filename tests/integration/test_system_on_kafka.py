@@ -1,11 +1,16 @@
 """Overlords and nodes as processes on a real Kafka: what holds on the embedded log holds here."""
 
+import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,6 +94,52 @@ def test_a_broker_that_stands_still(system: KvSystem, broker: KafkaCluster) -> N
                 assert time.monotonic() < deadline
         value = client.get("still", consistency="strong", timeout=10)
         assert acknowledged <= value <= acknowledged + unknown
+
+
+def _status(system: KvSystem, *flags: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and report of `dimint status`."""
+    command = [sys.executable, "-m", "dimint", "status", "--json", f"--data_dir={system.directory}", *system.flags, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_status_of_a_healthy_system(system: KvSystem, broker: KafkaCluster) -> None:
+    """Brokers, topics with their growth, overlords, nodes and partitions, from registry, log and overlords together."""
+    with Client(system.address) as client:
+        client.mset({f"grow{number}": "x" * 100 for number in range(200)})
+    code, found = _status(system)
+    assert (code, found["problems"]) == (0, [])
+    assert [(one["id"], one["address"], one["up"]) for one in found["brokers"]] == [(1, broker.brokers[0].address, True)]
+    topics = {topic["name"]: topic for topic in found["topics"]}
+    assert set(topics) == {"dimint.cluster", "dimint.kv", "dimint.status"}
+    assert topics["dimint.kv"]["growth"]["events_per_day"] > 200
+    assert topics["dimint.kv"]["growth"]["bytes_per_day"] > 20_000
+    assert found["durability"].startswith("on one broker: survives process kill, not power loss")
+    assert [overlord["answers"] for overlord in found["overlords"]] == [True, True]
+    assert sorted((node["masters"], node["slaves"], node["up"]) for node in found["nodes"]) == [(0, 8, True), (8, 0, True)]
+    assert all(one["lag"] == 0 and one["position"] == one["end"] for one in found["partitions"])
+
+
+def test_status_while_parts_are_down(system: KvSystem, broker: KafkaCluster) -> None:
+    """Each is named, the rest is shown, and the exit code says that something is wrong."""
+    system.processes["overlord-2"].send_signal(signal.SIGSTOP)
+    try:
+        code, found = _status(system, "--timeout=2")
+    finally:
+        system.processes["overlord-2"].send_signal(signal.SIGCONT)
+    assert (code, found["problems"]) == (1, [f"the overlord at {system.addresses[1]} does not answer: no answer within 2 s"])
+    assert len(found["partitions"]) == 8
+    broker.brokers[0].server.pause()
+    try:
+        code, found = _status(system, "--timeout=3")
+    finally:
+        broker.brokers[0].server.resume()
+    assert code == 1
+    assert any(problem.startswith("the log does not answer") for problem in found["problems"])
+    assert [overlord["answers"] for overlord in found["overlords"]] == [True, True]
+    assert len(found["partitions"]) == 8
+    assert all(partition["master"] for partition in found["partitions"])
 
 
 def test_killed_processes_lose_nothing(system: KvSystem) -> None:

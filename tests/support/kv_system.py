@@ -21,7 +21,7 @@ class KvSystem:
 
     def __init__(self, directory: Path, *, overlords: int, nodes: int, flags: Sequence[str] = (), slaves: int = 2) -> None:
         self.directory = directory
-        self._flags, self._slaves = flags, slaves
+        self.flags, self._slaves = flags, slaves
         ports = free_ports(2 * overlords)
         self._ports = {f"overlord-{n + 1}": (ports[2 * n], ports[2 * n + 1]) for n in range(overlords)}
         self._nodes = [f"node-{n + 1}" for n in range(nodes)]
@@ -46,7 +46,7 @@ class KvSystem:
             flags = [f"--port_for_client={client}", f"--port_for_node={node}", f"--max_slave_count={self._slaves}"]
         else:
             flags = [f"--node_name={number}"]
-        command = [sys.executable, "-m", "dimint", role, "run", f"--data_dir={self.directory}", *flags, *self._flags]
+        command = [sys.executable, "-m", "dimint", role, "run", f"--data_dir={self.directory}", *flags, *self.flags]
         command += self.flags_of.get(name, ())
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DIMINT_")}
         with open(self.directory / f"{name}.out", "ab") as output:

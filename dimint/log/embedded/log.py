@@ -13,7 +13,7 @@ from dimint.log.embedded.commit import Committer
 from dimint.log.embedded.directory import LogDirectory
 from dimint.log.embedded.reader import EmbeddedReader
 from dimint.log.embedded.topic import TopicFile
-from dimint.log.port import Bounds, Entry, LogDescription, Record, TopicSpec
+from dimint.log.port import Bounds, Entry, LogDescription, LogHealth, Record, TopicHealth, TopicSpec
 
 __all__ = ["EmbeddedLog"]
 
@@ -45,6 +45,12 @@ class EmbeddedLog:
             durability="fsync before every acknowledgement: survives a power loss of this machine, not the loss of its disk",
             end_is_linearizable=True,
         )
+
+    def health(self) -> LogHealth:
+        self._check_open()
+        description = self.describe()
+        topics = sorted(description.topics.items())
+        return LogHealth(description.durability, (), tuple(TopicHealth(name, count, 1, 1, 0, 0) for name, count in topics))
 
     def create(self, topics: Sequence[TopicSpec]) -> None:
         self._check_open()

@@ -17,8 +17,8 @@ from dimint.log.kafka.library import (
     kafka_errors,
 )
 from dimint.log.kafka.options import KafkaOptions
-from dimint.log.kafka.topic_settings import for_new_topic, repair_command, wrong_settings
-from dimint.log.port import Bounds, TopicSpec
+from dimint.log.kafka.topic_settings import durability_of, for_new_topic, repair_command, wrong_settings
+from dimint.log.port import Bounds, Broker, LogHealth, TopicHealth, TopicSpec
 
 __all__ = ["Control", "Found", "generation_of"]
 
@@ -59,6 +59,36 @@ class Control:
                 copies = min(len(partition["replica_nodes"]) for partition in partitions)
                 found[name] = Found(str(topic["topic_id"]), len(partitions), copies)
         return found
+
+    def health(self, prefix: str) -> LogHealth:
+        """Brokers and copies as the cluster sees them now; topics by their names without the prefix."""
+        cluster = self._call("cannot describe the cluster", lambda admin: admin.describe_cluster())
+        up = {int(broker["broker_id"]): f"{broker['host']}:{broker['port']}" for broker in cluster["brokers"]}
+        described = {
+            topic["name"]: topic["partitions"]
+            for topic in self._call("cannot list the topics", lambda admin: admin.describe_topics())
+            if topic["name"].startswith(prefix) and not topic["is_internal"] and not topic["error_code"] and topic["partitions"]
+        }
+        settings = self.settings(sorted(described))
+        topics, known = [], set(up)
+        for name, partitions in sorted(described.items()):
+            needed = int(settings[name].get("min.insync.replicas") or 1)
+            known.update(int(broker) for partition in partitions for broker in partition["replica_nodes"])
+            topics.append(
+                TopicHealth(
+                    name.removeprefix(prefix),
+                    len(partitions),
+                    min(len(partition["replica_nodes"]) for partition in partitions),
+                    needed,
+                    sum(len(partition["isr_nodes"]) < len(partition["replica_nodes"]) for partition in partitions),
+                    sum(partition["leader_id"] not in up or len(partition["isr_nodes"]) < needed for partition in partitions),
+                )
+            )
+        return LogHealth(
+            durability_of([(topic.copies, settings[prefix + topic.name]) for topic in topics], len(known)),
+            tuple(Broker(id, up.get(id, ""), id in up) for id in sorted(known)),
+            tuple(topics),
+        )
 
     def settings(self, topics: Sequence[str]) -> dict[str, dict[str, str | None]]:
         """Topic → its settings as they work, defaults of the brokers included."""

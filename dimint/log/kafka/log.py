@@ -17,7 +17,7 @@ from dimint.log.kafka.options import KafkaOptions
 from dimint.log.kafka.reader import KafkaReader, open_consumer
 from dimint.log.kafka.sending import Sending, open_producer
 from dimint.log.kafka.topic_settings import durability_of
-from dimint.log.port import Bounds, Entry, LogDescription, Record, TopicPartition, TopicSpec
+from dimint.log.port import Bounds, Entry, LogDescription, LogHealth, Record, TopicPartition, TopicSpec
 
 __all__ = ["KafkaLog"]
 
@@ -61,6 +61,10 @@ class KafkaLog:
     def describe(self) -> LogDescription:
         with self._lock:
             return self._description
+
+    def health(self) -> LogHealth:
+        self._check_open()
+        return self._control.health(self._prefix)
 
     def create(self, topics: Sequence[TopicSpec]) -> None:
         """See the port. What is there must be set up right: LogMismatch says the command that does it."""

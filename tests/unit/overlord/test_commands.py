@@ -170,7 +170,7 @@ def test_the_cluster_itself(sim: Sim) -> None:
         "overlord_id", "cwd", "name", "cmdline", "create_time", "cpu_percent", "memory_percent", "memory_info", "is_running",
     }  # fmt: skip
     status = sim.ask(cmd="status")
-    assert set(status) == {"generation", "log", "durability", "overlords", "nodes", "partitions"}
+    assert set(status) == {"generation", "log", "durability", "log_answers", "overlords", "nodes", "partitions"}
     assert all(set(one["replicas"]) == {"n2", "n3"} for one in status["partitions"])
 
 
