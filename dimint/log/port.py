@@ -83,7 +83,7 @@ class LogDescription(NamedTuple):
 
 
 class Broker(NamedTuple):
-    """A server that keeps a part of the log. `address` is "" where only its id is known: it is down."""
+    """A server that keeps a part of the log. `address` is "" where only the id of one that is down is known."""
 
     id: int
     address: str

@@ -83,7 +83,7 @@ def _brokers(brokers: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if brokers:
         yield from _labelled("brokers", f"{sum(broker['up'] for broker in brokers)} of {len(brokers)} up")
     for broker in brokers:
-        yield _row(f"{broker['id']:<4}{broker['address']}" if broker["up"] else f"{broker['id']:<4}DOWN")
+        yield _row(f"{broker['id']:<4}{broker['address']}{'' if broker['up'] else '  DOWN'}")
 
 
 def _topics(topics: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -63,14 +63,16 @@ class Control:
     def health(self, prefix: str) -> LogHealth:
         """Brokers and copies as the cluster sees them now; topics by their names without the prefix."""
         cluster = self._call("cannot describe the cluster", lambda admin: admin.describe_cluster())
-        up = {int(broker["broker_id"]): f"{broker['host']}:{broker['port']}" for broker in cluster["brokers"]}
+        address = {int(broker["broker_id"]): f"{broker['host']}:{broker['port']}" for broker in cluster["brokers"]}
+        # from Kafka 4.0 on brokers that are down are told too, as fenced; before, only the copies they should have tell of them
+        up = {int(broker["broker_id"]) for broker in cluster["brokers"] if not broker.get("is_fenced")}
         described = {
             topic["name"]: topic["partitions"]
             for topic in self._call("cannot list the topics", lambda admin: admin.describe_topics())
             if topic["name"].startswith(prefix) and not topic["is_internal"] and not topic["error_code"] and topic["partitions"]
         }
         settings = self.settings(sorted(described))
-        topics, known = [], set(up)
+        topics, known = [], set(address)
         for name, partitions in sorted(described.items()):
             needed = int(settings[name].get("min.insync.replicas") or 1)
             known.update(int(broker) for partition in partitions for broker in partition["replica_nodes"])
@@ -86,7 +88,7 @@ class Control:
             )
         return LogHealth(
             durability_of([(topic.copies, settings[prefix + topic.name]) for topic in topics], len(known)),
-            tuple(Broker(id, up.get(id, ""), id in up) for id in sorted(known)),
+            tuple(Broker(id, address.get(id, ""), id in up) for id in sorted(known)),
             tuple(topics),
         )
 
