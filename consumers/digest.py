@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgpack
 
 from dimint.consumers.reading import CURRENT, open_read_only, samples_in_order
+from dimint.consumers.tiers import unpack_block
 
 __all__ = ["table_digest"]
 
@@ -19,9 +20,9 @@ _HOSTS: Final = """select m.id, m.name, m.given_name, m.claimed_ns, m.ip, m.simu
 def table_digest(path: str | Path) -> str:
     """sha256 over every decoded row, in order, of a tables folder (its live file) or of one table file.
 
-    Hosts with name and facts and what they said before, every sample with its times, gaps, what happened, open alerts.
-    Positions, dedupe rows and counts are left out: they also move with events that leave no row. An empty system has a digest
-    too.
+    Hosts with name and facts and what they said before, every sample with its times, tiers, processes, gaps, what
+    happened, open alerts. Positions, dedupe rows and counts are left out: they also move with events that leave no row. An
+    empty system has a digest too.
     """
     digest = sha256()
     for row in _rows(Path(path)):
@@ -43,6 +44,10 @@ def _rows(path: Path) -> Iterator[list[Any]]:
                 yield ["host", *host]
                 for n, stored in samples_in_order(db, host[0]):
                     yield ["sample", n, *stored]
+            for host, length, block, blob in db.execute("select host, length_ns, block, blob from tiers order by 1, 2, 3"):
+                yield ["tier", host, length, block, *sorted(unpack_block(blob).items())]
+            for process in db.execute("select * from processes order by 1, 2, 3, 4, 5"):
+                yield ["process", *process]
             for version in db.execute("select * from versions order by host, n"):
                 yield ["version", *version]
             for gap in db.execute("select host, run, first_seq, last_seq, reason, timestamp from gaps order by 1, 2, 3, 4"):

@@ -9,6 +9,9 @@ the log's.
     reader.fleet_at(at_ns)                          → [HostAt], every host known then, by its name then
     reader.page(host, from_ns, to_ns, limit=…,      → SamplePage: samples, gaps, and the cursor to go on with
                 step_ns=…, after=cursor)
+    reader.series(host, from_ns, to_ns, points)     → Series: min, max, sum, count, last of every number a slot (tiers.py)
+    reader.processes(host, from_ns, to_ns)          → [Interval]: who was on which GPU from when to when (intervals.py)
+    reader.events(from_ns, to_ns, host_id=…)        → [HostEvent]: what happened
 
 A host is known from its registration or its first sample on, whichever is earlier. Any instant costs the same: of each
 host's chunk one sample is decoded, about a millisecond a host.

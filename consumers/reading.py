@@ -16,12 +16,15 @@ import apsw
 import msgpack
 
 from dimint.consumers.alerts.rows import OpenAlert
+from dimint.consumers.intervals import Interval
 from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.reading_host import LAST_NS, HostSamples
 from dimint.consumers.reading_past import fleet_at, page
+from dimint.consumers.reading_series import Series, processes, series
 from dimint.consumers.rows import HostEvent, HostRow, Placed, StoredSample, is_host_id
 from dimint.consumers.sealing import Key
+from dimint.consumers.tiers import MINUTE_NS
 from dimint.errors import CorruptRecord
 from dimint.limits import EVENTS_FETCH_MAX, FETCH_MAX_SAMPLES
 
@@ -32,6 +35,8 @@ TABLES_FOLDER: Final = "tables"
 CURRENT: Final = "CURRENT"
 PAGE_SAMPLES: Final = 1_000
 """Samples of a page if nobody says how many."""
+SERIES_POINTS: Final = 600
+"""Slots of a series if nobody says how many: about one a pixel or two."""
 _BUSY_MS = 5_000
 _FILE_BITS = 20
 """Versions of different table files never coincide: their upper part counts the switches."""
@@ -160,6 +165,22 @@ class StatusReader:
         limit = max(1, min(limit, FETCH_MAX_SAMPLES))
         with _snapshot(db):
             return page(db, host_id, from_ns, to_ns, limit=limit, step_ns=step_ns, after=after)
+
+    def series(self, host_id: str, from_ns: int, to_ns: int, points: int = SERIES_POINTS) -> Series:
+        """Numbers of one host and its GPUs with from_ns ≤ time_ns ≤ to_ns, summed up to about `points` slots."""
+        db = self._open()
+        if db is None:
+            return Series(MINUTE_NS, MINUTE_NS, {})
+        with _snapshot(db):
+            return series(db, host_id, from_ns, to_ns, max(1, min(points, FETCH_MAX_SAMPLES)))
+
+    def processes(self, host_id: str, from_ns: int, to_ns: int, *, limit: int = EVENTS_FETCH_MAX) -> list[Interval]:
+        """Which processes were on the host's GPUs within the closed range, by their start: the first `limit` of them."""
+        db = self._open()
+        if db is None or limit <= 0:
+            return []
+        with _snapshot(db):
+            return processes(db, host_id, from_ns, to_ns, min(limit, EVENTS_FETCH_MAX))
 
     def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = EVENTS_FETCH_MAX) -> list[HostEvent]:
         """What happened with from_ns ≤ time_ns ≤ to_ns on one host or on all, oldest first: the newest `limit` of it."""

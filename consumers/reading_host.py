@@ -87,6 +87,10 @@ class HostSamples:
             yield from sorted(inside, key=_order)
         yield from tail[at:]
 
+    def single(self, from_ns: int, to_ns: int) -> list[Placed]:
+        """The samples of the closed range that are in no chunk yet, and so in no tier, oldest first."""
+        return self._tail(_TAIL_UP, max(0, min(from_ns, LAST_NS)), -1, max(-1, min(to_ns, LAST_NS)), -1)
+
     def newest(self, at_ns: int) -> Placed | None:
         """The last sample at or before this time; of a chunk only that one is decoded."""
         at_ns = max(-1, min(at_ns, LAST_NS))

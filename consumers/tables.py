@@ -11,6 +11,8 @@ Tables of a file (docs/operations.md has them for people):
     runs, gaps  samples seen and samples lost, a row a run and a row a gap
     events      what happened on a host, a row an event
     alerts      a row an open alert
+    tiers       samples summed up by minute and hour (consumers/tiers.py), processes on GPUs (consumers/intervals.py):
+    processes   of the samples in chunks; what is still in single rows is added by who reads
     counts      what was passed over, by reason
     host_<id>   the samples: (timestamp, blob), single rows at the end, chunks before them (consumers/rows.py)
 
@@ -42,12 +44,13 @@ from dimint.consumers.projection import (
 from dimint.consumers.rows import Placed, pack_sample, seal, unpack_sample, unseal
 from dimint.consumers.sealing import KEEP_TAIL, SEAL_LEAST, SEAL_MOST, ChunkSpan, Group, Key, group_rows, split_sizes
 from dimint.consumers.status import StatusProjection
+from dimint.consumers.tables_summaries import SUMMARIES_SCHEMA, add_samples
 from dimint.dedupe import WriterRow
 from dimint.errors import CorruptRecord, LogMismatch
 
 __all__ = ["FORMAT", "PartitionState", "StatusTables"]
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 _FULL_WAIT_MS: Final = 30_000
 
 _SCHEMA: Final = """
@@ -125,7 +128,7 @@ class StatusTables:
         self._db.pragma("cache_size", -65536)
         if not self._db.table_exists("main", "meta"):
             with self._db:
-                self._db.execute(_SCHEMA)
+                self._db.execute(_SCHEMA + SUMMARIES_SCHEMA)
                 rows = [("format", FORMAT), ("generation", generation), ("sequence", sequence)]
                 self._db.executemany("insert into meta values(?, ?)", rows)
         found = self._meta("format")
@@ -239,7 +242,7 @@ class StatusTables:
             sql = f"insert into host_{write.host} values(?, ?, 0, null, ?)"
             self._db.execute(sql, write[1:])
         elif isinstance(write, Seal):
-            _Sealer(self._db, f"host_{write.host}").run()
+            _Sealer(self._db, write.host).run()
         elif isinstance(write, PutGap):
             self._db.execute("insert or ignore into gaps values(?, ?, ?, ?, ?, ?)", write)
         elif isinstance(write, PutEvent):
@@ -258,10 +261,10 @@ class StatusTables:
 
 
 class _Sealer:
-    """Moves the older tail rows of one host's table into chunks (consumers/sealing.py)."""
+    """Moves the older tail rows of one host's table into chunks (consumers/sealing.py) and adds them to its summaries."""
 
-    def __init__(self, db: apsw.Connection, table: str) -> None:
-        self._db, self._table = db, table
+    def __init__(self, db: apsw.Connection, host: str) -> None:
+        self._db, self._host, self._table = db, host, f"host_{host}"
 
     def run(self) -> None:
         ((size,),) = self._all("select count(*) from TABLE where sealed = 0")
@@ -297,6 +300,7 @@ class _Sealer:
             sizes = [pack_sample(stored)[1] for _, stored in placed]
         at = 0
         made = []
+        fresh = {n for n, _, _ in tail}
         for count in split_sizes(sizes):
             if placed is not None:
                 part = placed[at : at + count]
@@ -304,6 +308,7 @@ class _Sealer:
                 part = [(n, unpack_sample(time, blob)) for n, blob, time in tail[at : at + count]]
             made.append((part[0][0], part[0][1].time_ns, part[-1][1].time_ns, seal(part)))
             at += count
+            add_samples(self._db, self._host, [stored for n, stored in part if n in fresh])
         gone = [(n,) for n, _, _ in tail] + ([] if group.into is None else [(group.into.first[1],)])
         self._db.executemany(self._sql("delete from TABLE where n = ?"), gone)
         self._db.executemany(self._sql("insert into TABLE values(?, ?, 1, ?, ?)"), made)

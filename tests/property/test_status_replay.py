@@ -10,22 +10,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimint.consumers.digest import table_digest
+from dimint.consumers.intervals import processes_of
 from dimint.consumers.reading import StatusReader, StoredSample
+from dimint.consumers.tiers import HOUR_NS, MINUTE_NS, sum_up
 from dimint.events import STATUS_TOPIC
 from dimint.log.port import Record
 from dimint.log.reading import Counted, Intake
 from tests.support.samples import START_NS, host_id, registered, sample_event
 from tests.support.status_log import PARTITIONS, StatusLog, feed
 
+SECOND = 1_000_000_000
+SERIES = [(1 << 20, SECOND), (100, 7 * SECOND), (11, MINUTE_NS), (4, 3 * MINUTE_NS), (1, HOUR_NS)]
+"""Points asked for, and the length of a slot that this gives."""
 HOSTS = [host_id(number) for number in range(3)]
 RUNS = [b"run one.", b"run two."]
-SECOND = 1_000_000_000
 
 SAMPLES = st.tuples(st.just("sample"), st.sampled_from(HOSTS), st.sampled_from(RUNS), st.integers(1, 60), st.integers(-30, 30))
 NAMES = st.tuples(st.just("name"), st.sampled_from(HOSTS), st.sampled_from(["gpu-01", "gpu_01", "other", "\x1b[2J", ""]))
 REPEATS = st.tuples(st.just("again"), st.integers(0, 1000))
 BURSTS = st.tuples(st.just("burst"), st.sampled_from(HOSTS), st.integers(1, 400), st.integers(-400, 400))
 STEPS = st.lists(st.one_of(SAMPLES, SAMPLES, NAMES, REPEATS, BURSTS), max_size=25)
+
+
+def working(at: int, seq: int) -> dict[str, Any]:
+    """A sample with numbers for the tiers and processes that come and go."""
+    gpus = [{"i": 0, "u": "GPU-a", "util_pct": (at * 7 + seq) % 101, "e_mJ": seq * 1000}, {"i": 1, "u": "", "p_mW": None}]
+    here = [{"g": 0, "pid": 100 + seq // 20 % 2, "t0_ms": 5, "user": "ada", "mem": seq}, {"g": 1, "pid": 7, "uid": 3}]
+    return {"int_ms": 1000, "cpu": {"tot_pm": seq, "load": [seq / 8]}, "gpu": gpus, "proc": here[: seq // 7 % 3]}
 
 
 def written(steps: list[tuple[Any, ...]]) -> StatusLog:
@@ -35,7 +46,7 @@ def written(steps: list[tuple[Any, ...]]) -> StatusLog:
         time_ns = START_NS + at * SECOND
         if step[0] == "sample":
             _, host, run, seq, offset_s = step
-            event = sample_event(host, run, seq, {"x": at, "y": [seq, None]}, dt_ns=offset_s * SECOND)
+            event = sample_event(host, run, seq, working(at, seq), dt_ns=offset_s * SECOND)
             log.put([event], time_ns=time_ns, logged_at_ns=time_ns)
         elif step[0] == "name":
             log.put([registered(step[1], step[2])], time_ns=time_ns, logged_at_ns=time_ns)
@@ -44,7 +55,9 @@ def written(steps: list[tuple[Any, ...]]) -> StatusLog:
         else:
             _, host, count, offset_s = step
             run = at.to_bytes(8, "big")
-            events = [sample_event(host, run, seq, {"x": seq}, dt_ns=(offset_s + seq) * SECOND) for seq in range(1, count + 1)]
+            events = [
+                sample_event(host, run, seq, working(at, seq), dt_ns=(offset_s + seq) * SECOND) for seq in range(1, count + 1)
+            ]
             log.put(events, time_ns=time_ns, logged_at_ns=time_ns + 1000 * SECOND)
     return log
 
@@ -130,6 +143,24 @@ def test_tables_are_a_function_of_the_log(
             for host in HOSTS:
                 before = [stored for stored in wanted.get(host, ()) if stored.time_ns <= low]
                 assert fleet.get(host) == (before[-1] if before else None)
+            for host in HOSTS:
+                samples = wanted.get(host, [])
+                for points, length_ns in (
+                    (1 << 20, SECOND),
+                    (100, 7 * SECOND),
+                    (11, MINUTE_NS),
+                    (4, 3 * MINUTE_NS),
+                    (1, HOUR_NS),
+                ):
+                    span_ns = points * length_ns if length_ns >= MINUTE_NS else 11 * MINUTE_NS
+                    found = reader.series(host, low, low + span_ns, points)
+                    assert found.length_ns == length_ns
+                    first, last = low // length_ns, (low + span_ns) // length_ns
+                    inside = [stored for stored in samples if first <= stored.time_ns // length_ns <= last]
+                    assert found.slots == sum_up(inside, length_ns)
+                assert reader.processes(host, 0, 1 << 62) == sorted(
+                    processes_of(samples), key=lambda interval: (interval.start_ns, interval.key)
+                )
             names = [row.name for row in reader.hosts()]
             assert len(set(names)) == len(names)
             for row in reader.hosts():

@@ -1,0 +1,85 @@
+"""Questions to a table file about long ranges: series of numbers, and processes on GPUs."""
+
+from typing import Any, Final, NamedTuple
+
+import apsw
+
+from dimint.consumers.intervals import Interval, joined, processes_of
+from dimint.consumers.reading_host import LAST_NS, HostSamples
+from dimint.consumers.tables_summaries import INTERVAL_COLUMNS, interval_of
+from dimint.consumers.tiers import HOUR_NS, MINUTE_NS, SLOTS, Slots, block_of, coarser, merge, sum_up, unpack_block
+
+__all__ = ["RAW_RANGE_MAX_NS", "Series", "processes", "series"]
+
+RAW_RANGE_MAX_NS: Final = 2 * HOUR_NS
+"""Ranges longer than this are answered from the tiers, however many points are wanted."""
+_SECOND_NS: Final = 1_000_000_000
+_OVERLAPPING: Final = "from processes where host = ? and end_ns >= ? and start_ns <= ? order by start_ns, gpu, pid limit ?"
+
+
+class Series(NamedTuple):
+    """Summed-up samples (consumers/tiers.py): slot number → GPU → series, each slot `length_ns` long.
+
+    `tier_ns` says what they were made of: 0 single samples, else the tier's length.
+    """
+
+    length_ns: int
+    tier_ns: int
+    slots: Slots
+
+
+def series(db: apsw.Connection, host: str, from_ns: int, to_ns: int, points: int) -> Series:
+    """About `points` slots of the closed range, in the finest tier that it takes. Inside the caller's transaction."""
+    from_ns, to_ns = max(0, min(from_ns, LAST_NS)), max(0, min(to_ns, LAST_NS))
+    if to_ns < from_ns:
+        return Series(MINUTE_NS, MINUTE_NS, {})
+    step_ns = max(1, -(-(to_ns - from_ns) // max(1, points)))
+    if to_ns - from_ns > RAW_RANGE_MAX_NS:
+        step_ns = max(step_ns, MINUTE_NS)
+    tier_ns = _finest(db, host, from_ns, step_ns)
+    unit_ns = tier_ns or _SECOND_NS
+    length_ns = -(-step_ns // unit_ns) * unit_ns
+    start_ns, end_ns = _whole(from_ns, to_ns, length_ns)
+    table = HostSamples(db, host)
+    if not tier_ns:
+        return Series(length_ns, 0, sum_up((stored for _, stored in table.up(start_ns, end_ns, -1)), length_ns))
+    slots: Slots = {}
+    first, last = start_ns // tier_ns, end_ns // tier_ns
+    sql = "select blob from tiers where host = ? and length_ns = ? and block between ? and ?"
+    for (blob,) in db.execute(sql, (host, tier_ns, block_of(first), block_of(last))):
+        merge(slots, {number: slot for number, slot in unpack_block(blob).items() if first <= number <= last})
+    merge(slots, sum_up((stored for _, stored in table.single(start_ns, end_ns)), tier_ns))
+    return Series(length_ns, tier_ns, slots if length_ns == tier_ns else coarser(slots, tier_ns, length_ns))
+
+
+def processes(db: apsw.Connection, host: str, from_ns: int, to_ns: int, limit: int) -> list[Interval]:
+    """The intervals of processes of one host that overlap the closed range, by their start: the first `limit`."""
+    from_ns, to_ns = max(0, min(from_ns, LAST_NS)), max(0, min(to_ns, LAST_NS))
+    fresh = processes_of(stored for _, stored in HostSamples(db, host).single(0, LAST_NS))
+    reach_ns = max((interval.reach_ns for interval in fresh), default=0)
+    rows: list[tuple[Any, ...]] = list(
+        db.execute(f"select {INTERVAL_COLUMNS} {_OVERLAPPING}", (host, from_ns - reach_ns, to_ns, limit))
+    )
+    found = joined([*map(interval_of, rows), *fresh])
+    inside = [interval for interval in found if interval.end_ns >= from_ns and interval.start_ns <= to_ns]
+    return sorted(inside, key=lambda interval: (interval.start_ns, interval.key))[:limit]
+
+
+def _finest(db: apsw.Connection, host: str, from_ns: int, step_ns: int) -> int:
+    """The finest tier (0 = single samples) for such steps that still has the start of the range."""
+    first_ns = db.execute("select first_ns from latest where id = ?", (host,)).get
+    if step_ns < MINUTE_NS:
+        oldest = HostSamples(db, host).next_time(0)
+        if oldest is None or first_ns == oldest or from_ns >= oldest:
+            return 0
+    if step_ns < HOUR_NS:
+        block = db.execute("select min(block) from tiers where host = ? and length_ns = ?", (host, MINUTE_NS)).get
+        oldest = first_ns if block is None else block * SLOTS * MINUTE_NS
+        if first_ns is None or first_ns >= oldest or from_ns >= oldest:
+            return MINUTE_NS
+    return HOUR_NS
+
+
+def _whole(from_ns: int, to_ns: int, length_ns: int) -> tuple[int, int]:
+    """The closed range of whole slots around a closed range."""
+    return from_ns // length_ns * length_ns, (to_ns // length_ns + 1) * length_ns - 1

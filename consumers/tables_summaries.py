@@ -1,0 +1,72 @@
+"""What a table file keeps beside samples: tiers and process intervals. Whoever writes has a transaction open."""
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Final
+
+import apsw
+
+from dimint.consumers.intervals import Interval, joined, processes_of
+from dimint.consumers.past import GAP_INTERVALS
+from dimint.consumers.rows import StoredSample
+from dimint.consumers.tiers import HOUR_NS, MINUTE_NS, Slots, block_of, coarser, merge, pack_block, sum_up, unpack_block
+
+__all__ = ["INTERVAL_COLUMNS", "SUMMARIES_SCHEMA", "add_samples", "interval_of"]
+
+SUMMARIES_SCHEMA: Final = """
+create table tiers(n integer primary key, host text not null, length_ns integer not null, block integer not null,
+                   blob blob not null, unique(host, length_ns, block));
+create table processes(host text, gpu text, pid integer, created_ms integer, start_ns integer, end_ns integer not null,
+                       samples integer not null, interval_ns integer not null, gpu_ns integer not null, peak_memory integer,
+                       user text not null, name text, pod text, job text,
+                       primary key(host, gpu, pid, created_ms, start_ns)) without rowid;
+create index processes_time on processes(host, end_ns);
+"""
+INTERVAL_COLUMNS: Final = (
+    "gpu, pid, created_ms, start_ns, end_ns, samples, interval_ns, gpu_ns, peak_memory, user, name, pod, job"
+)
+_OF_PROCESS: Final = "from processes where host = ? and gpu = ? and pid = ? and created_ms = ?"
+_NEAR: Final = f"select {INTERVAL_COLUMNS} {_OF_PROCESS} and end_ns >= ? and start_ns <= ?"
+
+
+def add_samples(db: apsw.Connection, host: str, samples: Sequence[StoredSample]) -> None:
+    """Add samples of a host, in the order of their times, that were not added before."""
+    minutes = sum_up(samples, MINUTE_NS)
+    hours = coarser(minutes, MINUTE_NS, HOUR_NS)
+    _add_slots(db, host, MINUTE_NS, minutes)
+    _add_slots(db, host, HOUR_NS, hours)
+    for _, mine in groupby(processes_of(samples), key=lambda interval: interval.key):
+        _add_intervals(db, host, list(mine))
+
+
+def _add_slots(db: apsw.Connection, host: str, length_ns: int, slots: Slots) -> None:
+    for block, numbers in groupby(sorted(slots), key=block_of):
+        more = {number: slots[number] for number in numbers}
+        found = db.execute("select blob from tiers where host = ? and length_ns = ? and block = ?", (host, length_ns, block)).get
+        whole = more if found is None else merge(unpack_block(found), more)
+        db.execute(
+            """insert into tiers(host, length_ns, block, blob) values(?, ?, ?, ?)
+               on conflict(host, length_ns, block) do update set blob = excluded.blob""",
+            (host, length_ns, block, pack_block(whole)),
+        )
+
+
+def _add_intervals(db: apsw.Connection, host: str, intervals: list[Interval]) -> None:
+    """Intervals of one process: with the stored ones that they touch they become one."""
+    key = (host, *intervals[0].key)
+    first, last = intervals[0].start_ns, max(interval.end_ns for interval in intervals)
+    # a stored interval of a slower sampling reaches further than these do
+    slowest = db.execute(f"select max(interval_ns) {_OF_PROCESS}", key).get or 0
+    reach_ns = GAP_INTERVALS * max(slowest, *(interval.sample_interval_ns for interval in intervals))
+    near = [interval_of(row) for row in db.execute(_NEAR, (*key, first - reach_ns, last + reach_ns))]
+    db.executemany(f"delete {_OF_PROCESS} and start_ns = ?", [(*key, interval.start_ns) for interval in near])
+    db.executemany(
+        "insert into processes values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [(host, *interval.key, *interval[3:]) for interval in joined([*near, *intervals])],
+    )
+
+
+def interval_of(row: Iterable[object]) -> Interval:
+    """An interval from its INTERVAL_COLUMNS."""
+    interval = Interval(*row)  # type: ignore[arg-type]  # columns of our own table
+    return interval._replace(created_ms=None) if interval.created_ms == -1 else interval
