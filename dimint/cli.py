@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "incr": ("dimint.cli_kv", "COMMANDS", "Add to a number."),
     "cas": ("dimint.cli_kv", "COMMANDS", "Replace a value if it is the expected one."),
     "scan": ("dimint.cli_kv", "COMMANDS", "List keys with a prefix."),
+    "watch": ("dimint.cli_watch", "watch", "Follow the changes of keys."),
     "mget": ("dimint.cli_kv", "COMMANDS", "Read several keys."),
     "mset": ("dimint.cli_kv", "COMMANDS", "Write several keys."),
     "state": ("dimint.cli_kv", "COMMANDS", "State of the nodes."),

@@ -37,6 +37,8 @@ WATCHES_MAX = 10_000
 """Requests for changes that wait at a node at once."""
 WATCH_REPLY_BYTES = 1 << 20
 """An answer with changes is closed when their keys and values pass this size."""
+WATCH_QUEUE_MAX = 10_000
+"""Changes that wait in a client of the library; it asks for no more before some are taken."""
 WATCH_RECENT_BYTES = 4 << 20
 """Changes of a watched partition that a node keeps in memory; older ones are read from the log."""
 READ_WAIT_MAX_MS = 30_000

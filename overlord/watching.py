@@ -99,6 +99,7 @@ class Watching:
         request: Unwatch = pending.request
         watch = self._named.get((pending.peer, request.watch))
         if watch is not None:
+            watch.unheard.clear()  # where it stands is all that is wanted
             self.overdue(watch.pending)
         self._table.finish(pending, reply(pending.form, request, {"ok": True}))
 
@@ -109,12 +110,11 @@ class Watching:
             return
         if None not in watch.positions.values() and (watch.changes or not watch.unheard):
             self._answer(watch)
-        elif any(not self._reads.servers_of(partition) for partition in watch.unheard):
-            self._end(watch)
-            self._table.fail(pending, NodeNotAvailable(f"no node serves partition {min(watch.unheard)}"))
         else:
             self._end(watch)
-            self._table.fail(pending, TimedOut("no node told in time what has changed"))
+            alone = [partition for partition in sorted(watch.unheard) if not self._reads.servers_of(partition)]
+            late = TimedOut("no node told in time what has changed")
+            self._table.fail(pending, NodeNotAvailable(f"no node serves partition {alone[0]}") if alone else late)
 
     def fetched(self, node: str, message: Fetched, now: float) -> None:
         """A node's answer; one that nobody waits for any more is passed over."""

@@ -11,11 +11,15 @@ from dimint.client.aio import AsyncClient
 from dimint.client.operations import MISSING, CasResult, Key, Outcome, Versioned
 from dimint.client.pipeline import Pending, Pipeline
 from dimint.client.sync import Client
+from dimint.client.watch import AsyncWatch, Watch
+from dimint.client.watching import Change
 from dimint.client.writes import Unresolved
 
 __all__ = [
     "AsyncClient",
+    "AsyncWatch",
     "CasResult",
+    "Change",
     "Client",
     "Key",
     "MISSING",
@@ -24,4 +28,5 @@ __all__ = [
     "Pipeline",
     "Unresolved",
     "Versioned",
+    "Watch",
 ]

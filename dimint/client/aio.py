@@ -15,6 +15,7 @@ from dimint.client.operations import MISSING, CasResult, Key, Operation, Outcome
 from dimint.client.session import Session
 from dimint.client.sockets import Sockets
 from dimint.client.sync import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
+from dimint.client.watch import AsyncWatch, watch_options
 from dimint.client.writes import Unresolved
 from dimint.errors import ClientClosed, NotMsgpack, OutcomeUnknown, SettingsError
 from dimint.transport import Dealer
@@ -41,7 +42,7 @@ class AsyncClient:
     ) -> None:
         if not timeout > 0:
             raise SettingsError("`timeout` is a number of seconds above 0")
-        self._timeout_s = timeout
+        self._timeout_s, self._direct = timeout, direct_reads
         self._seeds = [addresses] if isinstance(addresses, str) else list(addresses)
         self._session = Session(
             self._seeds,
@@ -153,6 +154,24 @@ class AsyncClient:
     async def publish(self, events: list[list[Any]], *, timeout: float | None = None) -> int:
         """Hand an agent's events to the log; how many were accepted. Repeating samples changes nothing."""
         return await self._run(ops.publish(events), timeout)
+
+    # --- watching ----------------------------------------------------------------------------------------------------
+    def watch(
+        self,
+        key: str | float | None = None,
+        *,
+        prefix: str | None = None,
+        token: str | Iterable[str] | None = None,
+        timeout: float | None = None,
+    ) -> AsyncWatch:
+        """The changes of one key, or of all keys with a prefix ("" = all), from now on or behind `token`, for ever.
+
+        Once it is entered (`async with`), every change is seen. What this client wrote before is not.
+        """
+        if self._closed:
+            raise ClientClosed("the client is closed")
+        timeout_s = self._timeout_s if timeout is None else timeout
+        return AsyncWatch(watch_options(self._session, self._seeds, key, prefix, token, direct=self._direct, timeout_s=timeout_s))
 
     # --- the system --------------------------------------------------------------------------------------------------
     async def state(self, *, timeout: float | None = None) -> list[dict[str, Any]]:

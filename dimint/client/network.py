@@ -176,11 +176,15 @@ class Network:
         """A node to read the key from; None to ask an overlord."""
         if self.topology is None:
             return None
-        addresses = self.topology.addresses(self.topology.partition_of(key))
-        usable = [address for address in addresses if self._usable(address, now)]
+        usable = self.replicas_of(self.topology.partition_of(key), now)
         if not usable:
             return None
         return usable[0] if len(usable) == 1 else self._choose(usable)
+
+    def replicas_of(self, partition: int, now: float) -> list[str]:
+        """Nodes that a partition can be read from."""
+        addresses = [] if self.topology is None else self.topology.addresses(partition)
+        return [address for address in addresses if self._usable(address, now)]
 
     def avoid(self, address: str, now: float) -> None:
         """A node did not answer in time: no reads for it for a while."""

@@ -59,6 +59,12 @@ class Session:
         """Address of the overlord in use."""
         return self._network.home
 
+    @property
+    def overlords(self) -> Sequence[str]:
+        """Addresses of the overlords that are known by now."""
+        topology = self._network.topology
+        return () if topology is None else topology.overlords
+
     def unresolved(self) -> list[Unresolved]:
         """Writes that ended unknown and that `result` was not asked about since; the last 1000."""
         return list(self._writes.unresolved.values())

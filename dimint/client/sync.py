@@ -15,6 +15,7 @@ from dimint.client.operations import MISSING, CasResult, Key, Operation, Outcome
 from dimint.client.pipeline import Pipeline
 from dimint.client.session import Session
 from dimint.client.sockets import Sockets
+from dimint.client.watch import Watch, watch_options
 from dimint.client.writes import Unresolved
 from dimint.errors import ClientClosed, NotMsgpack, OutcomeUnknown, SettingsError, TimedOut
 from dimint.transport import Dealer, Poller
@@ -51,8 +52,8 @@ class Client:
     ) -> None:
         if not timeout > 0:
             raise SettingsError("`timeout` is a number of seconds above 0")
-        self._timeout_s = timeout
-        seeds = [addresses] if isinstance(addresses, str) else list(addresses)
+        self._timeout_s, self._direct = timeout, direct_reads
+        self._seeds = seeds = [addresses] if isinstance(addresses, str) else list(addresses)
         self._session = Session(
             seeds,
             client=secrets.token_hex(8),
@@ -170,6 +171,26 @@ class Client:
     def pipeline(self, *, timeout: float | None = None) -> Pipeline:
         """Many calls at once: each is sent at once, the end of the `with` block waits for all of them."""
         return Pipeline(self._submit, self._finish, self._timeout_s if timeout is None else timeout)
+
+    # --- watching ----------------------------------------------------------------------------------------------------
+    def watch(
+        self,
+        key: str | float | None = None,
+        *,
+        prefix: str | None = None,
+        token: str | Iterable[str] | None = None,
+        timeout: float | None = None,
+    ) -> Watch:
+        """The changes of one key, or of all keys with a prefix ("" = all), from now on or behind `token`, for ever.
+
+        Begins within `timeout`, or raises; every change after that is seen. What this client wrote before is not.
+        """
+        with self._lock:
+            if self._closed:
+                raise ClientClosed("the client is closed")
+            timeout_s = self._timeout_s if timeout is None else timeout
+            options = watch_options(self._session, self._seeds, key, prefix, token, direct=self._direct, timeout_s=timeout_s)
+        return Watch(options)
 
     # --- the system --------------------------------------------------------------------------------------------------
     def state(self, *, timeout: float | None = None) -> list[dict[str, Any]]:

@@ -1,0 +1,269 @@
+"""Watches of both clients: iterators over changes, each with connections of its own.
+
+A watch is not part of its client's order of calls: it may be used while the client is used by other threads or tasks.
+"""
+
+import asyncio
+import contextlib
+import random
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import NamedTuple
+
+from dimint.client.content import canonical_key
+from dimint.client.network import Network, address_of
+from dimint.client.session import Session
+from dimint.client.sockets import Sockets
+from dimint.client.watching import TICK_S, Change, Watching
+from dimint.errors import ClientClosed, RequestError, SettingsError
+from dimint.transport import Dealer, Poller
+
+__all__ = ["AsyncWatch", "Watch", "WatchOptions", "watch_options"]
+
+
+class WatchOptions(NamedTuple):
+    """What a client gives to a watch. `timeout_s` is how long it may take to begin."""
+
+    addresses: Sequence[str]
+    key: str | None
+    prefix: str | None
+    after: str | Iterable[str] | None
+    seen: Sequence[str]
+    direct: bool
+    timeout_s: float
+
+    def core(self) -> Watching:
+        if not self.timeout_s > 0:
+            raise SettingsError("`timeout` is a number of seconds above 0")
+        return Watching(
+            Network(self.addresses, random.choice),
+            key=self.key,
+            prefix=self.prefix,
+            after=self.after,
+            seen=self.seen,
+            choose=random.choice,
+            direct=self.direct,
+        )
+
+
+def watch_options(
+    session: Session,
+    seeds: Sequence[str],
+    key: str | float | None,
+    prefix: str | None,
+    after: str | Iterable[str] | None,
+    *,
+    direct: bool,
+    timeout_s: float,
+) -> WatchOptions:
+    """What a watch takes over from the session of its client: the overlords and positions that it knows."""
+    addresses = list(dict.fromkeys((*seeds, *session.overlords)))
+    plain = None if key is None else canonical_key(key)
+    return WatchOptions(addresses, plain, prefix, after, session.tokens.all(), direct, timeout_s)
+
+
+class Watch:
+    """Iterates over the changes of one key or prefix for ever; `with client.watch(…) as watch: for change in watch: …`
+
+    It connects again by itself, to any overlord and node, without leaving a change out or giving one twice. `token` is
+    where another watch goes on behind the last change given. What ends it is raised: PositionGone if it was to begin
+    before what is still known, WrongLog for a token of another log. `close` ends an iteration in any thread.
+    """
+
+    def __init__(self, options: WatchOptions) -> None:
+        self._core = options.core()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._poller = Poller()
+        self._sockets = Sockets(self._poller.add, self._poller.remove)
+        try:
+            for address in options.addresses:
+                self._sockets.open(address_of(address))
+            deadline = time.monotonic() + options.timeout_s
+            while not self._core.has_begun:
+                self._core.check(is_late=time.monotonic() >= deadline)
+                self._step(TICK_S)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def token(self) -> str:
+        """Goes on behind the last change that was given."""
+        return self._core.token
+
+    def next(self, timeout: float | None = None) -> Change | None:
+        """The next change; None if none comes within `timeout` seconds. Raises ClientClosed after `close`."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        try:
+            with self._lock:
+                while True:
+                    if self._closed:
+                        raise ClientClosed("the watch is closed")
+                    change = self._core.take()
+                    if change is not None:
+                        return change
+                    left = TICK_S if deadline is None else deadline - time.monotonic()
+                    if left < 0:
+                        return None
+                    self._step(min(left, TICK_S))
+        except RequestError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """End it. Idempotent; an iteration in another thread ends too."""
+        self._closed = True
+        self._poller.wake()
+        with self._lock:
+            self._sockets.close()
+            self._poller.close()
+
+    def __iter__(self) -> "Watch":
+        return self
+
+    def __next__(self) -> Change:
+        try:
+            change = self.next()
+        except ClientClosed:
+            raise StopIteration from None
+        assert change is not None
+        return change
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _step(self, wait_s: float) -> None:
+        core = self._core
+        core.tick(time.monotonic())
+        self._sockets.perform(core.take_effects())
+        ready = self._poller.wait(wait_s)
+        now = time.monotonic()
+        for dealer in ready:
+            assert isinstance(dealer, Dealer)
+            for frame in dealer.receive():
+                core.received(dealer.address, frame, now)
+        core.tick(now)
+        self._sockets.perform(core.take_effects())
+
+
+class AsyncWatch:
+    """The same for asyncio: `async with client.watch(…) as watch: async for change in watch: …`
+
+    It begins when it is entered, or with the first change that is waited for. Belongs to the event loop of that moment.
+    """
+
+    def __init__(self, options: WatchOptions) -> None:
+        self._options = options
+        self._core = options.core()
+        self._closed = False
+        self._begun = False
+        self._stirred = asyncio.Event()
+        self._dealers: dict[Dealer, int] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._sockets: Sockets | None = None
+
+    @property
+    def token(self) -> str:
+        """Goes on behind the last change that was given."""
+        return self._core.token
+
+    async def begin(self) -> None:
+        """Return when no later change can be missed."""
+        if self._begun or self._closed:
+            return
+        self._loop = asyncio.get_running_loop()
+        self._sockets = self._sockets or Sockets(self._opened, self._dropping)
+        for address in self._options.addresses:
+            self._sockets.open(address_of(address))
+        deadline = time.monotonic() + self._options.timeout_s
+        while not self._core.has_begun:
+            self._core.check(is_late=time.monotonic() >= deadline)
+            await self._step(TICK_S)
+        self._begun = True
+
+    async def next(self, timeout: float | None = None) -> Change | None:
+        """The next change; None if none comes within `timeout` seconds. Raises ClientClosed after `close`."""
+        await self.begin()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            if self._closed:
+                raise ClientClosed("the watch is closed")
+            try:
+                change = self._core.take()
+            except RequestError:
+                await self.close()
+                raise
+            if change is not None:
+                return change
+            left = TICK_S if deadline is None else deadline - time.monotonic()
+            if left < 0:
+                return None
+            await self._step(min(left, TICK_S))
+
+    async def close(self) -> None:
+        """End it. Idempotent; a task that waits for a change ends too."""
+        self._closed = True
+        self._stirred.set()
+        if self._sockets is not None:
+            self._sockets.close()
+
+    def __aiter__(self) -> "AsyncWatch":
+        return self
+
+    async def __anext__(self) -> Change:
+        try:
+            change = await self.next()
+        except ClientClosed:
+            raise StopAsyncIteration from None
+        assert change is not None
+        return change
+
+    async def __aenter__(self) -> "AsyncWatch":
+        try:
+            await self.begin()
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def _step(self, wait_s: float) -> None:
+        if not self._pump():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), wait_s)
+            if not self._closed:
+                self._pump()
+
+    def _pump(self) -> bool:
+        """Take in what is there, send what is to be sent; whether anything came."""
+        assert self._sockets is not None
+        self._stirred.clear()
+        came = False
+        now = time.monotonic()
+        for dealer in list(self._dealers):
+            for frame in dealer.receive():
+                came = True
+                self._core.received(dealer.address, frame, now)
+        self._core.tick(now)
+        self._sockets.perform(self._core.take_effects())
+        # sending may take in what arrived, and then its descriptor stays silent
+        if any(dealer.has_frames() for dealer in self._dealers):
+            self._stirred.set()
+        return came
+
+    def _opened(self, dealer: Dealer) -> None:
+        assert self._loop is not None
+        self._dealers[dealer] = fd = dealer.fileno()
+        self._loop.add_reader(fd, self._stirred.set)
+
+    def _dropping(self, dealer: Dealer) -> None:
+        assert self._loop is not None
+        self._loop.remove_reader(self._dealers.pop(dealer))
