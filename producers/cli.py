@@ -44,7 +44,8 @@ def run(settings: AgentSettings, service: Service) -> None:
         spool = Spool(directory / "spool.db", clock)
         stack.callback(spool.close)
         stack.enter_context(_announced(settings, identity.id, publisher))
-        schedule = Schedule(settings.interval, clock.monotonic())
+        phase_s = settings.interval * int(identity.id[:8], 16) / 16**8
+        schedule = Schedule(settings.interval, clock.monotonic(), phase_s=phase_s)
         sources: list[Source] = [_this_host(settings, identity, clock, schedule, spool)]
         if settings.simulate:
             sources.append(_simulated(settings, directory, clock))

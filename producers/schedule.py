@@ -37,14 +37,18 @@ class Due(NamedTuple):
 
 
 class Schedule:
-    """Ticks at multiples of the interval, with the tiers that are due at each.
+    """Ticks at multiples of the interval, with the tiers that are due at each. The first one comes at `start`.
+
+    `phase_s` moves the multiples by a part of the interval, so that hosts that were started together do not all read and
+    publish in the same moment.
 
     A tick that comes late moves nothing: the next one is the next multiple, and ticks that passed meanwhile are left out.
     """
 
-    def __init__(self, interval_s: float, start: float) -> None:
+    def __init__(self, interval_s: float, start: float, *, phase_s: float = 0.0) -> None:
         self._interval_s = interval_s
         self._next = start
+        self._grid = start + phase_s % interval_s
         self._every = {FAST: interval_s, PROCESSES: PROCESSES_S, SLOW: SLOW_S, STATIC: STATIC_S}
         self._last: dict[str, float] = {}
         self._rest_until: dict[str, float] = {}
@@ -57,7 +61,7 @@ class Schedule:
         """What is due if a tick is, and the tick is done with; None if none is due yet."""
         if now < self._next:
             return None
-        self._next += self._interval_s * (1 + int((now - self._next) / self._interval_s))
+        self._next = self._grid + self._interval_s * (1 + (now - self._grid) // self._interval_s)
         # half an interval of grace, or a tier of 5 s under ticks of 2 s would come every 6 s or every 4 s by chance
         grace = self._interval_s / 2
         due = [tier for tier in TIERS if tier not in self._last or now - self._last[tier] >= self._every[tier] - grace]

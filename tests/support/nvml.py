@@ -1,13 +1,15 @@
 """The fake libnvidia-ml.so.1: built once a test session for each set of symbols, told what to do by a file."""
 
 import os
+import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-__all__ = ["FakeDriver", "build_library"]
+__all__ = ["FakeDriver", "RealClock", "build_library", "device_calls"]
 
 _SOURCE = Path(__file__).parent / "fake_nvml" / "nvml.c"
 
@@ -26,6 +28,26 @@ def build_library(folder: Path, *, process_symbols: int = 3) -> Path:
         options = ["-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", f"-DPROC_VERSION={process_symbols}"]
         subprocess.run([compiler, *options, "-o", str(library), str(_SOURCE)], check=True)
     return place
+
+
+class RealClock:
+    """The machine's clocks, and a way to let them run ahead."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def time_ns(self) -> int:
+        return time.time_ns() + round(self.ahead * 1e9)
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+
+def device_calls() -> list[str]:
+    """Every call of the fake that belongs to a device, the ones made by macros too."""
+    source = _SOURCE.read_text()
+    named = re.findall(r"^(?:int |NUMBER_CALL\()(nvmlDeviceGet\w+)\(?", source, re.MULTILINE)
+    return [name for name in named if "GetCount" not in name]
 
 
 class FakeDriver:

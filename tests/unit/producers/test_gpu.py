@@ -11,21 +11,9 @@ import pytest
 from dimint.clock import ManualClock
 from dimint.producers.gpu_states import Fleet
 from dimint.producers.gpu_watch import GpuReading, GpuWatch, Want, Xid
-from tests.support.nvml import FakeDriver, build_library
+from tests.support.nvml import FakeDriver, RealClock, build_library, device_calls
 
 H100 = 85899345920
-
-
-class RealClock:
-    """The machine's clocks, and a way to let the monotonic one run ahead."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    time_ns = staticmethod(time.time_ns)
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.ahead
 
 
 @pytest.fixture(scope="session")
@@ -246,20 +234,12 @@ def test_gpu_without_rights(driver: FakeDriver, reader: Reader) -> None:
     """A GPU on which every call fails is unknown, not an idle GPU with zeros."""
     driver.tell("count 2")
     reader.read()
-    calls = (line.partition("int ")[2].partition("(")[0] for line in _exported_calls())
-    driver.tell("count 2", *(f"fault 1 {call} 999" for call in calls))
+    driver.tell("count 2", *(f"fault 1 {call} 999" for call in device_calls()))
     gpus = reader.read().gpus
     assert [gpu["st"] for gpu in gpus] == ["ok", "unknown"]
     assert gpus[1]["u"] == "GPU-1"
     assert gpus[1].get("util_pct") is None
     assert gpus[1].get("mem_used") is None
-
-
-def _exported_calls() -> list[str]:
-    """Definitions of the fake's calls, the ones made by macros too."""
-    source = (Path(__file__).parents[2] / "support" / "fake_nvml" / "nvml.c").read_text().splitlines()
-    plain = [line for line in source if line.startswith("int nvmlDeviceGet")]
-    return plain + [f"int {line[12:].split(',')[0]}(" for line in source if line.startswith("NUMBER_CALL(")]
 
 
 @pytest.mark.parametrize("symbols", [1, 2, 3])

@@ -29,6 +29,15 @@ def test_tiers_come_at_their_own_pace() -> None:
     assert run(60.0, 600.0)[SLOW] == [60.0 * step for step in range(11)]
 
 
+def test_hosts_that_start_together_tick_apart() -> None:
+    """The first tick comes at once, the others at this host's own place in the interval."""
+    schedule, ticks = Schedule(5.0, 100.0, phase_s=2.0), []
+    for _ in range(4):
+        ticks.append(schedule.next_tick)
+        assert schedule.tick(schedule.next_tick) is not None
+    assert ticks == [100.0, 102.0, 107.0, 112.0]
+
+
 def test_a_late_tick_leaves_the_others_where_they_were() -> None:
     """Ticks that passed while the agent was busy are left out; the grid stays."""
     schedule = Schedule(2.0, 0.0)
@@ -53,10 +62,10 @@ def test_a_tier_that_is_too_dear_is_put_off() -> None:
     assert read + skipped == 120
 
 
-@given(st.lists(st.floats(0.0, 20.0), max_size=50), st.floats(0.1, 60.0))
-def test_the_next_tick_is_always_ahead(pauses: list[float], interval_s: float) -> None:
+@given(st.lists(st.floats(0.0, 20.0), max_size=50), st.floats(0.1, 60.0), st.floats(0.0, 60.0))
+def test_the_next_tick_is_always_ahead(pauses: list[float], interval_s: float, phase_s: float) -> None:
     """However late ticks are taken, the next one is in the future and at most an interval away."""
-    schedule, now = Schedule(interval_s, 0.0), 0.0
+    schedule, now = Schedule(interval_s, 0.0, phase_s=phase_s), 0.0
     for pause in pauses:
         now += pause
         if schedule.tick(now) is not None:
