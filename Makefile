@@ -4,10 +4,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+MINUTES ?= 10
 # most tests wait for processes and disks: a few more workers than cores keep the cores busy
 WORKERS ?= 3
 
-.PHONY: up test lint types pytest bench screenshots clean
+.PHONY: up test lint types pytest chaos bench screenshots clean
 .DEFAULT_GOAL := up
 
 up: .venv/installed
@@ -30,6 +31,9 @@ types: .venv/installed-dev
 
 pytest: .venv/installed-dev
 	$(BIN)/pytest $(ARGS)
+
+chaos: .venv/installed-dev
+	DIMINT_CHAOS_MINUTES=$(MINUTES) $(BIN)/pytest -s tests/integration/test_chaos.py
 
 bench: .venv/installed-dev
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -15,7 +15,6 @@ import pytest
 from dimint.events import KV_TOPIC
 from dimint.genesis import GenesisSettings
 from dimint.log.kafka import KafkaLog, KafkaOptions
-from dimint.log.kafka.library import KafkaAdminClient
 from dimint.log.opening import genesis
 from dimint.log.port import LogDescription
 from dimint.overlord.loop import Addresses, Overlord
@@ -24,7 +23,7 @@ from dimint.registry.embedded import EmbeddedRegistry
 from dimint.system_clock import SystemClock
 from tests.support.kv_system import KvSystem
 from tests.support.proxy import Proxy
-from tests.support.services.kafka import KafkaCluster
+from tests.support.services.kafka import KafkaCluster, TopicLook
 from tests.support.system import OldClient, wait_until
 
 # the client library leaves a socket whose connecting was refused to the garbage collector
@@ -78,23 +77,14 @@ def _overlord_that_trusts_ends(server: str, prefix: str, directory: Path) -> Ite
                 thread.join(30)
 
 
-def _leaders(server: str, topic: str) -> dict[int, int]:
-    """Partition → its leader, as a broker has it that knows."""
-    admin = KafkaAdminClient(bootstrap_servers=server)
-    try:
-        (found,) = admin.describe_topics([topic])
-    finally:
-        admin.close()
-    return {each["partition_index"]: each["leader_id"] for each in found["partitions"]}
-
-
 def _make_log(cluster: KafkaCluster, prefix: str) -> str:
     """Make the log's topics; a key whose partition broker 1 leads."""
     clock = SystemClock()
     with closing(KafkaLog(cluster.servers, options=KafkaOptions(prefix=f"{prefix}."), clock=clock)) as log:
         wanted = GenesisSettings(kv_partitions=PARTITIONS)
         made = genesis(log, wanted=wanted, clock=clock, host="here", process="test")
-    leaders = _leaders(cluster.servers[1], f"{prefix}.{KV_TOPIC}")
+    with TopicLook(cluster.servers[1:], f"{prefix}.{KV_TOPIC}") as look:
+        leaders = look.leaders()
     names = (f"x{number}" for number in range(1000))
     return next(name for name in names if leaders[made.partition_of_key(name.encode())] == 1)
 
@@ -135,8 +125,8 @@ def test_strong_reads_while_an_old_leader_answers(tmp_path: Path) -> None:
 
         to_new.close()
         cluster.to_controller[1].cut()
-        topic = f"{prefix}.{KV_TOPIC}"
-        wait_until(lambda: 1 not in _leaders(new.address, topic).values(), NEW_LEADER_S, "broker 1 was deposed")
+        look = stack.enter_context(TopicLook([new.address], f"{prefix}.{KV_TOPIC}"))
+        wait_until(lambda: 1 not in look.leaders().values(), NEW_LEADER_S, "broker 1 was deposed")
         began = time.monotonic()
         wait_until(
             lambda: writer("set", key=key, value="new", timeout=5) == {"value": "new"}, WRITTEN_S, "a write by the new leader"

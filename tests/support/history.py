@@ -39,6 +39,7 @@ class Op(NamedTuple):
     level      of a get: strong, session or weak
     client, seq  as sent; a library numbers its requests itself: then only `client` is known
     state_at   of a get: the position in its reply, an offset
+    expected   of a cas: the value that it was to replace, or ABSENT
     """
 
     session: str
@@ -54,6 +55,7 @@ class Op(NamedTuple):
     client: str | None = None
     seq: int | None = None
     state_at: int | None = None
+    expected: Any = None
 
 
 class Done(NamedTuple):

@@ -25,15 +25,31 @@ LATE_S = 1.5
 """How much later than its deadline a library's call may end, on a busy machine."""
 RESEND_S = 0.8
 PAUSE_S = 0.003
+PATIENCE_S = 30.0
 UNKNOWN = ("DIMINT_OUTCOME_UNKNOWN", "DIMINT_PARTIAL")
 
 
 class Load:
     """Runs clients until `stop`; `ops` is the history, `problems` what broke a rule at once, `unknown_by` per counter what
-    increments of unknown outcome would add."""
+    increments of unknown outcome would add.
 
-    def __init__(self, address: str, seed: int) -> None:
-        self.address, self.seed = address, seed
+    `addresses` are overlords': libraries get all of them, a raw socket goes to the next one when it is not answered. `sets`
+    times eight clients run, each waiting `pause_s` after an operation; a library's call may end `late_s` after its deadline,
+    and raw clients insist on an answer for `patience_s`.
+    """
+
+    def __init__(
+        self,
+        *addresses: str,
+        seed: int,
+        sets: int = 1,
+        pause_s: float = PAUSE_S,
+        late_s: float = LATE_S,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        self.seed = seed
+        self._addresses = [address.removeprefix("tcp://") for address in addresses]
+        self._sets, self._pause_s, self._late_s, self._patience_s = sets, pause_s, late_s, patience_s
         self.ops: list[Op] = []
         self.problems: list[str] = []
         self.added: dict[str, int] = dict.fromkeys(COUNTERS, 0)
@@ -47,7 +63,7 @@ class Load:
             *(self._library, self._library, self._asyncio),
             *(self._numbered, self._numbered, self._old, self._old, self._many_at_once),
         ]
-        for number, run in enumerate(runs):
+        for number, run in enumerate(runs * self._sets):
             name = f"{run.__name__.strip('_')}{number}"
             thread = threading.Thread(target=self._guard, args=(run, name, random.Random(f"{self.seed}.{number}")), name=name)
             self._threads.append(thread)
@@ -76,13 +92,13 @@ class Load:
 
     # --- the library -------------------------------------------------------------------------------------------------
     def _library(self, name: str, rng: random.Random) -> None:
-        with Client(self.address.removeprefix("tcp://"), timeout=TIMEOUT_S) as client:
+        with Client(self._addresses, timeout=TIMEOUT_S) as client:
             for number in itertools.count():
                 if self.over.is_set():
                     return
                 for op in self._timed(lambda number=number: _library_step(client, name, number, rng)):  # type: ignore[misc]
                     self.record(op)
-                time.sleep(PAUSE_S)
+                time.sleep(self._pause_s)
 
     def _timed(self, step: Callable[[], list[Op]]) -> list[Op]:
         started = time.monotonic()
@@ -92,12 +108,12 @@ class Load:
 
     def _expect_in_time(self, started: float, ops: list[Op]) -> None:
         took = max(op.ended for op in ops) - started
-        if took > 2 * TIMEOUT_S + LATE_S or any(op.ended - op.started > TIMEOUT_S + LATE_S for op in ops):
+        if took > 2 * TIMEOUT_S + self._late_s or any(op.ended - op.started > TIMEOUT_S + self._late_s for op in ops):
             self.problems.append(f"ended {took:.1f} s after it began: {ops}")
 
     def _asyncio(self, name: str, rng: random.Random) -> None:
         async def use() -> None:
-            async with AsyncClient(self.address.removeprefix("tcp://"), timeout=TIMEOUT_S) as client:
+            async with AsyncClient(self._addresses, timeout=TIMEOUT_S) as client:
                 await asyncio.gather(*(self._task(client, name, task, rng) for task in range(3)))
 
         asyncio.run(use())
@@ -127,13 +143,13 @@ class Load:
             op = op._replace(ended=time.monotonic())
             self._expect_in_time(started, [op])
             self.record(op)
-            await asyncio.sleep(3 * PAUSE_S)
+            await asyncio.sleep(3 * self._pause_s)
 
     # --- raw sockets -------------------------------------------------------------------------------------------------
     def _numbered(self, name: str, rng: random.Random) -> None:
         """client and seq: unanswered requests are sent again, others now and then too; each counts once."""
         answered: dict[int, tuple[dict[str, Any], dict[str, Any]]] = {}
-        with _Socket(self.address) as socket:
+        with _Socket(self._addresses, rng) as socket:
             for seq in itertools.count(1):
                 if self.over.is_set():
                     return
@@ -151,11 +167,11 @@ class Load:
                     now = self._insist(socket, first, rng)
                     if any(now.get(field) != told.get(field) for field in ("value", "applied", "version")):
                         self.problems.append(f"{first} was {told}, again {now}")
-                time.sleep(PAUSE_S)
+                time.sleep(self._pause_s)
 
     def _insist(self, socket: "_Socket", request: dict[str, Any], rng: random.Random) -> dict[str, Any]:
         """Send until there is an answer that settles it."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + self._patience_s
         number = 0
         reply: dict[str, Any] = {"error": "DIMINT_OUTCOME_UNKNOWN"}
         while time.monotonic() < deadline:
@@ -171,14 +187,13 @@ class Load:
             else:
                 # also what this copy did not do an earlier one may still do
                 reply = found if number == 1 else reply
-                if found["error"] in ("DIMINT_NOT_APPLIED", "DIMINT_BUSY") and number == 1:
-                    time.sleep(0.02)
-        self.problems.append(f"no answer to {request} in 30 s")
+                time.sleep(0.02)
+        self.problems.append(f"no answer to {request} in {self._patience_s} s")
         return {"error": "DIMINT_OUTCOME_UNKNOWN"}
 
     def _old(self, name: str, rng: random.Random) -> None:
         """No id, no numbers: a request without an answer is given up with its connection."""
-        with _Socket(self.address) as socket:
+        with _Socket(self._addresses, rng) as socket:
             for number in itertools.count():
                 if self.over.is_set():
                     return
@@ -193,11 +208,11 @@ class Load:
                     socket.reconnect()
                     reply = {"error": "DIMINT_OUTCOME_UNKNOWN"}
                 self.record(_answered(op._replace(ended=time.monotonic()), reply))
-                time.sleep(PAUSE_S)
+                time.sleep(self._pause_s)
 
     def _many_at_once(self, name: str, rng: random.Random) -> None:
         """Requests with ids, eight at once, mset and mget too; every one is answered unless its connection breaks."""
-        with _Socket(self.address) as socket:
+        with _Socket(self._addresses, rng) as socket:
             for number in itertools.count():
                 if self.over.is_set():
                     return
@@ -229,14 +244,15 @@ class Load:
                 if broken:
                     socket.reconnect()
                 socket.times.clear()
-                time.sleep(8 * PAUSE_S)
+                time.sleep(8 * self._pause_s)
 
 
 class _Socket:
-    """A DEALER that is thrown away when it does not answer."""
+    """A DEALER that is thrown away when it does not answer; the next one goes to the next overlord."""
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, addresses: list[str], rng: random.Random) -> None:
+        start = rng.randrange(len(addresses))
+        self._addresses = itertools.cycle([*addresses[start:], *addresses[:start]])
         self._context: zmq.Context[Any] = zmq.Context()
         self._replies: dict[Any, dict[str, Any]] = {}
         self.times: dict[Any, float] = {}
@@ -245,7 +261,7 @@ class _Socket:
     def _open(self) -> None:
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.connect(self._address)
+        self._socket.connect(f"tcp://{next(self._addresses)}")
 
     def reconnect(self) -> None:
         self._socket.close()
@@ -326,7 +342,10 @@ def _library_step(client: Client, name: str, number: int, rng: random.Random) ->
             op = op._replace(seen=value if version else ABSENT, version=version, level=level)
             if level == "session" and key in REGISTERS:
                 ops.append(op._replace(ended=time.monotonic()))
-                op = Op(name, "cas", key, time.monotonic(), 0.0, "ok", f"{name}-{number}", client=client.client_id)
+                expected = ops[0].seen
+                op = Op(
+                    name, "cas", key, time.monotonic(), 0.0, "ok", f"{name}-{number}", client=client.client_id, expected=expected
+                )
                 done = client.cas(key, op.written, version=version)
                 op = op._replace(seen=done.applied, version=done.version)
         elif what == "incr":

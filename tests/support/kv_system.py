@@ -13,7 +13,7 @@ from dimint.client import Client
 from dimint.errors import DimintError
 from tests.support.system import free_ports
 
-READY_S = 30.0
+READY_S = 60.0
 
 
 class KvSystem:

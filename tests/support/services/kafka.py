@@ -11,8 +11,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from dimint.log.kafka.library import KafkaAdminClient, kafka_errors
 from tests.support.proxy import Proxy
 from tests.support.services.jars import need_jars
 from tests.support.services.process import JavaServer, answers, free_ports
@@ -225,6 +226,47 @@ def _formatting(jars: Path, folder: Path, config: Path, cluster_id: str) -> Java
     arguments = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config)]
     arguments += ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"]
     return JavaServer("format", jars, folder, arguments)
+
+
+class TopicLook:
+    """Asks the brokers how a topic's partitions are; whoever of them answers."""
+
+    def __init__(self, servers: Sequence[str], topic: str) -> None:
+        self._admin = KafkaAdminClient(bootstrap_servers=list(servers), request_timeout_ms=3000)
+        self._topic = topic
+        self.partitions = len(self._now())
+
+    def leaders(self) -> dict[int, int]:
+        """Partition → its leader's number."""
+        return {each["partition_index"]: each["leader_id"] for each in self._now()}
+
+    def leader_and_follower(self, partition: int) -> tuple[int, int]:
+        (found,) = [each for each in self._now() if each["partition_index"] == partition]
+        return found["leader_id"], next(number for number in found["isr_nodes"] if number != found["leader_id"])
+
+    def wait_whole(self, seconds: float) -> None:
+        """Until every partition has all its copies in sync."""
+        deadline = time.monotonic() + seconds
+        while any(len(each["isr_nodes"]) < len(each["replica_nodes"]) for each in self._now()):
+            assert time.monotonic() < deadline, f"not all copies are in sync after {seconds} s"
+            time.sleep(0.3)
+
+    def _now(self) -> list[dict[str, Any]]:
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                (found,) = self._admin.describe_topics([self._topic])
+                return list(found["partitions"])
+            except (kafka_errors.KafkaError, OSError):
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    def __enter__(self) -> "TopicLook":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._admin.close()
 
 
 def _certificate(folder: Path) -> Path:

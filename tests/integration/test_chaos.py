@@ -1,0 +1,33 @@
+"""Three brokers, three ZooKeeper servers, two overlords, three nodes, sixteen clients; one process after the other falls.
+
+`make chaos MINUTES=10` runs it longer; DIMINT_TEST_SEED repeats the faults of a run.
+"""
+
+import gc
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tests.support.chaos import KINDS, Chaos
+
+MINUTES = float(os.environ.get("DIMINT_CHAOS_MINUTES", "0"))
+SHORT_DOWN_S = (5.0, 6.5)
+LONG_DOWN_S = (5.0, 20.0)
+
+pytestmark = [
+    pytest.mark.timeout(round(600 + 60 * MINUTES)),
+    # the client library leaves a socket whose connecting was refused to the garbage collector
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def test_a_cluster_of_which_one_process_after_the_other_falls(tmp_path: Path) -> None:
+    """Acknowledged writes are there, increments count once, strong reads are linearizable, replicas equal, all is answered."""
+    seed = int(os.environ.get("DIMINT_TEST_SEED", "0")) or random.SystemRandom().randint(1, 10**9)
+    print(f"DIMINT_TEST_SEED={seed}")
+    chaos = Chaos(tmp_path, seed=seed)
+    chaos.run(seconds=60 * MINUTES, down_s=LONG_DOWN_S if MINUTES else SHORT_DOWN_S, windows=240 if MINUTES else 48)
+    assert {fault.split(" ", 1)[1] for fault in chaos.faults} == set(KINDS)
+    gc.collect()
