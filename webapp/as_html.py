@@ -19,7 +19,7 @@ __all__ = ["Page", "framed", "hosts_page", "message_page"]
 
 _HOLE: Final = "\u0000parts\u0000"
 """Where the parts go; no text of a page can contain it, because NUL is made visible before."""
-_VIEWS: Final = (("/", "Hosts"), ("/gpu_table", "GPUs"))
+_VIEWS: Final = (("/", "Hosts"), ("/gpu_table", "GPUs"), ("/changes", "Changes"))
 _OVERVIEWS: Final = frozenset(path for path, _ in _VIEWS)
 _FILTER_HINT: Final = "gpu.util<5 and held>30m"
 
@@ -39,8 +39,8 @@ class Page(NamedTuple):
     past: bool
 
 
-def hosts_page(page: Page, style: PageStyle, shown: Shown, parts: Iterable[str], *, title: str = "") -> str:
-    """`/` and `/gpu_table`: the overview and the parts, each given as HTML; `/hosts/<name>/`: the parts alone."""
+def hosts_page(page: Page, style: PageStyle, shown: Shown, parts: Iterable[str], *, title: str = "", below: str = "") -> str:
+    """`/` and `/gpu_table`: the overview and the parts, each as HTML; `/hosts/<name>/`: the parts, and `below` under them."""
     content = "".join(parts)
     live = {"data_events": page.events, "data_now": str(page.now_ms)}
     hosts: list[Child]
@@ -60,7 +60,8 @@ def hosts_page(page: Page, style: PageStyle, shown: Shown, parts: Iterable[str],
         words = "Nothing matches." if asked else "No host has reported yet. Start an agent with: dimint-produce"
         empty = node("p", words, cls="empty")
     above = [node("div", _HOLE + "s"), _layouts(page, shown)] if page.path in _OVERVIEWS else []
-    frame = framed(page, style, [*above, *hosts, empty, _pager(page)], title=title)
+    frame = framed(page, style, [*above, *hosts, empty, _pager(page), node("div", _HOLE + "b")], title=title)
+    frame = frame.replace(_HOLE + "b", below, 1)
     return frame.replace(_HOLE + "s", to_html(shown.head), 1).replace(_HOLE, content, 1)
 
 
@@ -133,7 +134,7 @@ def _filter_form(page: Page, typed: str) -> Node:
              title="Words, or terms such as user==alice, tag:rack01, gpu.free and gpu.name~h100"),
         *hidden,
         node("span", "", id="wrong", role="alert"),
-        method="get", action=page.path if page.path in ("/", "/gpu_table") else "/", cls="filter", role="search",
+        method="get", action=page.path if page.path in _OVERVIEWS else "/", cls="filter", role="search",
     )  # fmt: skip
 
 

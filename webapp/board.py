@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from dimint.clock import Clock
+from dimint.consumers.past import GAP_INTERVALS, HostAt, SamplePage, interval_ns
 from dimint.consumers.rows import HostEvent, HostRow, StoredSample
 from dimint.limits import FETCH_MAX_SAMPLES, HOST_NAME_MAX_CHARS
+from dimint.webapp.history import POINTS, History, history_of
 from dimint.webapp.models import Cell, Host, Sampled, Snapshot, Status
-from dimint.webapp.past import past_hosts
+from dimint.webapp.past import hour_before, past_hosts
 from dimint.webapp.positions import write_positions
-from dimint.webapp.trends import CELL_NS, CELLS, Trend, Trends
+from dimint.webapp.trends import Trend, Trends
 from dimint.webapp.view import host_view, ordered, sampled, status_of, thinned
 
 __all__ = ["Board", "BoardRules", "Tables"]
@@ -35,8 +37,8 @@ class Tables(Protocol):
     def host(self, id_or_name: str) -> HostRow | None: ...
     def latest(self, host_ids: Iterable[str]) -> dict[str, StoredSample]: ...
     def last(self, host_id: str, n: int) -> list[StoredSample]: ...
-    def between(self, host_id: str, from_ns: int, to_ns: int) -> list[StoredSample]: ...
-    def at(self, host_id: str, time_ns: int) -> StoredSample | None: ...
+    def fleet_at(self, at_ns: int) -> list[HostAt]: ...
+    def page(self, host_id: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int) -> SamplePage: ...
     def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None) -> list[HostEvent]: ...
     def version(self) -> int: ...
     def changed_since(self, sequence: int) -> tuple[int, set[str]]: ...
@@ -71,7 +73,7 @@ class Board:
         self._position = ""
         self._unread: deque[str] = deque()
         """Hosts whose last hour is still to be read."""
-        self._past: OrderedDict[tuple[int, int | None], tuple[int, Snapshot]] = OrderedDict()
+        self._past: OrderedDict[tuple[int, int | None, bool], tuple[int, Snapshot]] = OrderedDict()
         self._snapshot = Snapshot(0, (), {}, 0, None)
 
     def refresh(self) -> Snapshot:
@@ -100,25 +102,27 @@ class Board:
         stored = [sampled(entry.time_ns, entry.sample) for entry in self._reader.last(host.id, wanted)]
         return thinned(stored, interval, most)
 
-    def past(self, at_ns: int, from_ns: int | None = None) -> Snapshot:
-        """All hosts as they were at `at_ns`, with their lines from `from_ns` on. What late samples add since is in it."""
+    def past(self, at_ns: int, from_ns: int | None = None, *, traced: bool = True) -> Snapshot:
+        """All hosts as they were at `at_ns`, with their lines from `from_ns` on if `traced`. Samples that came late are in it."""
         version = self._reader.version()
-        if (kept := self._past.get((at_ns, from_ns))) is not None and kept[0] == version:
+        if (kept := self._past.get((at_ns, from_ns, traced))) is not None and kept[0] == version:
             return kept[1]
-        rows = self._reader.hosts()
-        names = self._names(rows)
-        hosts = past_hosts(self._reader, rows, lambda row: names[row.id], at_ns, from_ns, self._rules.down_after_s)
+        hosts = past_hosts(self._reader, self._names, at_ns, from_ns, self._rules.down_after_s, traced=traced)
         arranged = ordered(hosts, self._rules.order)
         data_ns = max((host.heard_ns for host in hosts if host.heard_ns is not None), default=None)
         snapshot = Snapshot(0, tuple(arranged), {host.id: 0 for host in hosts}, 0, data_ns)
-        self._past[at_ns, from_ns] = version, snapshot
+        self._past[at_ns, from_ns, traced] = version, snapshot
         if len(self._past) > _PAST_KEPT:
             self._past.popitem(last=False)
         return snapshot
 
-    def samples_between(self, host: Host, from_ns: int, to_ns: int) -> list[Sampled]:
-        """The host's samples of a range, oldest first."""
-        return [sampled(stored.time_ns, stored.sample) for stored in self._reader.between(host.id, from_ns, to_ns)]
+    def history(self, host: Host, from_ns: int, to_ns: int) -> History:
+        """The host's series over a range."""
+        step_ns = max(1, (to_ns - from_ns) // POINTS)
+        found = self._reader.page(host.id, from_ns, to_ns, limit=POINTS * 2, step_ns=step_ns).samples
+        usual_ns = interval_ns(found[-1].sample) if found else 0
+        samples = [sampled(stored.time_ns, stored.sample) for stored in found]
+        return history_of(samples, from_ns, to_ns, longest_ns=GAP_INTERVALS * usual_ns + step_ns)
 
     def events(self, from_ns: int, to_ns: int, host_id: str | None = None) -> list[HostEvent]:
         """What happened in a range on one host or on all, oldest first."""
@@ -157,9 +161,7 @@ class Board:
         while self._unread and self._clock.monotonic() <= until:
             host_id = self._unread.popleft()
             newest = self._samples[host_id]
-            trends = Trends()
-            for earlier in self._reader.between(host_id, newest.time_ns - CELLS * CELL_NS, newest.time_ns):
-                trends.add(sampled(earlier.time_ns, earlier.sample))
+            trends = hour_before(self._reader, host_id, newest.time_ns)
             trends.add(newest)
             self._trends[host_id] = trends
             found.add(host_id)

@@ -77,11 +77,20 @@ def _process_row(gpu: Gpu, process: Process) -> Node:
     orphan = (
         node("span", "orphan", cls="badge warn", title="Holds memory but the process does not exist") if process.orphan else None
     )
+    place = node("span", node("bdi", users_text(process.place)), cls="badge where") if process.place else None
+    title = users_text(process.command or process.name)
     return node(
         "tr",
         node("td", str(gpu.index), cls="right"),
         node("td", node("bdi", users_text(process.user)), cls="user"),
-        node("td", node("bdi", users_text(process.name)), orphan, cls="program", title=users_text(process.name)),
+        node(
+            "td",
+            node("bdi", users_text(process.name)),
+            orphan,
+            place,
+            cls="program",
+            title=title,
+        ),
         node("td", users_text(process.pid), cls="right pid"),
         node("td", number(process.used_mib, "MiB"), cls="right"),
     )

@@ -95,13 +95,8 @@ def held_since(gpu: Gpu) -> int | None:
 
 
 def orphan_mib(gpu: Gpu) -> int:
-    """Memory in use that belongs to no process: 0 unless it is known and more than what drivers need for themselves."""
-    if gpu.state != "ok" or gpu.used_mib is None or not gpu.processes_known:
-        return 0
-    if any(process.used_mib is None for process in gpu.processes):
-        return 0
-    rest = gpu.used_mib - sum(process.used_mib or 0 for process in gpu.processes)
-    return rest if rest >= _ORPHAN_LEAST_MIB else 0
+    """Memory in use that belongs to no process, where that is known and more than what drivers need for themselves; else 0."""
+    return gpu.other_mib if gpu.other_mib is not None and gpu.other_mib >= _ORPHAN_LEAST_MIB else 0
 
 
 def slow_reasons(gpu: Gpu) -> list[str]:
@@ -153,6 +148,8 @@ def _gpu_problems(host: Host, gpu: Gpu, now_ns: int) -> Iterator[_Found]:
         yield (Severity.WARN, gpu.index, ", ".join(reasons))
     if gpu.temperature_c is not None and gpu.temperature_c >= HOT_C:
         yield (Severity.WARN, gpu.index, f"{gpu.temperature_c} °C")
+    for fault in gpu.faults:
+        yield (Severity.CRITICAL, gpu.index, fault)
     if not gpu.processes_known:
         yield (Severity.WARN, gpu.index, "processes cannot be read")
     for process in gpu.processes:

@@ -54,6 +54,8 @@ class Process:
     command: str | None = None
     busy_pct: int | None = None
     """Share of the GPU's time that this process kept it busy."""
+    place: str | None = None
+    """Its pod, Slurm job or container."""
     foreign: bool = False
     """It runs in another pid namespace: its pid means nothing on the host."""
 
@@ -89,6 +91,12 @@ class Gpu:
     """Bit mask of the driver's reasons to run slower than it could (NVML's clocks event reasons)."""
     parent: str | None = None
     """UUID of the GPU that this MIG instance is on; None for a whole GPU."""
+    profile: str | None = None
+    """Of a MIG instance: `1g.10gb`."""
+    other_mib: int | None = None
+    """Memory in use that belongs to no process of the list; None if that cannot be told."""
+    faults: tuple[str, ...] = ()
+    """What is wrong with its memory, in words: uncorrected errors, rows that wait for a reset."""
 
     @property
     def available_mib(self) -> int | None:
@@ -146,6 +154,8 @@ class Host:
     hour: tuple[tuple[Cell, ...], ...] = ()
     tags: tuple[tuple[str, str], ...] = ()
     driver: str | None = None
+    backfilled: bool = False
+    """The sample shown came so late that nobody saw it then: an agent that was cut off sent it afterwards."""
 
     @property
     def newest(self) -> Sampled | None:

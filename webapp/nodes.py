@@ -69,7 +69,7 @@ def _write(element: Node, out: list[str]) -> None:
             out.append(escape(child, quote=False))
         else:
             _write(child, out)
-    if element.tag not in _VOID:
+    if element.children or element.tag not in _VOID:
         out.append(f"</{element.tag}>")
     elif element.tag in ("rect", "path"):
         out[-1] = "/>"

@@ -101,8 +101,13 @@ def age(host: Host, style: PageStyle) -> Node:
     """When the newest sample was taken; the page's script adds how long ago it was heard."""
     sample = host.newest
     when = stamp(sample.time_ns if sample else None, style.zone, style.date_order)
+    late = (
+        node("span", "backfilled", cls="badge wait", title="It came late: nobody saw it at that time")
+        if host.backfilled
+        else None
+    )
     heard = None if host.heard_ns is None else str(host.heard_ns // 1_000_000)
-    return node("span", node("span", when, cls="when"), node("span", "", cls="ago", data_heard=heard), cls="age")
+    return node("span", node("span", when, cls="when"), node("span", "", cls="ago", data_heard=heard), late, cls="age")
 
 
 def trend(values: Sequence[int | None], label: str) -> Node | None:

@@ -75,7 +75,7 @@ class Site:
         return Moment(at_ns, from_ns)
 
     def fixed(self, asked: Asked, moment: Moment) -> Asked:
-        """The same with its times as such that mean the same tomorrow: what links and tickets carry."""
+        """The same with its times as such that mean the same tomorrow, in whole seconds: what links and tickets carry."""
         if moment.from_ns is None:
             return replace(asked, at=iso(moment.at_ns), from_="", to="")
         return replace(asked, at="", from_=iso(moment.from_ns), to=iso(moment.at_ns))

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
 
-__all__ = ["NO_ENTRY", "DateOrder", "compact", "gpu_stamp", "iso", "stamp"]
+__all__ = ["NO_ENTRY", "DateOrder", "clock", "compact", "gpu_stamp", "iso", "stamp"]
 
 NO_ENTRY = "no entry received."
 """What stands for the time of a host that never reported."""
@@ -47,6 +47,12 @@ def stamp(time_ns: int | None, zone: tzinfo, order: DateOrder = DateOrder.YMD) -
     return f"{_FORMATS[order].format(at.year, at.month, at.day)} {at:%H:%M:%S}"
 
 
+def clock(time_ns: int, zone: tzinfo, *, day: bool = False) -> str:
+    """`23:29`, or `30 23:29` with the day of the month: a time on an axis."""
+    at = _local(time_ns, zone)
+    return f"{at:%d %H:%M}" if day else f"{at:%H:%M}"
+
+
 def gpu_stamp(time_ns: int, zone: tzinfo) -> str:
     """`2018/11/30 23:29:47.115`, the time inside a GPU's map."""
     at = _local(time_ns, zone)
@@ -54,7 +60,5 @@ def gpu_stamp(time_ns: int, zone: tzinfo) -> str:
 
 
 def iso(time_ns: int) -> str:
-    """`2018-11-30T23:29:47Z`, or with milliseconds where there are some: what links carry."""
-    at = _local(time_ns, UTC)
-    fraction = f".{at.microsecond // 1000:03d}" if at.microsecond >= 1000 else ""
-    return f"{at:%Y-%m-%dT%H:%M:%S}{fraction}Z"
+    """`2018-11-30T23:29:47Z`: what links carry."""
+    return f"{_local(time_ns, UTC):%Y-%m-%dT%H:%M:%S}Z"

@@ -52,6 +52,7 @@ def host_view(
     samples: Iterable[Sampled],
     trends: tuple[tuple[int | None, ...], ...] = (),
     hour: tuple[tuple[Cell, ...], ...] = (),
+    backfilled: bool = False,
 ) -> Host:
     """One host with its newest samples, oldest first."""
     return Host(
@@ -67,6 +68,7 @@ def host_view(
         hour=hour,
         tags=_tags(facts.get("tags")),
         driver=_str(facts.get("driver")),
+        backfilled=backfilled,
     )
 
 
@@ -143,6 +145,9 @@ def _gpus(sample: Mapping[str, Any]) -> tuple[Gpu, ...]:
                 fan_pct=_most(entry.get("fan_pct")),
                 slowed=_int(entry.get("ev")) or 0,
                 parent=_str(entry.get("parent")),
+                profile=_str(entry.get("profile")),
+                other_mib=_mib(entry.get("mem_other")),
+                faults=_memory_faults(entry),
             )
         )
     return tuple(gpus)
@@ -156,7 +161,8 @@ def _process(entry: Mapping[str, Any]) -> Process:
         user=_str(entry.get("user")),
         used_mib=_mib(entry.get("mem")),
         orphan=entry.get("orphan") is True,
-        started_ns=_scaled(entry.get("t0_ms"), 1_000_000),
+        started_ns=_scaled(entry.get("t0_ms") or entry.get("seen_ms"), 1_000_000),
+        place=_place(entry),
         command=_str(entry.get("cmd")),
         busy_pct=_int(entry.get("sm_pct")),
         foreign=entry.get("foreign") is True,
@@ -170,6 +176,29 @@ def _facts_line(facts: Mapping[str, Any]) -> str:
         value = _str(facts.get(key))
         parts.append(f"{name} {value}" if value else "")
     return " · ".join(part for part in parts if part)
+
+
+def _place(entry: Mapping[str, Any]) -> str | None:
+    """Where a process runs: `job 77`, `pod lab/train-0`, `docker 0123456789ab`."""
+    job, pod, container = _str(entry.get("job")), _str(entry.get("pod")), _str(entry.get("ctr"))
+    if job is not None:
+        return f"job {job}"
+    if pod is not None:
+        space = _str(entry.get("ns"))
+        return f"pod {space}/{pod}" if space else f"pod {pod}"
+    return None if container is None else f"{_str(entry.get('rt')) or 'container'} {container[:12]}"
+
+
+def _memory_faults(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    ecc, remap = _map(entry.get("ecc")), _map(entry.get("remap"))
+    found = []
+    if count := _int(ecc.get("vu")):
+        found.append(f"{count} uncorrected memory errors")
+    if remap.get("pend") is True:
+        found.append("memory rows wait for a reset")
+    if remap.get("fail") is True:
+        found.append("replacing memory rows failed")
+    return tuple(found)
 
 
 def _tags(value: object) -> tuple[tuple[str, str], ...]:

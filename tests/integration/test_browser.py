@@ -94,3 +94,40 @@ def test_pages_are_whole_without_a_script(browser: Browser) -> None:
             text = page.locator("main").inner_text()
             for words in ("gpu_00", "gpu_01", "57 %", "58 %"):
                 assert words in text
+
+
+def test_past_moments_and_what_changed(browser: Browser) -> None:
+    """A moment shows what was, its link is absolute, keys step through time and back to the present, changes are told."""
+    tables = fleet(2)
+    now = time.time_ns()
+    for minutes, util, user in ((120, 11, "alice"), (60, 22, "alice"), (10, 33, "bob")):
+        content = busy_sample(0, 3, 1)
+        content["gpu"][0]["util_pct"] = util
+        content["proc"] = [{"g": 0, "pid": 7, "user": user, "mem": 5 << 30}]
+        tables.put(host_id(0), now - minutes * 60_000_000_000, content)
+    with serving(tables, SystemClock(), down_threshold=7200.0) as (host, port), browser_page(browser) as (page, problems):
+        page.goto(f"http://{host}:{port}/hosts/gpu_00/?at=-65m")
+        text = page.locator("main").inner_text()
+        assert "11 %" in text
+        assert "alice" in text
+        page.get_by_role("link", name="link to this moment").click()
+        assert "at=20" in page.url
+        assert "11 %" in page.locator("main").inner_text()
+        page.keyboard.press("]")
+        page.wait_for_url("**/hosts/gpu_00/?at=20*")
+        page.wait_for_selector("text=22 %")
+        assert page.locator("#live").inner_text() == "◷ past"
+        page.keyboard.press("l")
+        page.wait_for_function("document.getElementById('live').textContent.includes('live')")
+        page.goto(f"http://{host}:{port}/hosts/gpu_00/?from=-3h&to=now")
+        assert "bob came to GPU 0" in page.locator("#charts").inner_text()
+        assert page.locator("#charts figure").count() == 6
+        page.locator("#charts summary", has_text="in words").first.click()
+        assert "median" in page.locator("#charts .words").first.inner_text()
+        page.goto(f"http://{host}:{port}/changes?from=-65m")
+        text = page.locator("main").inner_text()
+        assert "bob: 0 → 1 GPU, now holds the most" in text
+        assert "alice: 1 → 0 GPU" in text
+        page.goto(f"http://{host}:{port}/?at=soon")
+        assert "'soon' is not a time" in page.locator("main").inner_text()
+        assert [problem for problem in problems if "400" not in problem] == []

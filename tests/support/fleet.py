@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dimint.consumers.names import clean_name
+from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.rows import HostEvent, HostRow, StoredSample
 from dimint.producers.simulated import SimulatedHost
 from tests.support.hosts import MIB, cpu, gpu, sample
@@ -71,8 +72,17 @@ class MemoryTables:
     def changed_since(self, sequence: int) -> tuple[int, set[str]]:
         return self._sequence, {host for host, at in self._changed.items() if at > sequence}
 
-    def at(self, host_id: str, time_ns: int) -> StoredSample | None:
-        return max((one for one in self._samples.get(host_id, ()) if one.time_ns <= time_ns), default=None, key=_taken)
+    def fleet_at(self, at_ns: int) -> list[HostAt]:
+        found = []
+        for row in self.hosts():
+            newest = max((one for one in self._samples.get(row.id, ()) if one.time_ns <= at_ns), default=None, key=_taken)
+            if newest is not None or row.registered_ns <= at_ns:
+                found.append(HostAt(row, newest, None if newest is None else at_ns - newest.time_ns))
+        return found
+
+    def page(self, host_id: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int) -> SamplePage:
+        steps = {one.time_ns // max(1, step_ns): one for one in self.between(host_id, from_ns, to_ns)}
+        return SamplePage(list(steps.values())[:limit], [], None)
 
     def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None) -> list[HostEvent]:
         return [event for event in self.happened if from_ns <= event.time_ns <= to_ns and host_id in (None, event.host)]

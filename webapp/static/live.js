@@ -54,7 +54,7 @@ function patch(old, tree) {
 function put(tree) {
   const old = document.getElementById(tree[1].id);
   if (old) patch(old, tree);
-  else hosts.append(build(tree));
+  else if (tree[1].id !== "head") hosts.append(build(tree)); // a host's own page has no overview
 }
 
 // The parts of the page in their order; what is not among them goes. False if one of them is not here.
@@ -218,6 +218,14 @@ if (hosts?.dataset.events) {
   listen(hosts.dataset.events);
   addEventListener("pagehide", () => source.close());
   addEventListener("pageshow", (event) => event.persisted && listen(without(hosts.dataset.events, "since")));
+  const charts = document.getElementById("charts");
+  if (charts?.dataset.refresh) {
+    setInterval(async () => {
+      if (document.hidden) return;
+      const answer = await fetch(charts.dataset.refresh).catch(() => null);
+      if (answer?.ok) patch(charts, (await answer.json())[0]);
+    }, 15000);
+  }
   setInterval(() => {
     tick();
     if (performance.now() - heard > 20000) state("◌", "no answer", "wait");

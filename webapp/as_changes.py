@@ -1,0 +1,69 @@
+"""What changed between two instants, for browsers and for terminals. [S]"""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+from urllib.parse import quote
+
+from dimint.webapp.as_html import Page, framed
+from dimint.webapp.as_terminal import TerminalStyle
+from dimint.webapp.changed import Change
+from dimint.webapp.charts import Mark
+from dimint.webapp.nodes import Child, Node, node, users_text
+from dimint.webapp.parts import PageStyle
+from dimint.webapp.text import clean, cut
+from dimint.webapp.times import iso, stamp
+
+__all__ = ["Happened", "changes_page", "changes_text"]
+
+Happened: TypeAlias = tuple[str, str, Mark]
+"""Host name, kind of event, and the event in words."""
+
+_CLASSES = {"✖": "bad", "▲": "warn", "●": "ok"}
+
+
+def changes_page(page: Page, style: PageStyle, found: Sequence[Change], marks: Sequence[Happened], ends: tuple[str, str]) -> str:
+    """Two lists: how the two instants differ, and what happened in between; each host leads to its page of then."""
+    lines = [
+        node("li", _sign(change.symbol), " ", *_host(change.host, page.asked.query(filter=page.asked.filter)),
+             node("bdi", users_text(change.words)))
+        for change in found
+    ]  # fmt: skip
+    events = [
+        node("li", node("time", stamp(mark.time_ns, style.zone, style.date_order)), " ",
+             node("span", mark.symbol, cls=f"sign {mark.cls}"), " ", *_host(host, f"?at={quote(iso(mark.time_ns))}"),
+             node("bdi", users_text(mark.words)))
+        for host, _, mark in reversed(marks)
+    ]  # fmt: skip
+    content: list[Child] = [
+        node("h1", "What changed"),
+        node("p", f"from {ends[0]} to {ends[1]}", cls="fine"),
+        node("ul", *lines, cls="changes") if lines else node("p", "Nothing differs.", cls="empty"),
+        node("h2", "What happened in between") if events else None,
+        node("ul", *events, cls="changes") if events else None,
+    ]
+    return framed(page, style, content, title="What changed")
+
+
+def changes_text(found: Sequence[Change], marks: Sequence[Happened], ends: tuple[str, str], style: TerminalStyle) -> str:
+    """One line each, cut to the width of the terminal."""
+    lines = [f"what changed from {ends[0]} to {ends[1]}"]
+    lines += [f"{change.symbol} {clean(change.host) + ' ' if change.host else ''}{clean(change.words)}" for change in found]
+    if not found:
+        lines.append("nothing differs")
+    if marks:
+        lines += ["", "what happened in between"]
+        for host, _, mark in reversed(marks):
+            when = stamp(mark.time_ns, style.zone, style.date_order)
+            lines.append(f"{when} {mark.symbol} {clean(host)} {clean(mark.words)}")
+    return "\n".join(cut(line, style.width) for line in lines) + "\n"
+
+
+def _sign(symbol: str) -> Node:
+    return node("span", symbol, cls=f"sign {_CLASSES.get(symbol, 'plain')}")
+
+
+def _host(name: str | None, query: str) -> list[Child]:
+    if name is None:
+        return []
+    href = f"/hosts/{quote(name, safe='', errors='backslashreplace')}/{query}"
+    return [node("a", node("bdi", users_text(name)), href=href, cls="hostlink"), " "]

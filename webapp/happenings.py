@@ -1,0 +1,63 @@
+"""Events of hosts in words, with a symbol each: event lanes, what changed, terminal views. [S]"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from dimint.consumers.rows import HostEvent
+from dimint.webapp.charts import Mark
+from dimint.webapp.history import Come
+from dimint.webapp.models import Host
+
+__all__ = ["gpu_names", "mark_of", "marks_of"]
+
+_SIGNS: Final = {
+    "gpu.lost": ("✖", "bad"), "gpu.xid": ("▲", "warn"), "gpu.back": ("●", "ok"), "host.gap": ("◌", "wait"),
+    "driver.changed": ("▲", "warn"), "clock.stepped": ("▲", "warn"),
+}  # fmt: skip
+
+
+def gpu_names(host: Host) -> dict[str, str]:
+    """UUIDs of its GPUs and how they are called on the page."""
+    gpus = host.newest.gpus if host.newest is not None else ()
+    return {gpu.uuid: f"GPU {gpu.index}" for gpu in gpus if gpu.uuid}
+
+
+def mark_of(event: HostEvent, names: Mapping[str, str]) -> Mark:
+    """An event with its symbol and words. `names` as `gpu_names` gives them."""
+    symbol, cls = _SIGNS.get(event.kind, ("·", "plain"))
+    return Mark(event.time_ns, symbol, cls, _words(event.kind, event.fields, names))
+
+
+def marks_of(host: Host, events: Iterable[HostEvent], users: Iterable[Come]) -> list[Mark]:
+    """What happened on a host in order of time: events of its agent, and users that came and left."""
+    names = gpu_names(host)
+    found = [mark_of(event, names) for event in events]
+    for come in users:
+        where = ", ".join(map(str, come.gpus))
+        symbol, verb = ("→", "came to") if come.came else ("←", "left")
+        found.append(Mark(come.time_ns, symbol, "plain", f"{come.user} {verb} GPU {where}"))
+    return sorted(found)
+
+
+def _words(kind: str, fields: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    uuid = fields.get("uuid")
+    gpu = names.get(uuid, f"GPU {uuid[:12]}") if isinstance(uuid, str) else "a GPU"
+    match kind:
+        case "gpu.lost":
+            return f"{gpu} {fields.get('state', 'lost')}"
+        case "gpu.back":
+            return f"{gpu} is back"
+        case "gpu.xid":
+            return f"{gpu}: XID {fields.get('xid', '?')}"
+        case "driver.changed":
+            return f"driver {fields.get('before') or 'none'} → {fields.get('now') or 'none'}"
+        case "host.gap":
+            return f"samples {fields.get('first_seq', '?')} to {fields.get('last_seq', '?')} are lost: {fields.get('reason', '')}"
+        case "agent.started":
+            unclean = "; the run before did not end cleanly" if fields.get("clean") is False else ""
+            return f"agent {fields.get('version', '')} started{unclean}"
+        case "agent.stopped":
+            return "agent stopped"
+        case "clock.stepped":
+            return f"the clock was set by {fields.get('by_ms', '?')} ms"
+    return kind.replace(".", " ")

@@ -1,0 +1,170 @@
+"""A host's past as series in even steps: what charts, their summaries in words, and their tables are made of. [S]"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeAlias
+
+from dimint.webapp.judge import IDLE_BELOW_PCT, holder
+from dimint.webapp.models import Gpu, Sampled
+
+__all__ = ["POINTS", "Come", "History", "Series", "history_of", "summary"]
+
+POINTS: Final = 180
+"""Steps of a chart: about one for each four pixels."""
+_USERS_MAX: Final = 6
+OTHERS: Final = "others"
+
+Values: TypeAlias = tuple[int | None, ...]
+
+
+class Series(NamedTuple):
+    """One line of a chart: a value for each step, None where nothing is known."""
+
+    name: str
+    values: Values
+
+
+class Come(NamedTuple):
+    """A user came to some GPUs, or left them."""
+
+    time_ns: int
+    user: str
+    came: bool
+    gpus: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Steps of `step_ns` from `from_ns` on. Memory by user is in MiB, power in W, temperatures in °C, the rest in %."""
+
+    from_ns: int
+    step_ns: int
+    util: tuple[Series, ...]
+    memory: tuple[Series, ...]
+    memory_total_mib: int
+    power: tuple[Series, ...]
+    temperature: tuple[Series, ...]
+    host: tuple[Series, ...]
+    users: tuple[Come, ...]
+
+    @property
+    def to_ns(self) -> int:
+        return self.from_ns + POINTS * self.step_ns
+
+    @property
+    def known(self) -> tuple[bool, ...]:
+        """For each step whether there is a sample."""
+        return tuple(any(series.values[at] is not None for series in (*self.util, *self.host)) for at in range(POINTS))
+
+
+def history_of(samples: Iterable[Sampled], from_ns: int, to_ns: int, *, longest_ns: int) -> History:
+    """Of samples in order, the last one of a step counts; a gap of at most `longest_ns` is bridged."""
+    step_ns = max(1, -(-(to_ns - from_ns) // POINTS))
+    steps: list[Sampled | None] = [None] * POINTS
+    for sample in samples:
+        place = (sample.time_ns - from_ns) // step_ns
+        if 0 <= place < POINTS:
+            steps[place] = sample
+    _bridge(steps, longest_ns)
+    indices = sorted({gpu.index for sample in steps if sample is not None for gpu in sample.gpus})
+    totals = [sum(gpu.total_mib or 0 for gpu in sample.gpus) for sample in steps if sample is not None]
+
+    def by_gpu(read: Callable[[Gpu], int | None]) -> tuple[Series, ...]:
+        return tuple(Series(f"GPU {index}", _gpu_values(steps, index, read)) for index in indices)
+
+    return History(
+        from_ns=from_ns,
+        step_ns=step_ns,
+        util=by_gpu(lambda gpu: gpu.util_pct),
+        memory=_memory_by_user(steps),
+        memory_total_mib=max(totals, default=0),
+        power=by_gpu(lambda gpu: gpu.power_w),
+        temperature=by_gpu(lambda gpu: gpu.temperature_c),
+        host=(Series("CPU", tuple(_cpu(sample) for sample in steps)), Series("RAM", tuple(_ram(sample) for sample in steps))),
+        users=_comings(steps),
+    )
+
+
+def summary(series: Series, unit: str, step_ns: int, *, idle: bool = False) -> str:
+    """`GPU 3: median 87 %, max 99 %, 12 min idle`."""
+    known = sorted(value for value in series.values if value is not None)
+    if not known:
+        return f"{series.name}: not known"
+    text = f"{series.name}: median {known[len(known) // 2]} {unit}, max {known[-1]} {unit}"
+    if idle:
+        minutes = sum(value < IDLE_BELOW_PCT for value in known) * step_ns // 60_000_000_000
+        text += f", {minutes} min idle" if minutes else ""
+    return text
+
+
+def _gpu_values(steps: Sequence[Sampled | None], index: int, read: Callable[[Gpu], int | None]) -> Values:
+    values: list[int | None] = []
+    for sample in steps:
+        gpu = next((gpu for gpu in sample.gpus if gpu.index == index), None) if sample is not None else None
+        values.append(read(gpu) if gpu is not None and gpu.state == "ok" else None)
+    return tuple(values)
+
+
+def _memory_by_user(steps: Sequence[Sampled | None]) -> tuple[Series, ...]:
+    held: list[dict[str, int] | None] = []
+    totals: dict[str, int] = {}
+    for sample in steps:
+        if sample is None:
+            held.append(None)
+            continue
+        now: dict[str, int] = {}
+        for process in (process for gpu in sample.gpus for process in gpu.processes):
+            user = process.user or "?"
+            now[user] = now.get(user, 0) + (process.used_mib or 0)
+        for user, mib in now.items():
+            totals[user] = totals.get(user, 0) + mib
+        held.append(now)
+    most = sorted(totals, key=lambda user: (-totals[user], user))[:_USERS_MAX]
+    found = [Series(user, tuple(None if now is None else now.get(user, 0) for now in held)) for user in most]
+    if len(totals) > len(most):
+        rest = tuple(None if now is None else sum(mib for user, mib in now.items() if user not in most) for now in held)
+        found.append(Series(OTHERS, rest))
+    return tuple(found)
+
+
+def _cpu(sample: Sampled | None) -> int | None:
+    return None if sample is None or sample.cpu_pm is None else (sample.cpu_pm + 5) // 10
+
+
+def _ram(sample: Sampled | None) -> int | None:
+    if sample is None or sample.memory_used is None or not sample.memory_total:
+        return None
+    return sample.memory_used * 100 // sample.memory_total
+
+
+def _comings(steps: Sequence[Sampled | None]) -> tuple[Come, ...]:
+    """Who came to which GPUs, and left them, between one known step and the next."""
+    found: list[Come] = []
+    before: dict[int, str] | None = None
+    for sample in steps:
+        if sample is None:
+            continue
+        now = {gpu.index: user for gpu in sample.gpus if (user := holder(gpu)) is not None}
+        if before is not None:
+            for came, new, old in ((False, before, now), (True, now, before)):
+                moved: dict[str, list[int]] = {}
+                for index, user in new.items():
+                    if old.get(index) != user:
+                        moved.setdefault(user, []).append(index)
+                found += [Come(sample.time_ns, user, came, tuple(gpus)) for user, gpus in sorted(moved.items())]
+        before = now
+    return tuple(found)
+
+
+def _bridge(steps: list[Sampled | None], longest_ns: int) -> None:
+    """Fill gaps no longer than what is usual between two samples."""
+    last: int | None = None
+    for at, sample in enumerate(list(steps)):
+        if sample is None:
+            continue
+        if last is not None and at - last > 1:
+            before = steps[last]
+            assert before is not None
+            if sample.time_ns - before.time_ns <= longest_ns:
+                steps[last + 1 : at] = [before] * (at - last - 1)
+        last = at
