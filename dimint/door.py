@@ -116,6 +116,21 @@ class Welcome(msgspec.Struct, frozen=True, tag="welcome", array_like=True):
     refused: str | None = None
 
 
+class Building(msgspec.Struct, frozen=True, array_like=True):
+    """How far a replica is that is not caught up yet.
+
+    how      "peer": a snapshot of another node; "log": the log's records
+    source   the node, once one gives; "" else
+    percent  0 … 100
+    rate     bytes of the snapshot, or records, a second
+    """
+
+    how: str
+    source: str = ""
+    percent: float = 0.0
+    rate: float = 0.0
+
+
 class Replica(msgspec.Struct, frozen=True, array_like=True):
     """State of one partition on a node. `digest` is 32 hex digits at `digest_at`, the last multiple of 4096 passed.
 
@@ -131,6 +146,7 @@ class Replica(msgspec.Struct, frozen=True, array_like=True):
     digest_at: int = -1
     problem: str | None = None
     dead_letters: int = 0
+    building: Building | None = None
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress", array_like=True):

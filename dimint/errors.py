@@ -20,7 +20,8 @@
     │   ├── ForeignRecord        not one of our records: a counted dead letter
     │   ├── CorruptRecord        ours, but damaged here: quarantine
     │   ├── UnknownVersion       ours, from a newer program: halt
-    │   └── BadArchive           an archive file that is damaged, cut short or none
+    │   ├── BadArchive           an archive file that is damaged, cut short or none
+    │   └── BadSnapshot          not a snapshot, or a damaged one: nothing of it is used
     ├── StoreError               a node's store failed; the process must end
     │   └── StoreFull            no room for more (retriable)
     ├── RegistryError            the registry port
@@ -46,6 +47,7 @@ __all__ = [
     "BadCursor",
     "BadPosition",
     "BadQuery",
+    "BadSnapshot",
     "BadTime",
     "Busy",
     "ClientClosed",
@@ -182,6 +184,10 @@ class UnknownVersion(FormatError):
 
 class BadArchive(FormatError):
     """The file is not an archive, or is damaged or cut short. Nothing behind the last sound frame can be trusted."""
+
+
+class BadSnapshot(FormatError):
+    """Bytes that are no snapshot, or one that is cut, damaged or does not have the digest that it names."""
 
 
 class StoreError(DimintError):

@@ -73,6 +73,14 @@ FRAME_TARGET_BYTES = 1 << 20
 FRAME_MAX_BYTES = 16 << 20
 """Largest frame, packed or not: more is refused before it is read or inflated."""
 
+# --- snapshots -----------------------------------------------------------------------------------------------------
+SNAPSHOT_FRAME_MAX_BYTES = 8 << 20
+"""Largest frame of a snapshot before compression: some rows, or one large one. A bomb is refused before it is inflated."""
+SNAPSHOT_PART_MAX_BYTES = 512 << 10
+"""Most bytes of a snapshot that one node asks another for at once."""
+SNAPSHOTS_MAX = 4
+"""Snapshots that a node keeps ready for others at once; who comes then waits."""
+
 # --- status --------------------------------------------------------------------------------------------------------
 SAMPLE_MAX_BYTES = 512 << 10
 EVENT_FIELDS_MAX_BYTES = 16 << 10
@@ -101,6 +109,7 @@ HTTP_HOSTS_MAX = 20_000
 
 # --- the bounds fit each other -------------------------------------------------------------------------------------
 assert BATCH_TARGET_BYTES + VALUE_MAX_BYTES + (64 << 10) + ORIGIN_MAX_BYTES < RECORD_MAX_BYTES
+assert 2 * VALUE_MAX_BYTES < RECORD_MAX_BYTES < SNAPSHOT_FRAME_MAX_BYTES
 assert RECORD_MAX_BYTES < REQUEST_MAX_BYTES < EVENTS_MAX_BYTES
 assert FRAME_TARGET_BYTES + 2 * RECORD_MAX_BYTES < FRAME_MAX_BYTES
 assert OUTCOME_WINDOW == 256, "the outcome ring is indexed by one byte"

@@ -1,25 +1,29 @@
 """The partitions that a node keeps: taken up, checked against the log, applied, dropped.
 
+A partition of which there is nothing usable here is awaited: it has no replica until a peer's snapshot was loaded or the
+log is read from its start, whatever node/building.py finds possible.
+
 All of them share one store, so a full disk stops all: nothing since the last commit is kept, every replica is made again
 from what was committed, and after RETRY_S it is tried again.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
-from xxhash import xxh3_64_digest
 
+from dimint.door import Building
 from dimint.door import Replica as ReplicaState
 from dimint.errors import LogUnavailable, OffsetOutOfRange, StoreFull
 from dimint.events import KV_TOPIC
 from dimint.log.port import Log, Record, TopicPartition
-from dimint.node.replica import META, Applied, Meta, Problem, Replica, read_meta
+from dimint.node.fitting import mismatch
+from dimint.node.replica import META, Applied, Replica, read_meta
 from dimint.node.state import State
 from dimint.node.store import MapFull, Store
 
-__all__ = ["COMMIT_BYTES", "COMMIT_S", "Holdings", "mismatch"]
+__all__ = ["COMMIT_BYTES", "COMMIT_S", "Holdings"]
 
 COMMIT_S: Final = 0.1
 COMMIT_BYTES: Final = 32 << 20
@@ -29,37 +33,26 @@ KEEP_MOVED_S: Final = 600.0
 NEAR_RECORDS: Final = 100
 """A replica this near to the log's end counts as caught up."""
 
+SNAPSHOT_FROM_RECORDS: Final = 100
+"""With fewer records the log is read sooner than a peer is asked."""
+
 logger = logging.getLogger("dimint.node")
 
 
-def mismatch(meta: Meta, generation: str, log: Log, partition: int) -> str | None:
-    """Why a store's content cannot be a prefix of the log's partition, in words; None if it ends with a record of it.
-
-    A record that was trimmed away cannot be compared: then the log's generation has to do.
-    """
-    fingerprint = meta.fingerprint
-    if fingerprint.generation != generation:
-        return f"it was built from another log ({fingerprint.generation}, this is {generation})"
-    start, end = log.bounds(KV_TOPIC, partition)
-    if meta.next_offset > end:
-        return f"it holds records up to {meta.next_offset}, the log ends at {end}"
-    if meta.next_offset < start:
-        return f"it ends at {meta.next_offset}, the log starts at {start}"
-    if fingerprint.offset >= start:
-        try:
-            records = log.read(KV_TOPIC, partition, fingerprint.offset, max_records=1)
-        except OffsetOutOfRange:
-            return None
-        if not records or records[0].offset != fingerprint.offset or xxh3_64_digest(records[0].value) != fingerprint.digest:
-            return f"record {fingerprint.offset} of the log is another one than it has applied"
-    return None
-
-
 class Holdings:
-    """Replicas by partition. `moved_positions` is called when the log has to be read from other positions."""
+    """Replicas by partition. `moved_positions` is called when the log has to be read from other positions; `has_peers`
+    says whether others hold a partition too."""
 
-    def __init__(self, store: Store, log: Log, *, moved_positions: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        log: Log,
+        *,
+        moved_positions: Callable[[], None],
+        has_peers: Callable[[int], bool] = lambda _partition: False,
+    ) -> None:
         self._store, self._log = store, log
+        self._has_peers = has_peers
         self._generation = log.describe().generation
         self._moved_positions = moved_positions
         self.replicas: dict[int, Replica] = {}
@@ -73,56 +66,81 @@ class Holdings:
         self._told_full = False
         self._dead_letters: dict[int, int] = {}
         self._disputed: dict[int, str] = {}
+        self._renewing: set[int] = set()
+        self._renewed: set[int] = set()
+        self._awaited: dict[int, str | None] = {}
+        self._now = 0.0
+        self.aborts = 0
+        """How often what was not committed was thrown away."""
+        self._began: dict[int, tuple[int, float]] = {}
 
     # --- which partitions -----------------------------------------------------------------------------------------------
     def hold(self, wanted: frozenset[int], now: float) -> set[int]:
         """Hold exactly these from now on; those that are held no more. Their rows are removed after a while."""
         self._wanted = wanted
-        gone = self.replicas.keys() - wanted
+        gone = (self.replicas.keys() | self._awaited.keys()) - wanted
         for partition in gone:
-            del self.replicas[partition]
-            self._caught_up.discard(partition)
-            self._goals.pop(partition, None)
+            self._close(partition)
+            self._awaited.pop(partition, None)
             self._disputed.pop(partition, None)
-        new = wanted - self.replicas.keys()
+            self._renewed.discard(partition)
+        new = wanted - self.replicas.keys() - self._awaited.keys()
         try:
             for partition in self._store.partitions():
                 if partition not in wanted:
                     self._dropping.setdefault(partition, now + KEEP_MOVED_S)
             for partition in sorted(new):
                 self._dropping.pop(partition, None)
-                self._take_up(partition)
+                self._take_up(partition, now)
         except StoreFull as error:
             self._no_room(error, now)
         if gone or new:
             self._moved_positions()
         return gone
 
-    def _take_up(self, partition: int) -> None:
-        """Open one partition's store; start it again from the log if it does not fit."""
-        state = self._store.partition(partition)
-        meta = read_meta(state.side.get(META))
-        if meta is not None:
-            reason = mismatch(meta, self._generation, self._log, partition)
-            if reason is not None:
-                logger.error("the store of partition %d is thrown away and rebuilt from the log: %s", partition, reason)
-                self._store.drop(partition)
-                meta = None
+    def _take_up(self, partition: int, now: float) -> None:
+        """Open one partition's store; build it anew if it does not fit the log."""
+        try:
+            state = self._store.partition(partition)
+            meta = read_meta(state.side.get(META))
+            start, end = self._log.bounds(KV_TOPIC, partition)
+            reason = None if meta is None else mismatch(meta, self._generation, self._log, partition)
+        except LogUnavailable as error:
+            logger.warning("partition %d has to wait for the log: %s", partition, error)
+            self._retry_at = now + RETRY_S
+            return
+        if reason is not None:
+            logger.error("the store of partition %d is thrown away and rebuilt: %s", partition, reason)
+        if meta is None or reason is not None:
+            self.empty(partition)
+            if start > 0 or (end - start >= SNAPSHOT_FROM_RECORDS and self._has_peers(partition)):
+                self._await(partition, start)
+                return
         self._open(partition, state)
-        if meta is None:
-            self._refuse_if_trimmed(partition)
-        self._goals[partition] = self._log.bounds(KV_TOPIC, partition).end
+        self._begin(partition, end, now)
+
+    def _await(self, partition: int, start: int) -> None:
+        self._close(partition)
+        self._awaited[partition] = None
+        if start > 0:
+            self.trimmed(partition, start)
+
+    def _close(self, partition: int) -> None:
+        """There is no replica of the partition any more."""
+        self.replicas.pop(partition, None)
+        self._caught_up.discard(partition)
+        self._goals.pop(partition, None)
+        self._renewing.discard(partition)
+
+    def _begin(self, partition: int, goal: int, now: float) -> None:
+        """The replica reads on from where it is."""
+        self._goals[partition] = goal
+        self._caught_up.discard(partition)
+        self._began[partition] = self.replicas[partition].next_offset, now
 
     def _open(self, partition: int, state: State) -> None:
         replica = self.replicas[partition] = Replica(partition, self._generation, state)
         self._dead_letters[partition] = replica.dead_letters
-
-    def _refuse_if_trimmed(self, partition: int) -> None:
-        start = self._log.bounds(KV_TOPIC, partition).start
-        if start > 0:
-            text = f"the log of partition {partition} starts at {start}: what came before is needed to rebuild it"
-            self.replicas[partition].problem = Problem(text, unreadable=False)
-            logger.error("%s", text)
 
     def positions(self) -> Mapping[TopicPartition, int]:
         """Where to read on, of every partition that can go on."""
@@ -175,30 +193,90 @@ class Holdings:
         if partition in self.replicas:
             try:
                 self._store.commit()
-                self._take_up(partition)
+                del self.replicas[partition]
+                self._take_up(partition, now)
             except StoreFull as full:
                 self._no_room(full, now)
             self._caught_up.discard(partition)
             self._moved_positions()
 
-    def dispute(self, partition: int, text: str | None) -> None:
-        """An overlord says that the partition's contents are not those of the other replicas; None: they are again."""
+    def dispute(self, partition: int, text: str | None, now: float) -> None:
+        """An overlord says that the partition's contents are not those of the other replicas; None: they are again.
+
+        A disputed replica serves no reads and is built anew once: from the log, which is always right, or from a peer
+        where the log is not whole any more.
+        """
         if partition not in self.replicas or self._disputed.get(partition) == text:
             return
         if text is None:
             del self._disputed[partition]
+            self._renewing.discard(partition)
             logger.warning("partition %d agrees with the other replicas again", partition)
+            return
+        self._disputed[partition] = text
+        if partition in self._renewed:
+            logger.error("partition %d was built anew and serves no reads still: %s", partition, text)
+            return
+        logger.error("partition %d serves no reads and is built anew: %s", partition, text)
+        try:
+            start, end = self._log.bounds(KV_TOPIC, partition)
+            self.empty(partition)
+        except LogUnavailable:
+            del self._disputed[partition]  # it is told again
+            return
+        except StoreFull as error:
+            self._no_room(error, now)
+            return
+        self._renewed.add(partition)
+        if start > 0:
+            self._await(partition, start)
         else:
-            self._disputed[partition] = text
-            logger.error("partition %d serves no reads: %s; `dimint rebuild` builds it anew", partition, text)
+            self._open(partition, self._store.partition(partition))
+            self._begin(partition, end, now)
+            self._renewing.add(partition)
+        self._moved_positions()
 
     def disputed(self) -> frozenset[int]:
         """Partitions whose contents an overlord disputes."""
         return frozenset(self._disputed)
 
+    # --- what is awaited: node/building.py gets it ----------------------------------------------------------------------
+    def awaited(self) -> Collection[int]:
+        """Partitions without a replica, that have to be built from something."""
+        return self._awaited.keys()
+
+    def empty(self, partition: int) -> None:
+        """Remove what is there of a partition, also half a snapshot. Raises StoreFull."""
+        state = self._store.partition(partition)
+        if state.side.scan(b"", b"", 1) or state.data.scan(b"", b"", 1):
+            self._store.drop(partition)
+
+    def trimmed(self, partition: int, start: int, why: str = "") -> None:
+        """Nothing is left to build an awaited partition from but a snapshot, which nobody gives now."""
+        problem = f"the log of partition {partition} starts at {start}: a snapshot of a node that has it is needed"
+        self._close(partition)
+        if self._awaited.get(partition) is None:
+            logger.error("%s", problem)
+        self._awaited[partition] = f"{problem} ({why})" if why else problem
+
+    def built(self, partition: int, goal: int) -> None:
+        """The store of an awaited partition can be used, and read on; `goal` is the log's end."""
+        del self._awaited[partition]
+        self._disputed.pop(partition, None)
+        self._open(partition, self._store.partition(partition))
+        self._begin(partition, goal, self._now)
+        self._moved_positions()
+
+    def no_room(self, error: StoreFull) -> None:
+        """A write did not fit: nothing since the last commit is kept."""
+        self._no_room(error, self._now)
+
     # --- commits --------------------------------------------------------------------------------------------------------
     def end_turn(self, now: float) -> None:
         """Commit if it is time; let go of the transaction if nothing is in it; do what was put off."""
+        self._now = now
+        if self._dirty_since is None and self._store.uncommitted_bytes:  # rows of a snapshot
+            self._dirty_since = now
         if self._dirty_since is not None and (
             now - self._dirty_since >= COMMIT_S or self._store.uncommitted_bytes >= COMMIT_BYTES
         ):
@@ -236,6 +314,7 @@ class Holdings:
 
     def _no_room(self, error: StoreFull, now: float) -> None:
         self._dirty_since = None
+        self.aborts += 1
         self._store.abort()
         if not (isinstance(error, MapFull) and self._store.grow()):
             if not self._told_full:
@@ -259,19 +338,38 @@ class Holdings:
         self._moved_positions()
 
     # --- what others want to know ---------------------------------------------------------------------------------------
-    def states(self) -> list[ReplicaState]:
-        """Every replica's state, as Progress carries it."""
+    def states(self, now: float = 0.0) -> list[ReplicaState]:
+        """Every replica's state, as Progress carries it; those that are being built say how far they are."""
         states = []
-        for partition, replica in sorted(self.replicas.items()):
-            state = replica.state(caught_up=self.caught_up(partition))
+        for partition in sorted(self.replicas.keys() | self._awaited.keys()):
+            replica = self.replicas.get(partition)
+            if replica is None:
+                problem = self._full or self._awaited[partition] or self._disputed.get(partition)
+                states.append(ReplicaState(partition, 0, 0, 0, False, problem=problem, building=Building("peer")))
+                continue
+            caught_up = self.caught_up(partition)
+            state = replica.state(caught_up=caught_up)
             problem = self._full or state.problem or self._disputed.get(partition)
-            states.append(state if problem == state.problem else msgspec.structs.replace(state, problem=problem))
+            building = None if caught_up or replica.problem is not None else self._replayed(partition, now)
+            if problem != state.problem or building is not None:
+                state = msgspec.structs.replace(state, problem=problem, building=building)
+            states.append(state)
         return states
+
+    def _replayed(self, partition: int, now: float) -> Building | None:
+        """How much of the log was read, of what there was to read."""
+        first, since = self._began[partition]
+        done, whole = self.replicas[partition].next_offset - first, self._goals[partition] - first
+        if whole <= 0:
+            return None
+        return Building("log", "", min(100.0, 100 * done / whole), done / max(now - since, 0.001))
 
     def caught_up(self, partition: int) -> bool:
         """Whether the replica has been at the log's end since it was taken up, and goes on."""
         replica = self.replicas.get(partition)
-        if replica is None or replica.problem is not None or self._full is not None or partition in self._disputed:
+        if replica is None or replica.problem is not None or self._full is not None:
+            return False
+        if partition in self._disputed and partition not in self._renewing:
             return False
         if partition not in self._caught_up:
             if replica.next_offset < self._goals[partition]:
@@ -285,4 +383,8 @@ class Holdings:
                 self._goals[partition] = end
                 return False
             self._caught_up.add(partition)
+            if partition in self._renewing:
+                self._renewing.discard(partition)
+                if self._disputed.pop(partition, None) is not None:
+                    logger.warning("partition %d was built anew from the log and serves reads again", partition)
         return True

@@ -22,13 +22,14 @@ from dimint.genesis import Genesis
 from dimint.log.port import Record
 from dimint.node.desk import Desk
 from dimint.node.direct import Direct
+from dimint.node.exchange import Exchange
 from dimint.node.feed import Feed
-from dimint.node.holdings import Holdings
 from dimint.node.leaving import Leaving
 from dimint.node.links import Link, Links
 from dimint.node.membership import Membership, Ports
 from dimint.node.membership_view import Seen
 from dimint.node.past import Past
+from dimint.node.peering import is_peering
 from dimint.node.store import Store
 from dimint.node.watches import Watches
 from dimint.service import spawn_thread
@@ -102,7 +103,10 @@ class Node:
         self._served: frozenset[int] = frozenset()
         self._context = Context()
         self._poller = self._context.poller()
-        self._holdings = Holdings(store, self._log, moved_positions=self._read_on)
+        self._exchange = Exchange(
+            node, genesis, self._log, store, context=self._context, poller=self._poller, moved=self._read_on
+        )
+        self._holdings = self._exchange.holdings
         self._watches = Watches(self._holdings.replicas)
         self._desk: Desk[Link] = Desk(self._holdings.replicas, self._watches)
         linearizable = self._log.describe().end_is_linearizable
@@ -133,18 +137,21 @@ class Node:
             membership = Membership(self._ports, self._genesis, self.node, info, self._host, self._post)
             threads.append(self._spawn("reader", self._feed.run))
             threads.append(self._spawn("past", self._past.run))
+            threads.append(self._spawn("snapshots", self._exchange.run))
             threads.append(self._spawn("cluster", partial(membership.run, heartbeat_s=self._heartbeat_s)))
             self._serve(links, membership)
             self._holdings.commit(self._clock.monotonic())
         finally:
             self._feed.stop()
             self._past.stop()
+            self._exchange.stop()
             if membership is not None:
                 membership.stop()
             for thread in threads:
                 thread.join(END_WAIT_S)
             if links is not None:
                 links.close()
+            self._exchange.close()
             self._poller.remove(self._door)
             self._door.close()
             self._poller.close()
@@ -168,6 +175,7 @@ class Node:
                 self._learn(self._news.popleft(), links, now)
             self._take_requests(ready, links, now)
             more = self._take_records(links, now)
+            self._exchange.turn(now)
             now = clock.monotonic()
             for read in self._past.take():
                 self._watches.was_read(*read)
@@ -180,7 +188,7 @@ class Node:
                 self._open_door()
                 membership.key_count = sum(replica.key_count for replica in self._holdings.replicas.values())
                 epoch = 0 if self._assignment is None else self._assignment.epoch
-                links.report(Progress(self.node, epoch, self._holdings.states()), now)
+                links.report(Progress(self.node, epoch, self._exchange.states(now)), now)
                 if now >= self._due_at:
                     self._due_at = now + DUE_S
                     self._tell_due(links)
@@ -209,9 +217,7 @@ class Node:
     def _patience(self, now: float) -> float:
         """How long to wait for something to come."""
         waits = [TURN_S]
-        at = self._holdings.next_time(now)
-        if at is not None:
-            waits.append(at)
+        waits += [at for at in (self._holdings.next_time(now), self._exchange.next_time(now)) if at is not None]
         deadlines = (self._desk.next_deadline(), self._direct.next_deadline(), self._watches.next_deadline())
         waits += [max(0.0, at - now) for at in deadlines if at is not None]
         return min(waits)
@@ -239,13 +245,15 @@ class Node:
                     if isinstance(message, Reads):
                         self._desk.read(link, message.reads, now)
                     elif isinstance(message, Disputed):
-                        self._holdings.dispute(message.partition, message.text)
+                        self._holdings.dispute(message.partition, message.text, now)
                     elif isinstance(message, AskOutcomes):
                         self._desk.ask(link, message, now)
                     elif isinstance(message, Fetch):
                         self._desk.fetch(link, message, now)
                     else:
                         self._desk.unfetch(link, message)
+            else:
+                self._exchange.receive(member, now)
         wanted = self._direct.wants_ends()
         if wanted:
             self._direct.ends({partition: self._log.bounds(KV_TOPIC, partition).end for partition in wanted})
@@ -256,7 +264,11 @@ class Node:
         while taken < RECEIVE_MAX and size < TURN_BYTES:
             messages = self._door.receive(RECEIVE_PART)
             for peer, frame in messages:
-                self._direct.receive(peer, frame, now)
+                if frame is None or not is_peering(frame):
+                    self._direct.receive(peer, frame, now)
+                elif (answer := self._exchange.serve(frame, now)) is not None:
+                    size += len(answer)
+                    self._door.send(peer, answer)
             for peer, frame in self._direct.take():
                 size += len(frame)
                 self._door.send(peer, frame)
@@ -320,6 +332,7 @@ class Node:
             self._served = frozenset()  # what is here is still read by overlords that do not know yet
             self._open_door()
             return
+        self._exchange.follow(seen.nodes, self._assignment)
         assignment = seen.assignment
         if assignment is None or assignment == self._assignment or not assignment.groups:
             return  # without groups nobody holds anything, which is no reason to throw away what is here
@@ -327,6 +340,7 @@ class Node:
             logger.error("the assignment has %d partitions, the log %d", len(assignment.partitions), self._genesis.kv_partitions)
             return
         self._assignment = assignment
+        self._exchange.follow(seen.nodes, assignment)
         self._mastered = assignment.mastered_by(self.node)
         for partition in self._holdings.hold(assignment.held_by(self.node), now):
             self._desk.dropped(partition)

@@ -11,7 +11,9 @@ must be made again from what was committed.
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +24,7 @@ from dimint.limits import PARTITIONS_MAX
 from dimint.locks import FileLock
 from dimint.node.state import State
 
-__all__ = ["FORMAT", "MapFull", "Store", "StoreInUse"]
+__all__ = ["FORMAT", "Frozen", "Interrupted", "MapFull", "Store", "StoreInUse"]
 
 FORMAT: Final = b"1"
 MAP_BYTES: Final = 1 << 32
@@ -43,6 +45,10 @@ class MapFull(StoreFull):
     """The transaction is larger than the room in the map: `Store.grow` may help."""
 
 
+class Interrupted(Exception):
+    """A frozen partition cannot be read on: its store has to grow, or is closed."""
+
+
 class Store:
     """The store in `directory` (made if need be), locked against a second node.
 
@@ -59,6 +65,8 @@ class Store:
         self._env: Any = None
         self._txn: Any = None
         self._states: dict[int, LmdbState] = {}
+        self._frozen = threading.Lock()
+        self._wants_all = False
         self.uncommitted_bytes = 0
         """Bytes saved since the last commit, keys and rows."""
         try:
@@ -86,7 +94,7 @@ class Store:
         for name in names:
             if name[:1] == b"s" and name[1:].isdigit():
                 state = self.partition(int(name[1:]))
-                if state.side.scan(b"", b"", 1):
+                if state.side.scan(b"", b"", 1) or state.data.scan(b"", b"", 1):
                     found.append(int(name[1:]))
         return sorted(found)
 
@@ -136,12 +144,36 @@ class Store:
         shutil.rmtree(old, ignore_errors=True)
         self._open()
 
+    @contextmanager
+    def frozen(self, partition: int) -> Iterator["Frozen"]:
+        """A partition as it was committed last, whatever is done meanwhile. From any thread, one at a time.
+
+        Be quick: what is replaced meanwhile stays on the disk. Raises Interrupted when the store cannot wait.
+        """
+        state = self._states.get(partition)
+        if state is None:
+            raise Interrupted(f"partition {partition} is not open")
+        with self._frozen:
+            if self._wants_all or self._env is None:
+                raise Interrupted("the store is busy")
+            with _translated(self.directory), self._env.begin(write=False) as txn:
+                yield Frozen(self, txn, state)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody reads what is frozen."""
+        self._wants_all = True
+        with self._frozen:
+            self._wants_all = False
+            yield
+
     def close(self) -> None:
         """Drop what is not committed, let others have the directory. Idempotent."""
         self.abort()
         if self._env is not None:
-            self._env.close()
-            self._env = None
+            with self._alone():
+                self._env.close()
+                self._env = None
         self._lock.release()
 
     def transaction(self) -> Any:
@@ -185,7 +217,7 @@ class Store:
         size: int = self._env.info()["map_size"]
         if size >= self._map_max_bytes:
             return False
-        with _translated(self.directory):
+        with self._alone(), _translated(self.directory):
             self._env.set_mapsize(min(size * 2, self._map_max_bytes))
         return True
 
@@ -236,6 +268,27 @@ class LmdbTable:
                     break
                 found.append((key, row))
         return found
+
+
+class Frozen:
+    """One partition in a read transaction of its own."""
+
+    def __init__(self, store: Store, txn: Any, state: "LmdbState") -> None:
+        self._store, self._txn = store, txn
+        self._tables = {"data": state.data.database, "side": state.side.database}
+
+    def get(self, table: str, key: bytes) -> bytes | None:
+        """One row of "data" or "side"."""
+        row: bytes | None = self._txn.get(key, db=self._tables[table])
+        return row
+
+    def rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
+        """All rows of a table in order. Raises Interrupted."""
+        with self._txn.cursor(self._tables[table]) as cursor:
+            for item in cursor:
+                if self._store._wants_all:
+                    raise Interrupted("the store has to grow")
+                yield item
 
 
 class LmdbState:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dimint.assignment import Assignment
 from dimint.cluster_view import ClusterView
+from dimint.door import Building
 from dimint.genesis import Genesis
 from dimint.overlord.pending import Pending, PendingTable
 from dimint.overlord.reads import ReadTable
@@ -116,6 +117,7 @@ class ClusterAnswers:
                     "caught_up": replica.caught_up,
                     "problem": replica.problem,
                     "dead_letters": replica.dead_letters,
+                    "building": None if replica.building is None else _building(replica.building),
                 }
         return {
             "partition": index,
@@ -124,3 +126,13 @@ class ClusterAnswers:
             "end": end,
             "replicas": replicas,
         }
+
+
+def _building(building: Building) -> dict[str, Any]:
+    return {
+        "from": building.how,
+        "node": building.source or None,
+        "percent": round(building.percent, 1),
+        "rate": round(building.rate, 1),
+        "unit": "bytes/s" if building.how == "peer" else "records/s",
+    }

@@ -12,6 +12,8 @@ __all__ = ["WIDTH", "count", "lines", "size"]
 
 WIDTH: Final = 80
 PARTITION_ROWS_MAX: Final = 32
+BUILDING_MAX: Final = 3
+"""Copies of one node whose way is shown; --json has all."""
 PROBLEMS_MAX: Final = 20
 _LABEL: Final = 12
 
@@ -117,11 +119,22 @@ def _nodes(nodes: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         if node["copies"]:
             progress = _progress(node)
             yield _row(f"  {count(keys)} keys{', ' + progress if progress else ''}")
+        for way in [way for way in node["building"] if way["rate"]][:BUILDING_MAX]:
+            yield _row(f"  {_way(way)}")
+
+
+def _way(way: Mapping[str, Any]) -> str:
+    """How one copy is being built: from whom, how far, how fast."""
+    if way["from"] == "peer":
+        return f"partition {way['partition']} from node {way['node'][:8]}: {way['percent']:.0f} %, {size(way['rate'])}/s"
+    return f"partition {way['partition']} from the log: {way['percent']:.0f} %, {count(round(way['rate']))} records/s"
 
 
 def _node_state(node: Mapping[str, Any]) -> str:
     if not node["up"]:
         return "DOWN"
+    if node.get("leaving"):
+        return "leaving"
     if not node["copies"]:
         return "unknown"
     return "caught up" if node["caught_up"] == node["copies"] else "catching up"

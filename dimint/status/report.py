@@ -135,6 +135,11 @@ def _nodes(seen: Seen, partitions: Sequence[Mapping[str, Any]], problems: list[s
                 "caught_up": sum(bool(copy.get("caught_up")) for copy in copies),
                 "behind": sum(int(copy.get("lag") or 0) for copy in copies),
                 "applied": sum(int(copy.get("next_offset") or 0) for copy in copies),
+                "building": [
+                    {"partition": partition["partition"], **way}
+                    for partition in partitions
+                    if (way := partition["replicas"].get(id, {}).get("building"))
+                ],
             }
         )
     if not found and (seen.registry is not None or seen.reply is not None):

@@ -129,6 +129,20 @@ def test_progress_of_a_node_that_catches_up_is_no_problem() -> None:
     assert any("1 of 2 caught up, 15.0k records behind (40 %)" in line for line in lines(found))
 
 
+def test_what_a_copy_is_built_from_is_shown() -> None:
+    """From whom or from the log, how far, how fast; what has not begun takes no row."""
+    ways = [
+        {"from": "peer", "node": A, "percent": 12.6, "rate": 3 << 20, "unit": "bytes/s"},
+        {"from": "log", "node": None, "percent": 99.0, "rate": 1234.4, "unit": "records/s"},
+        {"from": "peer", "node": None, "percent": 0.0, "rate": 0.0, "unit": "bytes/s"},
+    ]
+    parts = [partition(index, {A: copy(), B: copy(caught_up=False, building=way)}) for index, way in enumerate(ways)]
+    found = report(look(reply=reply(*parts)))
+    assert [one["partition"] for one in found["nodes"][1]["building"]] == [0, 1, 2]
+    shown = [line.strip() for line in lines(found) if "partition " in line]
+    assert shown[:2] == ["partition 0 from node aaaaaaaa: 13 %, 3.0 MiB/s", "partition 1 from the log: 99 %, 1234 records/s"]
+
+
 def test_without_any_overlord() -> None:
     """Registry and log alone still tell the placement."""
     found = report(look(reply=None, asked={"h:1": "no answer within 3 s"}, log=kafka()._replace(ends={"dimint.kv": [7, 8]})))

@@ -130,9 +130,9 @@ def test_a_trimmed_log_is_enough_for_a_store_that_has_the_rest(setting: Setting)
     setting.write(1, "x")
     setting.log.trim(KV_TOPIC, 1, 1)
     setting.holdings.hold(frozenset({0, 1}), 0.0)
-    problem = setting.holdings.replicas[1].problem
+    problem = setting.holdings.states()[1].problem
     assert problem is not None
-    assert "starts at 1" in problem.text
+    assert "starts at 1" in problem
     assert TopicPartition(KV_TOPIC, 1) not in setting.holdings.positions()
     assert not setting.holdings.caught_up(1)
 
@@ -238,21 +238,47 @@ def test_a_transaction_that_does_not_fit_the_map_makes_it_grow(setting: Setting,
     assert caplog.text == ""
 
 
-def test_a_disputed_partition_says_so_and_is_not_caught_up(setting: Setting) -> None:
-    """What an overlord says of its contents is shown until the overlord takes it back; records are applied all the while."""
+def test_a_disputed_partition_is_built_anew_from_the_log(setting: Setting, caplog: pytest.LogCaptureFixture) -> None:
+    """It says so, serves nothing until it was read from the log's start, and agrees with the log then. Once is enough."""
     setting.write(0, "a")
     setting.holdings.hold(frozenset({0}), 0.0)
     setting.catch_up()
     assert setting.holdings.caught_up(0)
-    setting.holdings.dispute(0, "it differs")
-    setting.holdings.dispute(7, "not held here")
+    setting.store.partition(0).data.save({b"a": bytes(16) + b"J2"})  # what a flipped bit would do
+    setting.holdings.dispute(0, "it differs", 0.0)
+    setting.holdings.dispute(0, "it differs", 0.0)
+    setting.holdings.dispute(7, "not held here", 0.0)
     assert setting.holdings.disputed() == {0}
     (state,) = setting.holdings.states()
-    assert (state.problem, state.caught_up) == ("it differs", False)
+    assert (state.problem, state.caught_up, state.next_offset) == ("it differs", False, 0)
     setting.write(0, "b")
     setting.catch_up()
-    assert setting.keys(0) == ["a", "b"]
-    setting.holdings.dispute(0, None)
-    setting.holdings.dispute(0, None)
+    assert setting.holdings.caught_up(0)
     (state,) = setting.holdings.states()
     assert (state.problem, state.caught_up) == (None, True)
+    assert [found.value for found in setting.holdings.replicas[0].get(["a", "b"])] == [b"J1", b"J1"]
+
+    setting.holdings.dispute(0, "it differs still", 0.0)
+    (state,) = setting.holdings.states()
+    assert (state.problem, state.next_offset) == ("it differs still", 2)
+    assert "was built anew and serves no reads" in caplog.text
+    setting.holdings.dispute(0, None, 0.0)
+    setting.holdings.dispute(0, None, 0.0)
+    (state,) = setting.holdings.states()
+    assert (state.problem, state.caught_up) == (None, True)
+
+
+def test_a_dispute_outlives_the_node(setting: Setting) -> None:
+    """What is disputed is gone from the disk before anything else is done."""
+    setting.write(0, "a")
+    setting.holdings.hold(frozenset({0}), 0.0)
+    setting.catch_up()
+    setting.holdings.commit(0.0)
+    setting.store.partition(0).data.save({b"b": bytes(16) + b"J2"})
+    setting.store.commit()
+    setting.holdings.dispute(0, "it differs", 0.0)
+    setting.reopen()
+    setting.holdings.hold(frozenset({0}), 0.0)
+    assert setting.holdings.positions() == {TopicPartition(KV_TOPIC, 0): 0}
+    setting.catch_up()
+    assert setting.keys(0) == ["a"]
