@@ -122,9 +122,10 @@ def node_main() -> int:
 
 
 def produce_main() -> int:
-    """`dimint-produce [--once | doctor]`: the agent in the foreground, or a look at what it would publish."""
-    if "--once" in sys.argv[1:]:
-        return _run(root, "dimint-produce", ["agent", "once", *(word for word in sys.argv[1:] if word != "--once")])
+    """`dimint-produce [--once | --install-service | doctor]`: the agent in the foreground, or what is done about it."""
+    for flag, command in (("--once", "once"), ("--install-service", "install-service"), ("--install_service", "install-service")):
+        if flag in sys.argv[1:]:
+            return _run(root, "dimint-produce", ["agent", command, *(word for word in sys.argv[1:] if word != flag)])
     return _foreground("agent", "dimint-produce")
 
 

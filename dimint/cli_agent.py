@@ -1,15 +1,18 @@
-"""`dimint agent once` and `dimint agent doctor`: looks at this host without publishing anything."""
+"""`dimint agent once`, `doctor` and `install_service`: what does not run the agent itself."""
 
 import json
+import re
 import sys
 from typing import Any
 
 import click
 
-from dimint.cli_options import with_settings
+from dimint.cli_options import given_flags, setting_flags, settings_from, with_settings
+from dimint.errors import SettingsError
+from dimint.setting_kinds import shown
 from dimint.settings import AgentSettings
 
-__all__ = ["doctor", "once"]
+__all__ = ["doctor", "install_service", "once"]
 
 
 @click.command(name="once", help="Print one sample of this host as JSON; nothing is published.")
@@ -33,6 +36,27 @@ def doctor(settings: AgentSettings, as_json: bool) -> int:
         for finding in findings:
             click.echo(f"{finding.verdict:5} {finding.subject}: {finding.text}")
     return int(any(finding.verdict == "FAIL" for finding in findings))
+
+
+@click.command(name="install-service", help="Install the agent as a systemd service with these settings; needs root.")
+@click.option("--dry_run", "--dry-run", "dry_run", is_flag=True, help="Only print the unit.")
+@click.option(
+    "--user", default="dimint", metavar="NAME", help="User that it runs as; one that does not exist is made for it. [dimint]"
+)
+@setting_flags("agent")
+def install_service(dry_run: bool, user: str, **parameters: Any) -> None:
+    from dimint.producers.install import install, plan
+
+    if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,30}", user):
+        raise SettingsError(f"user: {shown(user)} is not a user name")
+    settings = settings_from(AgentSettings, parameters)
+    text, remarks = plan(settings, given_flags("agent", parameters), user=user)
+    for remark in remarks:
+        click.echo(f"dimint: {remark}", err=True)
+    if dry_run:
+        click.echo(text, nl=False)
+    else:
+        click.echo(f"installed and started: {install(text)}")
 
 
 def _print(value: Any) -> None:

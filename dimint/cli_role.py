@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from dimint.children import ChildSpec, start_in_background
-from dimint.cli_agent import doctor, once
+from dimint.cli_agent import doctor, install_service, once
 from dimint.cli_alerts import ALERT_COMMANDS
 from dimint.cli_options import with_settings
 from dimint.errors import SettingsError
@@ -157,7 +157,7 @@ consumer = _group("consumer", ConsumerSettings, "Keep the status tables of the h
 web = _group("web", WebSettings, "Serve the status pages.")
 alerts = _group("alerts", AlertsSettings, "Watch the hosts by rules, and tell people.")
 agent = _group("agent", AgentSettings, "Publish this host's CPU and GPU.")
-for _command in (once, doctor):
+for _command in (once, doctor, install_service):
     agent.add_command(_command)
 for _command in ALERT_COMMANDS:
     alerts.add_command(_command)

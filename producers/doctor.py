@@ -1,25 +1,29 @@
-"""What stands between this host and good samples, in words: driver, rights, processes, spool, log, cost."""
+"""What stands between this host and good samples, in words: driver, rights, processes, clock, spool, log, cost."""
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dimint.errors import DimintError
-from dimint.log.opening import is_missing
+from dimint.log.opening import find_genesis, is_missing, open_settings_log
 from dimint.producers.cli import once, open_publisher
+from dimint.producers.clock_check import is_synchronised, log_skew
 from dimint.producers.delivery import PATIENCE_S
 from dimint.producers.gpu_texts import GPU_TEXTS
+from dimint.producers.kernel_log import KernelLog
 from dimint.producers.pci import driver_module_version
 from dimint.producers.processes import in_first_pid_namespace
 from dimint.producers.spool import SPOOL_MAX_BYTES, Spool
+from dimint.producers.state import known_host_id
 from dimint.settings import AgentSettings
 from dimint.system_clock import SystemClock
 
 __all__ = ["Finding", "examine"]
 
 COST_WARN_MS = 50
+SKEW_WARN_S = 2.0
 
 
 class Finding(NamedTuple):
@@ -50,8 +54,19 @@ def examine(settings: AgentSettings) -> list[Finding]:
         findings.append(Finding("OK" if gpu["st"] in ("ok", "suspended") else "WARN", f"GPU {gpu['i']}", text))
     cost_ms = shown["sample"]["dur_us"] / 1000
     verdict = "OK" if cost_ms <= COST_WARN_MS else "WARN"
-    findings.append(Finding(verdict, "cost", f"one full sample takes {cost_ms:.1f} ms; the start took {took_s:.1f} s"))
-    return [*findings, *_rights(), *_ways_out(settings)]
+    tiers = ", ".join(f"{tier} {time_us / 1000:.1f}" for tier, time_us in shown["sample"].get("tier_us", {}).items())
+    text = f"one full sample takes {cost_ms:.1f} ms ({tiers}); the start took {took_s:.1f} s"
+    findings.append(Finding(verdict, "cost", text))
+    return [*findings, *_persistence(facts.get("gpus", [])), *_rights(), *_clock(), *_spool(settings), *_log(settings)]
+
+
+def _persistence(gpus: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+    off = [str(gpu["i"]) for gpu in gpus if gpu.get("persistence") is False]
+    if off:
+        text = f"off on GPU {', '.join(off)}: the first reading after a pause is slow, and volatile counters begin anew"
+        yield Finding("WARN", "persistence", f"{text}; run nvidia-persistenced")
+    elif any(gpu.get("persistence") for gpu in gpus):
+        yield Finding("OK", "persistence", "on")
 
 
 def _rights() -> Iterator[Finding]:
@@ -62,11 +77,23 @@ def _rights() -> Iterator[Finding]:
     hidden = "hidepid=" in _proc_options() and "hidepid=0" not in _proc_options()
     if hidden and os.geteuid():
         yield Finding("WARN", "processes", "/proc hides other users' processes (hidepid): their users cannot be named")
-    if driver_module_version(Path("/proc")) and not Path("/var/run/nvidia-persistenced").exists():
-        yield Finding("WARN", "persistence", "nvidia-persistenced does not run: the first reading after a pause is slow")
+    if driver_module_version(Path("/proc")):
+        kernel_log = KernelLog()
+        told = "read" if kernel_log.readable else "not readable (needs root or CAP_SYSLOG): only NVML tells of XIDs"
+        yield Finding("OK" if kernel_log.readable else "WARN", "kernel log", told)
+        kernel_log.close()
 
 
-def _ways_out(settings: AgentSettings) -> Iterator[Finding]:
+def _clock() -> Iterator[Finding]:
+    right = is_synchronised()
+    if right is not None:
+        text = (
+            "the kernel's clock is kept right" if right else "no time service keeps the kernel's clock right; run chrony or ntpd"
+        )
+        yield Finding("OK" if right else "WARN", "clock", text)
+
+
+def _spool(settings: AgentSettings) -> Iterator[Finding]:
     path = settings.data_dir / "agent" / "spool.db"
     if path.exists():
         spool = Spool(path, SystemClock())
@@ -76,6 +103,9 @@ def _ways_out(settings: AgentSettings) -> Iterator[Finding]:
         yield Finding("WARN" if waiting else "OK", "spool", f"{waiting} events wait ({full})")
     elif not os.access(_existing(path), os.W_OK):
         yield Finding("FAIL", "spool", f"{path.parent} cannot be made: no right to write in {_existing(path)}")
+
+
+def _log(settings: AgentSettings) -> Iterator[Finding]:
     where = settings.to or settings.log
     if not settings.to and is_missing(where):
         yield Finding("OK", "log", f"there is none in {where} yet: it will be made")
@@ -83,10 +113,32 @@ def _ways_out(settings: AgentSettings) -> Iterator[Finding]:
     try:
         with open_publisher(settings, SystemClock()) as publisher:
             answered = publisher.reachable(PATIENCE_S * 2)
+        skew = None if settings.to else _skew(settings)
     except DimintError as error:
         yield Finding("FAIL", "log", str(error))
         return
     yield Finding("OK" if answered else "FAIL", "log", f"{where} {'answers' if answered else 'does not answer'}")
+    if skew is not None:
+        yield skew
+
+
+def _skew(settings: AgentSettings) -> Finding | None:
+    """This host's clock against the log's. Raises LogError."""
+    clock = SystemClock()
+    host = known_host_id(settings.data_dir / "agent")
+    log = open_settings_log(settings, clock=clock)
+    try:
+        found = find_genesis(log)
+        if found is None or host is None:
+            return Finding("OK", "clock skew", "not known before the agent's first sample")
+        skew = log_skew(log, found.status_partition(host), host, clock.time_ns())
+    finally:
+        log.close()
+    if skew.sample_s is None and not skew.behind_s:
+        return Finding("OK", "clock skew", "not known: the log has no new sample of this host")
+    ahead_s = skew.sample_s if skew.sample_s is not None else -(skew.behind_s or 0.0)
+    text = f"{abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} the log's clock, way included"
+    return Finding("WARN" if abs(ahead_s) > SKEW_WARN_S else "OK", "clock skew", text)
 
 
 def _existing(path: Path) -> Path:

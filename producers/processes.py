@@ -43,18 +43,23 @@ def redacted(arguments: Sequence[str]) -> str | None:
 
     >>> redacted(["/usr/bin/python3", "/home/u/train.py", "--token=abc"])
     'python3 train.py'
-    >>> redacted(["curl", "https://user:password@host/"])
-    'curl'
+    >>> redacted(["curl", "https://user:password@host/"]), redacted(["https://user:password@host"])
+    ('curl', None)
     """
     if not arguments or not arguments[0]:
         return None
-    program = arguments[0].split()[0].rpartition("/")[2] if arguments[0].split() else None
-    if program is None:
+    called = arguments[0].split()[0] if arguments[0].split() else ""
+    if not called or _may_be_secret(called):  # programs may call themselves what they like
         return None
+    program = called.rpartition("/")[2]
     first = arguments[1] if len(arguments) > 1 else ""
-    if not first or first.startswith("-") or any(mark in first for mark in ("=", "@", "://")) or any(map(str.isspace, first)):
+    if not first or first.startswith("-") or _may_be_secret(first):
         return program[:PROCESS_NAME_MAX_CHARS]
     return f"{program} {first.rpartition('/')[2]}"[:PROCESS_NAME_MAX_CHARS]
+
+
+def _may_be_secret(word: str) -> bool:
+    return any(mark in word for mark in ("=", "@", "://")) or any(map(str.isspace, word))
 
 
 class _Known:
@@ -128,7 +133,8 @@ class Processes:
         uids = _try(process.uids)
         uid = uids.real if uids else None
         line = _try(process.cmdline) or []
-        name = _try(process.exe) or (line[0] if line else None) or _try(process.name)
+        called = line[0] if line and line[0].startswith("/") and not _may_be_secret(line[0]) else None
+        name = _try(process.exe) or called or _try(process.name)
         return {
             "t0_ms": round(created * 1000),
             "name": name[-PROCESS_NAME_MAX_CHARS:] if name else None,

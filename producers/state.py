@@ -22,7 +22,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["LastRun", "host_id", "known_gpus", "last_run", "remember_gpus", "remember_run", "simulated_fleet", "write_whole"]
+__all__ = [
+    "LastRun",
+    "host_id",
+    "known_gpus",
+    "known_host_id",
+    "last_run",
+    "remember_gpus",
+    "remember_run",
+    "simulated_fleet",
+    "write_whole",
+]
 
 log = logging.getLogger("dimint.agent")
 
@@ -46,6 +56,12 @@ def host_id(directory: Path, machine: str | None) -> str:
     fresh = secrets.token_hex(16)
     write_whole(path, f"{fresh}\n{mark}\n".encode())
     return fresh
+
+
+def known_host_id(directory: Path) -> str | None:
+    """The host's id as an earlier start made it; None if there was none."""
+    first = _read(directory / "host-id").decode("ascii", "replace").split("\n")[0]
+    return first if re.fullmatch(r"[0-9a-f]{32}", first) else None
 
 
 def known_gpus(directory: Path) -> dict[str, dict[str, Any]]:

@@ -223,7 +223,7 @@ def test_a_driver_that_breaks_while_the_agent_runs(tmp_path: Path) -> None:
 def test_one_sample_and_the_doctor(tmp_path: Path) -> None:
     """`once` and `doctor` show the GPUs and publish nothing; a way out that is not there fails in words."""
     driver = FakeDriver(build_library(tmp_path), tmp_path / "script")
-    driver.tell("count 2", "fault 1 nvmlDeviceGetMemoryInfo_v2 15")
+    driver.tell("count 2", "fault 1 nvmlDeviceGetMemoryInfo_v2 15", "set 0 persistence 0")
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "dimint", "agent", *arguments, f"--data_dir={tmp_path / 'home'}"]
@@ -236,7 +236,11 @@ def test_one_sample_and_the_doctor(tmp_path: Path) -> None:
     examined = run("doctor")
     assert examined.returncode == 0, examined.stderr
     assert "WARN  GPU 1: NVIDIA Fake GPU-1: lost" in examined.stdout
+    assert "WARN  persistence: off on GPU 0" in examined.stdout
     assert not (tmp_path / "home" / "log").exists()
+    with agent(tmp_path / "home", "--interval=0.2"):
+        wait_until(lambda: status_events(tmp_path / "home"), 15, "samples in the log")
+    assert re.search(r"^(OK  |WARN)  clock skew: \d+\.\d s behind the log's clock", run("doctor").stdout, re.MULTILINE)
     failed = run("doctor", "--to=tcp://127.0.0.1:9", "--json")
     assert failed.returncode == 1
     assert [one["subject"] for one in json.loads(failed.stdout) if one["verdict"] == "FAIL"] == ["log"]

@@ -66,6 +66,7 @@ def test_version_of_the_kernel_module(tmp_path: Path, line: str, version: str | 
         (["curl", "https://user:secret@host/"], "curl"),
         (["env", "KEY=secret", "prog"], "env"),
         (["mysql: root@db secret"], "mysql:"),
+        (["tool:secret@db"], None),
         (["prog", "two words secret"], "prog"),
         ([], None),
         ([""], None),

@@ -1,0 +1,63 @@
+"""Installs the agent as a systemd service, or says what it would install."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dimint.errors import SettingsError
+from dimint.producers.state import write_whole
+from dimint.producers.unit import UNIT_NAME, unit_text
+from dimint.settings import AgentSettings
+
+__all__ = ["install", "plan"]
+
+UNITS = Path("/etc/systemd/system")
+ENVIRONMENT_FILE = "/etc/dimint/agent.env"
+
+
+def plan(settings: AgentSettings, flags: Sequence[str], *, user: str) -> tuple[str, list[str]]:
+    """The unit's text, and remarks for whoever installs it. `flags` are what was given, without secrets.
+
+    Raises SettingsError for what the service could not work with.
+    """
+    remarks = []
+    own = "data_dir" in settings.given
+    writable = [str(settings.data_dir)] if own else []
+    if not settings.to and "://" not in settings.log:
+        if "log" in settings.given:
+            writable.append(settings.log)
+        remarks.append("samples go to a log of this machine alone; --to tcp://OVERLORD:5556 or --log kafka://… sends them on")
+    for folder in writable:
+        if not Path(folder).is_dir():
+            raise SettingsError(f"{folder} is not there", hint=f"make it, and give it to the user {user}")
+    if any(name.endswith("_auth") for name in settings.given):
+        remarks.append(f"secrets do not belong into a unit: put DIMINT_…=… lines into {ENVIRONMENT_FILE}, readable by root only")
+    program = Path(sys.executable)
+    if program.is_relative_to("/home") or program.is_relative_to("/root"):
+        remarks.append(f"the service's user must be able to read {program.parent.parent}; /opt/dimint is a better place")
+    command = [str(program), "-m", "dimint", "agent", "run", *flags]
+    return unit_text(command, user=user, state="dimint", environment_file=ENVIRONMENT_FILE, writable=writable), remarks
+
+
+def install(text: str, folder: Path = UNITS) -> Path:
+    """Write the unit, have systemd read it, and start it now and at every boot; the file.
+
+    Raises SettingsError where this user or this machine cannot do it.
+    """
+    if os.geteuid() != 0:
+        raise SettingsError("only root installs services", hint="use sudo, or --dry_run to see the unit")
+    if not Path("/run/systemd/system").is_dir():
+        raise SettingsError("this machine does not run systemd", hint="--dry_run prints the unit")
+    path = folder / UNIT_NAME
+    try:
+        write_whole(path, text.encode())
+        path.chmod(0o644)
+        for command in (["daemon-reload"], ["enable", UNIT_NAME], ["restart", UNIT_NAME]):
+            subprocess.run(["systemctl", *command], check=True, capture_output=True, text=True, timeout=60)
+    except subprocess.CalledProcessError as error:
+        raise SettingsError(f"systemctl {error.cmd[1]}: {' '.join(error.stderr.split())[:300]}") from None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise SettingsError(f"{path}: {error}") from None
+    return path

@@ -1,0 +1,104 @@
+"""The agent as a service: a unit that systemd accepts, that is hardened, and that still sees GPUs and processes."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dimint.errors import SettingsError
+from dimint.load import load
+from dimint.producers.install import install, plan
+from dimint.producers.unit import UNIT_NAME, unit_text
+from dimint.settings import AgentSettings
+
+
+def planned(*flags: str, user: str = "dimint", **given: Any) -> tuple[str, list[str]]:
+    """Unit and remarks for settings."""
+    return plan(load(AgentSettings, flags=given, environ={}), flags, user=user)
+
+
+def keys_of(text: str) -> dict[str, list[str]]:
+    """Key → its values."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        key, equals, value = line.partition("=")
+        if equals and not line.startswith("#"):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+def test_the_unit_is_hardened_and_sees_gpus() -> None:
+    """What would hide GPUs or processes is not in it; what keeps the rest of the machine safe is."""
+    keys = keys_of(planned("--to=tcp://hub:5556", to="tcp://hub:5556")[0])
+    assert not {
+        "PrivateDevices",
+        "PrivateUsers",
+        "ProtectProc",
+        "ProcSubset",
+        "ProtectKernelLogs",
+        "MemoryDenyWriteExecute",
+    } & set(keys)
+    assert (keys["NoNewPrivileges"], keys["ProtectSystem"], keys["DynamicUser"]) == (["yes"], ["strict"], ["yes"])
+    assert keys["DeviceAllow"][0] == "char-nvidia* rw"
+    assert "/dev/char/195:255 rw" in keys["DeviceAllow"]
+    assert "/dev/char/195:0 rw" in keys["DeviceAllow"]
+    assert (keys["Restart"], keys["StartLimitIntervalSec"], keys["StateDirectory"]) == (["always"], ["0"], ["dimint"])
+    assert keys["ExecStart"] == [f"{sys.executable} -m dimint agent run --to=tcp://hub:5556"]
+    assert keys["User"] == ["dimint"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--tags=rack=1,lab=a b", "--host_name=50 % of $HOME", '--x="q\\'), ("--to=tcp://h:1",)])
+def test_systemd_accepts_the_unit(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    """`systemd-analyze verify` has nothing to say, but for keys that only newer ones know."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze on this machine")
+    path = tmp_path / UNIT_NAME
+    path.write_text(planned(*flags)[0])
+    checked = subprocess.run(["systemd-analyze", "verify", path], capture_output=True, text=True, timeout=60, check=False)
+    said = [line for line in checked.stderr.splitlines() if path.name in line and "Unknown key 'Restart" not in line]
+    assert (checked.returncode, said) == (0, [])
+
+
+def test_words_are_quoted() -> None:
+    """systemd's own signs in a setting stay what they are."""
+    text = unit_text(["/p y", "a%b", "$x", 'q"\\'], user="u", state="s", environment_file="/e", writable=["/data dir"])
+    assert 'ExecStart="/p y" a%%b $$x "q\\"\\\\"' in text
+    assert 'ReadWritePaths="/data dir"' in text
+
+
+def test_what_to_know_before_installing(tmp_path: Path) -> None:
+    """A log of one's own, secrets and folders that are not there are said in words."""
+    assert "a log of this machine alone" in planned()[1][0]
+    assert not any("alone" in remark for remark in planned(log="kafka://a:1")[1])
+    text, remarks = planned(log="kafka://a:1", kafka_auth="plain:u:p")
+    assert any("agent.env" in remark for remark in remarks)
+    assert "plain:u:p" not in text
+    with pytest.raises(SettingsError, match="is not there"):
+        planned(data_dir=str(tmp_path / "none"))
+    assert keys_of(planned(data_dir=str(tmp_path))[0])["ReadWritePaths"] == [str(tmp_path)]
+
+
+def test_who_may_not_install_is_told(tmp_path: Path) -> None:
+    """Without root or without systemd nothing is written."""
+    if os.geteuid() == 0 and Path("/run/systemd/system").is_dir():
+        pytest.skip("this machine could install it")
+    with pytest.raises(SettingsError, match=r"root|systemd"):
+        install("[Unit]\n", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_prints_the_unit(tmp_path: Path) -> None:
+    """`dimint-produce --install-service --dry-run` prints the unit to stdout and remarks to stderr."""
+    program = "import sys; from dimint.cli import produce_main; sys.exit(produce_main())"
+    command = [sys.executable, "-c", program, "--install-service", "--dry-run", "--tags=rack=1"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DIMINT_")}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path, env=environment)
+    assert ran.stdout.startswith("[Unit]\n")
+    assert keys_of(ran.stdout)["ExecStart"][0].endswith("agent run --tags=rack=1")
+    assert "alone" in ran.stderr
+    refused = subprocess.run([*command, "--user=a b"], capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
