@@ -1,7 +1,7 @@
 """Key-value commands of the command line: get, set, delete, incr, cas, scan, mget, mset, state, overlord_state."""
 
-from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
@@ -12,11 +12,21 @@ from dimint.visible import visible
 
 __all__ = ["COMMANDS"]
 
+Command = TypeVar("Command", bound=Callable[..., Any])
+
 VALUE_HELP: Final = "VALUE is taken as JSON if it is JSON, else as a string; --string takes it as a string in any case."
 
 _consistency = spelled("consistency", type=click.Choice(CONSISTENCIES), default="session", help="What a read must see.")
 _ttl = spelled("ttl", type=click.FloatRange(0, min_open=True), help="Seconds after which the key expires.")
 _string = spelled("string", is_flag=True, help="Take values as strings, even if they are JSON.")
+
+
+def _past(command: Command) -> Command:
+    """--at, which answers from the log's history, and where the log is."""
+    at = spelled("at", metavar="TIME", help="As it was at this time (-2h, yesterday 14:00, …), from the log; docs/replay.md.")
+    log = spelled("log", metavar="LOG", help="With --at: the log, if it is not in the data directory.")
+    data_dir = spelled("data_dir", metavar="PATH", help="With --at: the data directory.")
+    return at(log(data_dir(command)))
 
 
 def _value(text: str, string: bool) -> Any:
@@ -32,19 +42,31 @@ def _no(message: str) -> NoReturn:
 @click.command()
 @click.argument("key")
 @_consistency
+@_past
 @connection
-def get(key: str, consistency: str, json: bool, **where: Any) -> None:
+def get(key: str, consistency: str, at: str | None, log: str | None, data_dir: str | None, json: bool, **where: Any) -> None:
     """Print the value of KEY: a string as it is, anything else as JSON. Exit status 1 if there is none."""
-    with connected(**where) as client:
-        missing = object()
-        found = client.get_versioned(key, consistency=consistency)
-        value = found.value if found.version else missing
-    if value is missing:
-        _no(f"there is no key {key!r}")
+    if at is not None:
+        value, version = _value_at(key, at, log, data_dir)
+    else:
+        with connected(**where) as client:
+            value, version = client.get_versioned(key, consistency=consistency)[:2]
+    if not version:
+        _no(f"there is no key {key!r}" if at is None else f"there was no key {key!r}")
     if json:
-        write_json({"key": key, "value": value, "version": found.version})
+        write_json({"key": key, "value": value, "version": version})
     else:
         write_value(value)
+
+
+def _value_at(key: str, at: str, log: str | None, data_dir: str | None) -> tuple[Any, int]:
+    """(value, version) of a key at a time; version 0 if it was not there."""
+    from dimint.cli_history import past_of, value_of
+
+    history, time_us = past_of(at, log, data_dir)
+    with history as index:
+        found = index.at(key, time_us)
+    return value_of(found), 0 if found is None else found.version
 
 
 @click.command("set", epilog=VALUE_HELP)
@@ -129,15 +151,38 @@ def cas(
 @spelled("limit", type=click.IntRange(1), help="Print at most so many keys.")
 @spelled("keys", is_flag=True, help="Print keys without values.")
 @_consistency
+@_past
 @connection
-def scan(prefix: str, limit: int | None, keys: bool, consistency: str, json: bool, **where: Any) -> None:
+def scan(
+    prefix: str,
+    limit: int | None,
+    keys: bool,
+    consistency: str,
+    at: str | None,
+    log: str | None,
+    data_dir: str | None,
+    json: bool,
+    **where: Any,
+) -> None:
     """List the keys that start with PREFIX (all without one): key, a tab, the value as JSON."""
-    with connected(**where) as client:
-        for key, value in client.scan(prefix, limit=limit, page_size=1000, consistency=consistency):
-            if json:
-                write_json({"key": key} if keys else {"key": key, "value": value})
-            else:
-                write_row(key) if keys else write_row(key, to_text(value))
+    if at is None:
+        with connected(**where) as client:
+            for key, value in client.scan(prefix, limit=limit, page_size=1000, consistency=consistency):
+                _print_pair(key, value, keys, json)
+        return
+    from dimint.cli_history import past_of, value_of
+
+    history, time_us = past_of(at, log, data_dir)
+    with history as index:
+        for change in index.scan(prefix, time_us, limit=-1 if limit is None else limit):
+            _print_pair(change.key, value_of(change), keys, json)
+
+
+def _print_pair(key: str, value: Any, keys: bool, json: bool) -> None:
+    if json:
+        write_json({"key": key} if keys else {"key": key, "value": value})
+    else:
+        write_row(key) if keys else write_row(key, to_text(value))
 
 
 @click.command()

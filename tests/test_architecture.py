@@ -23,7 +23,14 @@ def _find_sources() -> list[Path]:
 SOURCES = _find_sources()
 
 ADAPTERS = {
-    "apsw": ("dimint/log/embedded", "consumers/tables", "consumers/reading", "producers/spool", "dimint/replay/sqlite"),
+    "apsw": (
+        "dimint/log/embedded",
+        "consumers/tables",
+        "consumers/reading",
+        "producers/spool",
+        "dimint/replay/sqlite",
+        "dimint/replay/history",
+    ),
     "click": ("dimint/cli",),
     "kafka": ("dimint/log/kafka",),
     "kazoo": ("dimint/registry/zookeeper",),

@@ -4,6 +4,7 @@ from dimint.replay import SqliteProjection, open_log, run
 """
 
 from dimint.replay.event import EventId, LoggedEvent, events_of
+from dimint.replay.history import Difference, HistoryIndex, KeyChange
 from dimint.replay.opening import open_log
 from dimint.replay.positions import Positions, Range, format_position, format_positions, parse_bound, parse_positions
 from dimint.replay.projection import Checkpoint, Projection, run
@@ -13,8 +14,11 @@ from dimint.replay.stream import Item, PartitionState, Stream
 
 __all__ = [
     "Checkpoint",
+    "Difference",
     "EventId",
+    "HistoryIndex",
     "Item",
+    "KeyChange",
     "LoggedEvent",
     "PartitionState",
     "Positions",

@@ -1,0 +1,186 @@
+"""`dimint history`, `diff` and `restore`, and what `get --at` and `scan --at` print: the past of keys."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from hashlib import blake2b
+from typing import Any, Final
+
+import click
+
+from dimint import values
+from dimint.cli_client import connected, connection, spelled, write_json, write_row
+from dimint.cli_log import opened
+from dimint.cli_options import settings_from, with_settings
+from dimint.client import Client
+from dimint.client.content import to_text
+from dimint.errors import SettingsError
+from dimint.progress import progress_of
+from dimint.replay.history import Difference, HistoryIndex, KeyChange
+from dimint.settings import CommonSettings, ToolSettings
+from dimint.system_clock import SystemClock
+from dimint.when import TIME_MAX_NS, parse_time
+from dimint.zone import local_zone
+
+__all__ = ["COMMANDS", "past", "value_of"]
+
+_SHOWN_CHARS: Final = 60
+_LAST_US: Final = TIME_MAX_NS // 1000
+
+
+@contextmanager
+def past(settings: CommonSettings, *, as_json: bool = False) -> Iterator[HistoryIndex]:
+    """The history of the log of these settings, up to date; it is kept in `history/` of the data directory."""
+    with opened(settings) as log:
+        generation = log.describe().generation
+        name = blake2b(generation.encode(), digest_size=8).hexdigest()
+        with HistoryIndex(settings.data_dir / "history" / name, generation) as index:
+            index.catch_up(log, progress=progress_of("index", as_json=as_json))
+            yield index
+
+
+def past_of(at: str, log: str | None, data_dir: str | None) -> Any:
+    """(context of the index, log time µs) for a command with the flags --at, --log and --data_dir."""
+    settings = settings_from(ToolSettings, {"log": log, "data_dir": data_dir})
+    return past(settings), time_us(at, "at")
+
+
+def time_us(text: str | None, name: str, default: int = 0) -> int:
+    """The log time that a flag names, in µs. Raises BadTime."""
+    if text is None:
+        return default
+    return parse_time(text, now_ns=SystemClock().time_ns(), zone=local_zone()) // 1000
+
+
+def value_of(change: KeyChange | None) -> Any:
+    """The value as Python has it; None where there is none."""
+    return None if change is None or change.value is None else values.to_object(change.value)
+
+
+@click.command(name="history")
+@click.argument("key")
+@click.option("start", "--from", metavar="TIME", help="From this time on: -2h, yesterday 14:00, 20181130232947, ISO 8601.")
+@click.option("end", "--to", metavar="TIME", help="Up to this time.")
+@spelled("limit", type=click.IntRange(1), help="Only the newest so many.")
+@click.option("as_json", "--json", is_flag=True, help="JSON lines, for programs.")
+@with_settings(ToolSettings)
+def history(settings: Any, key: str, start: str | None, end: str | None, limit: int | None, as_json: bool) -> None:
+    """Print every change of KEY, the oldest first: when, who, from which host, where in the log, what.
+
+    The first call reads the whole log once and keeps an index in the data directory; later ones read what is new.
+    """
+    with past(settings, as_json=as_json) as index:
+        found = index.history(
+            key, from_us=time_us(start, "from"), to_us=time_us(end, "to", _LAST_US), limit=-1 if limit is None else limit
+        )
+    for change in found:
+        if as_json:
+            write_json(_as_map(change))
+        else:
+            who = f"{change.by.client or change.by.process}@{change.by.host}"
+            write_row(_stamp(change.log_time_us), change.position, change.kind, who, _short(change))
+    if not found and not as_json:
+        click.echo(f"dimint: nothing is known of {key!r} in that time", err=True)
+
+
+@click.command(name="diff")
+@click.argument("prefix", default="")
+@click.option("start", "--from", metavar="TIME", required=True, help="The earlier time.")
+@click.option("end", "--to", metavar="TIME", help="The later time; now by default.")
+@click.option("as_json", "--json", is_flag=True, help="JSON lines, for programs.")
+@with_settings(ToolSettings)
+def diff(settings: Any, prefix: str, start: str, end: str | None, as_json: bool) -> None:
+    """Print the keys (that start with PREFIX) whose value is another than it was: +, - or ~, the key, before, after."""
+    with past(settings, as_json=as_json) as index:
+        for each in index.diff(time_us(start, "from"), time_us(end, "to", _LAST_US), prefix):
+            _print_difference(each, as_json)
+
+
+@click.command(name="restore")
+@click.option("end", "--to", metavar="TIME", required=True, help="The time whose state is restored.")
+@spelled("key", help="Only this key.")
+@spelled("prefix", help="Only keys that start so; an empty one means all keys.")
+@spelled("dry_run", is_flag=True, help="Only show what would change.")
+@spelled("yes", is_flag=True, help="Do not ask.")
+@spelled("log", metavar="LOG", help="The log, if it is not in the data directory.")
+@spelled("data_dir", metavar="PATH", help="The data directory.")
+@connection
+def restore(
+    end: str,
+    key: str | None,
+    prefix: str | None,
+    dry_run: bool,
+    yes: bool,
+    log: str | None,
+    data_dir: str | None,
+    json: bool,
+    **where: Any,
+) -> int:
+    """Bring keys back to what they were at a time, by new events: the history stays, and the restore is in it.
+
+    What will change is shown first. A key that changes meanwhile is left as it is and named; restored keys do not expire.
+    """
+    if (key is None) == (prefix is None):
+        raise click.UsageError("give either --key or --prefix (--prefix= for all keys)")
+    then_us = time_us(end, "to")
+    settings = settings_from(ToolSettings, {"log": log, "data_dir": data_dir})
+    with past(settings, as_json=json) as index:
+        plan = [each for each in index.diff(then_us, _LAST_US, key or prefix or "") if key is None or each.key == key]
+    for each in plan:
+        _print_difference(Difference(each.key, each.after, each.before), json)
+    if not plan or dry_run:
+        click.echo(f"dimint: {len(plan)} keys differ from {_stamp(then_us)}", err=True)
+        return 0
+    if not yes:
+        if not sys.stdin.isatty():
+            raise SettingsError("nobody is there to ask", hint="add --yes, or --dry_run to look only")
+        click.confirm(f"restore these {len(plan)} keys to {_stamp(then_us)}?", abort=True, err=True)
+    with connected(**where) as client:
+        left = [each.key for each in plan if not _restored(client, each)]
+    click.echo(f"dimint: {len(plan) - len(left)} keys restored to {_stamp(then_us)}", err=True)
+    for changed in left:
+        click.echo(f"dimint: {changed!r} has changed meanwhile and is left as it is", err=True)
+    return int(bool(left))
+
+
+COMMANDS: Final[dict[str, click.Command]] = {"history": history, "diff": diff, "restore": restore}
+
+
+def _restored(client: Client, each: Difference) -> bool:
+    """Whether the key could be brought back; not if it is another one than the plan was made for."""
+    version = 0 if each.after is None else each.after.version
+    if each.before is not None:
+        return client.cas(each.key, value_of(each.before), version=version).applied
+    if client.get_versioned(each.key, consistency="strong").version != version:
+        return False
+    client.delete(each.key)
+    return True
+
+
+def _print_difference(each: Difference, as_json: bool) -> None:
+    sign = "+" if each.before is None else "-" if each.after is None else "~"
+    if as_json:
+        write_json({"key": each.key, "change": sign, "before": _as_map(each.before), "after": _as_map(each.after)})
+    else:
+        write_row(sign, each.key, _short(each.before), _short(each.after))
+
+
+def _as_map(change: KeyChange | None) -> dict[str, Any] | None:
+    if change is None:
+        return None
+    return {
+        "key": change.key, "position": change.position, "index": change.index, "kind": change.kind, "value": value_of(change),
+        "deleted": change.value is None, "version": change.version, "log_time_us": change.log_time_us, "by": change.by._asdict(),
+    }  # fmt: skip
+
+
+def _short(change: KeyChange | None) -> str:
+    if change is None or change.value is None:
+        return "-"
+    text = to_text(value_of(change))
+    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 1]}…"
+
+
+def _stamp(log_time_us: int) -> str:
+    return datetime.fromtimestamp(log_time_us / 1e6, local_zone()).strftime("%Y-%m-%d %H:%M:%S.%f")

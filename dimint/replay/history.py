@@ -1,0 +1,249 @@
+"""An index beside the log: every change of every key, so that a key's history costs its own length and not the log's.
+
+The index is one more projection of dimint.kv. The log alone does not tell whether a cas applied or what an incr came to, so
+the same fold that the nodes run goes over it (its state is an LMDB store, as a node's), and each change goes into a SQLite
+table under its key. The changes commit before the fold's position does: what a crash leaves is folded again, and the same
+changes at the same places change nothing.
+
+    people    id → client id or NULL, host, process
+    changes   (key, offset, index) → partition, kind, stored value or NULL, version, log time µs, person
+
+`catch_up` brings it to the log's end; reads are answered from what is there. One process at a time catches up.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+import apsw
+
+from dimint.batch import BY, By, decode
+from dimint.errors import LogMismatch, SettingsError
+from dimint.events import KV_TOPIC
+from dimint.log.embedded.topic import check_sqlite
+from dimint.log.port import Log, Record
+from dimint.progress import NO_PROGRESS, Progress
+from dimint.replay.positions import format_position
+
+if TYPE_CHECKING:
+    from dimint.node.replica import Replica
+    from dimint.node.store import Store
+
+__all__ = ["Difference", "HistoryIndex", "KeyChange"]
+
+_BUSY_MS: Final = 30_000
+_COMMIT_CHANGES: Final = 50_000
+_COMMIT_BYTES: Final = 64 << 20
+_LAST_US: Final = (1 << 63) - 1
+_SCHEMA: Final = """
+create table meta(name text primary key, value) without rowid;
+create table people(id integer primary key, client text, host text not null, process text not null);
+create table changes(key blob, offset integer, at integer, part integer not null, kind text not null, value blob,
+                     version integer not null, log_time_us integer not null, person integer not null,
+                     primary key(key, offset, at)) without rowid;
+"""
+_COLUMNS: Final = "c.key, c.part, c.offset, c.at, c.kind, c.value, c.version, c.log_time_us, p.client, p.host, p.process"
+
+
+@dataclass(frozen=True, slots=True)
+class KeyChange:
+    """One change of a key as it counted. `value` is the stored value (dimint/values.py), None where the key was removed;
+    `version` is the key's from then on, or the one that was removed; `kind` "set", "cas", "incr", "delete" or "expire".
+    """
+
+    key: str
+    partition: int
+    offset: int
+    index: int
+    kind: str
+    value: bytes | None
+    version: int
+    log_time_us: int
+    by: By
+
+    @property
+    def position(self) -> str:
+        """`dimint.kv/3@1234`"""
+        return format_position(KV_TOPIC, self.partition, self.offset)
+
+
+class Difference(NamedTuple):
+    """A key that differs between two times; None: it was not there."""
+
+    key: str
+    before: KeyChange | None
+    after: KeyChange | None
+
+
+class HistoryIndex:
+    """The index in `directory` (made if need be) of the log with this generation. One thread.
+
+    Raises LogMismatch if the directory has the index of another log, SettingsError if another process catches up.
+    """
+
+    def __init__(self, directory: Path, generation: str) -> None:
+        check_sqlite(apsw.sqlite_lib_version())
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory = directory
+        self._db = apsw.Connection(str(directory / "history.db"))
+        try:
+            self._db.set_busy_timeout(_BUSY_MS)
+            self._db.pragma("journal_mode", "wal")
+            self._db.pragma("synchronous", 1)
+            self._db.pragma("cache_size", -131_072)
+            with self._db:
+                if not self._db.table_exists("main", "meta"):
+                    self._db.execute(_SCHEMA)
+                    self._db.execute("insert into meta values('generation', ?)", (generation,))
+            found = self._db.execute("select value from meta where name = 'generation'").get
+            if found != generation:
+                raise LogMismatch(f"{directory} is the history of another log", hint="remove it or name another directory")
+        except BaseException:
+            self._db.close()
+            raise
+        self._people: dict[By, int] = {
+            By(*row[1:]): row[0] for row in self._db.execute("select id, client, host, process from people")
+        }
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._db.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- filling ----------------------------------------------------------------------------------------------------
+    def catch_up(self, log: Log, *, progress: Progress = NO_PROGRESS) -> int:
+        """Take in everything that the log has now; how many changes that were.
+
+        Raises LogMismatch at a record that no reader may pass over, or if the log was trimmed beyond what is known.
+        """
+        from dimint.node.replica import Replica
+        from dimint.node.store import Store, StoreInUse
+
+        try:
+            store = Store(self._directory / "fold")
+        except StoreInUse:
+            raise SettingsError(f"another process brings {self._directory} up to date", hint="wait for it") from None
+        found = done = 0
+        try:
+            ends = {at: log.bounds(KV_TOPIC, at).end for at in range(log.describe().topics.get(KV_TOPIC, 0))}
+            total = sum(ends.values())
+            for partition, end in ends.items():
+                start = log.bounds(KV_TOPIC, partition).start
+                replica = Replica(partition, log.describe().generation, store.partition(partition))
+                replica.watched = True
+                if replica.next_offset < start:
+                    where = format_position(KV_TOPIC, partition, start)
+                    raise LogMismatch(f"the log begins at {where}, the history is known to {replica.next_offset} only",
+                                      hint="what was trimmed cannot be indexed any more")  # fmt: skip
+                pending = 0
+                while replica.next_offset < end:
+                    records = log.read(KV_TOPIC, partition, replica.next_offset)
+                    if not records:
+                        break
+                    replica.apply(records)
+                    pending += self._put(partition, records, replica)
+                    if replica.problem is not None:
+                        raise LogMismatch(replica.problem.text)
+                    if pending >= _COMMIT_CHANGES or store.uncommitted_bytes >= _COMMIT_BYTES:
+                        found, pending = found + pending, 0
+                        self._commit(store)
+                    progress.at(done + replica.next_offset, total, found + pending)
+                done += replica.next_offset
+                found += pending
+                self._commit(store)
+            progress.end(done, total, found)
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("rollback")
+            store.close()
+        return found
+
+    def _put(self, partition: int, records: Sequence[Record], replica: "Replica") -> int:
+        changes = replica.take_fresh()
+        if not changes:
+            return 0
+        if not self._db.in_transaction:
+            self._db.execute("begin immediate")
+        by_offset = {record.offset: record for record in records}
+        rows = []
+        offset = -1
+        events: list[list[Any]] = []
+        people: list[int] = []
+        for change in changes:
+            if change.offset != offset:
+                header, events = decode(by_offset[change.offset].value)
+                offset, people = change.offset, [self._person(by) for by in header.by]
+            person = people[events[change.index][BY]]
+            rows.append((change.key.encode(), offset, change.index, partition, change.kind, change.value, change.version,
+                         change.log_time_us, person))  # fmt: skip
+        rows.sort()
+        self._db.executemany("insert or ignore into changes values(?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        return len(rows)
+
+    def _person(self, by: By) -> int:
+        found = self._people.get(by)
+        if found is None:
+            found = self._people[by] = len(self._people) + 1
+            self._db.execute("insert into people values(?, ?, ?, ?)", (found, *by))
+        return found
+
+    def _commit(self, store: "Store") -> None:
+        if self._db.in_transaction:
+            self._db.execute("commit")
+        store.commit()
+
+    # --- asking -----------------------------------------------------------------------------------------------------
+    def history(self, key: str, *, from_us: int = 0, to_us: int = _LAST_US, limit: int = -1) -> list[KeyChange]:
+        """The changes of a key with from_us ≤ log time ≤ to_us, oldest first; the newest `limit` of them."""
+        sql = f"""select {_COLUMNS} from changes c join people p on p.id = c.person
+                  where c.key = ? and c.log_time_us between ? and ? order by c.offset desc, c.at desc limit ?"""  # noqa: S608 (a constant)
+        return [_change(row) for row in self._db.execute(sql, (key.encode(), from_us, min(to_us, _LAST_US), limit))][::-1]
+
+    def at(self, key: str, time_us: int) -> KeyChange | None:
+        """What set the key as it was at this log time; None if it was not there."""
+        found = self.history(key, to_us=time_us, limit=1)
+        return found[0] if found and found[0].value is not None else None
+
+    def scan(self, prefix: str, time_us: int, *, start: str = "", limit: int = -1) -> Iterator[KeyChange]:
+        """The keys that start with `prefix` (and are not below `start`) as they were at this log time, in order."""
+        given = 0
+        for change in self._last_changes(prefix.encode(), start.encode(), time_us, 0):
+            if change.value is not None:
+                if given == limit:
+                    return
+                given += 1
+                yield change
+
+    def diff(self, from_us: int, to_us: int, prefix: str = "") -> Iterator[Difference]:
+        """The keys whose value at `to_us` is another than at `from_us`, in order."""
+        for after in self._last_changes(prefix.encode(), b"", to_us, from_us + 1):
+            before = self.at(after.key, from_us)
+            present = after if after.value is not None else None
+            if (before and before.value) != (present and present.value):
+                yield Difference(after.key, before, present)
+
+    def _last_changes(self, prefix: bytes, start: bytes, to_us: int, from_us: int) -> Iterator[KeyChange]:
+        """The last change in [from_us, to_us] of each key that has one, by key."""
+        # of the columns beside max() SQLite takes those of the row that has it
+        sql = f"""select {_COLUMNS}, max(c.offset * 65536 + c.at) from changes c join people p on p.id = c.person
+                  where c.key >= ?1 and (?2 is null or c.key < ?2) and c.log_time_us between ?3 and ?4
+                  group by c.key order by c.key"""  # noqa: S608 (a constant)
+        bounds = max(prefix, start), _after(prefix), from_us, min(to_us, _LAST_US)
+        return (_change(row) for row in self._db.execute(sql, bounds))
+
+
+def _after(prefix: bytes) -> bytes | None:
+    """The first key past all that start with `prefix`; None if there is none."""
+    bare = prefix.rstrip(b"\xff")
+    return bare[:-1] + bytes([bare[-1] + 1]) if bare else None
+
+
+def _change(row: tuple[Any, ...]) -> KeyChange:
+    key, partition, offset, index, kind, value, version, log_time_us, *who = row[:11]
+    return KeyChange(key.decode(), partition, offset, index, kind, value, version, log_time_us, By(*who))

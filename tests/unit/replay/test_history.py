@@ -1,0 +1,97 @@
+"""The history index against the dumb model: every change, every past value, however it is filled."""
+
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimint.batch import encode
+from dimint.errors import LogMismatch
+from dimint.events import KV_TOPIC
+from dimint.log.port import Entry, TopicSpec
+from dimint.replay.history import HistoryIndex
+from dimint.testing import memory_log
+from tests.support.kv_model import PEOPLE, Step, fold, steps
+
+
+@settings(max_examples=25)
+@given(made=steps(), cuts=st.lists(st.integers(0, 12), max_size=3), prefix=st.sampled_from(["", "a", "k", "zz"]))
+def test_as_the_model_says(made: list[Step], cuts: list[int], prefix: str) -> None:
+    """However often it catches up: the changes of each key, each key at each time, and what differs between two times."""
+    log = memory_log([TopicSpec(KV_TOPIC, 1)])
+    generation = log.describe().generation
+    with TemporaryDirectory() as folder:
+        at = 0
+        for cut in [*sorted(cuts), len(made)]:
+            for step in made[at : max(at, cut)]:
+                value = encode(step.writer, step.number, 0, PEOPLE, step.events, logged_at_ns=step.time_us * 1000)
+                log.append([Entry(KV_TOPIC, 0, value)])[0].result()
+                at += 1
+            with HistoryIndex(Path(folder), generation) as index:
+                index.catch_up(log)
+        model = fold(made)
+        with HistoryIndex(Path(folder), generation) as index:
+            keys = sorted({change.key for change in model.changes})
+            for key in keys:
+                known = [(each.kind, each.key, each.value, each.version, each.offset, each.index) for each in index.history(key)]
+                assert known == [
+                    (change.kind, change.key, change.value, change.version, change.offset, change.index)
+                    for change in model.changes
+                    if change.key == key
+                ]
+            times = sorted({change.log_time_us for change in model.changes} | {0, 1 << 60})
+            states = {}
+            for time_us in times:
+                state = {}
+                for change in model.changes:
+                    if change.log_time_us <= time_us:
+                        state[change.key] = change.value
+                states[time_us] = {key: state[key] for key in sorted(state) if state[key] is not None and key.startswith(prefix)}
+                assert {each.key: each.value for each in index.scan(prefix, time_us)} == states[time_us]
+            for before, after in pairwise(times):
+                found = {each.key: (each.before and each.before.value, each.after and each.after.value)
+                         for each in index.diff(before, after, prefix)}  # fmt: skip
+                both = states[before].keys() | states[after].keys()
+                pairs = {key: (states[before].get(key), states[after].get(key)) for key in sorted(both)}
+                assert found == {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def test_limits_and_starts() -> None:
+    """The newest changes of a key, a page of a scan, and keys whose bytes are at the end of all."""
+    log = memory_log([TopicSpec(KV_TOPIC, 1)])
+    keys = ["a", "a\U0010ffff", "a\U0010ffffb", "b"]
+    made = [Step(b"w" * 16, 1, 1_000_000, [["kv.set", key, 0, 0, None, b"J1", None, 0] for key in keys * 3])]
+    log.append([Entry(KV_TOPIC, 0, made[0].record(0).value)])[0].result()
+    with TemporaryDirectory() as folder, HistoryIndex(Path(folder), log.describe().generation) as index:
+        assert index.catch_up(log) == 12
+        assert index.catch_up(log) == 0
+        assert [each.index for each in index.history("a", limit=2)] == [4, 8]
+        assert [each.key for each in index.scan("a", 1 << 60)] == keys[:3]
+        assert [each.key for each in index.scan("a", 1 << 60, start=keys[1], limit=1)] == [keys[1]]
+        assert [each.by.host for each in index.scan("b", 1 << 60)] == ["host"]
+
+
+def test_another_log_is_refused() -> None:
+    """An index is of one log."""
+    with TemporaryDirectory() as folder:
+        HistoryIndex(Path(folder), "one").close()
+        with pytest.raises(LogMismatch, match="history of another log"):
+            HistoryIndex(Path(folder), "two")
+
+
+def test_what_was_trimmed_before_is_said() -> None:
+    """A history that cannot be whole is not made up."""
+    log = memory_log([TopicSpec(KV_TOPIC, 1)])
+    step = Step(b"w" * 16, 1, 1_000_000, [["kv.set", "a", 0, 0, None, b"J1", None, 0]])
+    for _ in range(3):
+        log.append([Entry(KV_TOPIC, 0, step.record(0).value)])[0].result()
+    log.trim(KV_TOPIC, 0, 2)
+    with (
+        TemporaryDirectory() as folder,
+        HistoryIndex(Path(folder), log.describe().generation) as index,
+        pytest.raises(LogMismatch, match=r"the log begins at dimint\.kv/0@2"),
+    ):
+        index.catch_up(log)
