@@ -20,7 +20,7 @@ _HOSTS: Final = """select m.id, m.name, m.given_name, m.claimed_ns, m.ip, m.simu
 def table_digest(path: str | Path) -> str:
     """sha256 over every decoded row, in order, of a tables folder (its live file) or of one table file.
 
-    Hosts with name and facts and what they said before, every sample with its times, tiers, processes, gaps, what
+    Hosts with name and facts and what they said before, every sample with its times, tiers, processes, use, gaps, what
     happened, open alerts. Positions, dedupe rows and counts are left out: they also move with events that leave no row. An
     empty system has a digest too.
     """
@@ -48,6 +48,10 @@ def _rows(path: Path) -> Iterator[list[Any]]:
                 yield ["tier", host, length, block, *sorted(unpack_block(blob).items())]
             for process in db.execute("select * from processes order by 1, 2, 3, 4, 5"):
                 yield ["process", *process]
+            for use in db.execute("select * from used order by 1, 2, 3"):
+                yield ["used", *use]
+            for covered in db.execute("select * from covered order by 1, 2"):
+                yield ["covered", *covered]
             for version in db.execute("select * from versions order by host, n"):
                 yield ["version", *version]
             for gap in db.execute("select host, run, first_seq, last_seq, reason, timestamp from gaps order by 1, 2, 3, 4"):

@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple
 
 from dimint.consumers.past import GAP_INTERVALS, interval_ns
 from dimint.consumers.rows import StoredSample
-from dimint.limits import PROCESS_NAME_MAX_CHARS, PROCESSES_MAX
+from dimint.limits import GPUS_MAX, PROCESS_NAME_MAX_CHARS, PROCESSES_MAX
 
-__all__ = ["Interval", "gpu_uuids", "join", "joined", "processes_of", "user_of"]
+__all__ = ["Interval", "gpus_of", "join", "joined", "processes_of", "user_of"]
 
 _MEMORY_MAX: Final = 1 << 62
 
@@ -96,16 +96,16 @@ def join(first: Interval, second: Interval) -> Interval | None:
     )
 
 
-def gpu_uuids(sample: Mapping[str, Any]) -> dict[int, str]:
-    """Place in the sample's list → UUID, or the place as text where there is none."""
+def gpus_of(sample: Mapping[str, Any]) -> dict[int, tuple[str, dict[str, Any]]]:
+    """Place in the sample's list → (UUID, or the place as text where there is none; the GPU's map)."""
     gpus = sample.get("gpu")
-    uuids = {}
-    for at, gpu in enumerate(gpus if type(gpus) is list else ()):
+    found = {}
+    for at, gpu in enumerate(gpus[:GPUS_MAX] if type(gpus) is list else ()):
         if type(gpu) is dict:
             place, uuid = gpu.get("i"), gpu.get("u")
             place = place if type(place) is int else at
-            uuids[place] = uuid[:PROCESS_NAME_MAX_CHARS] if type(uuid) is str and uuid else f"gpu:{place}"
-    return uuids
+            found[place] = (uuid[:PROCESS_NAME_MAX_CHARS] if type(uuid) is str and uuid else f"gpu:{place}"), gpu
+    return found
 
 
 def user_of(process: Mapping[str, Any]) -> str:
@@ -120,15 +120,15 @@ def _seen(stored: StoredSample) -> Iterable[Interval]:
     processes = stored.sample.get("proc")
     if type(processes) is not list or not processes:
         return
-    uuids = gpu_uuids(stored.sample)
+    gpus = gpus_of(stored.sample)
     length = interval_ns(stored.sample)
     for process in processes[:PROCESSES_MAX]:
-        if type(process) is not dict or type(place := process.get("g")) is not int or place not in uuids:
+        if type(process) is not dict or type(place := process.get("g")) is not int or place not in gpus:
             continue
         pid = _bounded(process.get("pid"))
         if pid is None:
             continue
-        yield Interval(uuids[place], pid, _bounded(process.get("t0_ms")), stored.time_ns, stored.time_ns, 1, length, length,
+        yield Interval(gpus[place][0], pid, _bounded(process.get("t0_ms")), stored.time_ns, stored.time_ns, 1, length, length,
                        _bounded(process.get("mem")), user_of(process), _text(process, "name"), _text(process, "pod"),
                        _text(process, "job"))  # fmt: skip
 

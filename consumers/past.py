@@ -28,6 +28,7 @@ from dimint.errors import BadCursor
 __all__ = [
     "BACKFILLED_NS",
     "GAP_INTERVALS",
+    "INTERVAL_NS",
     "Gap",
     "HostAt",
     "SamplePage",
@@ -36,6 +37,7 @@ __all__ = [
     "is_backfilled",
     "missing",
     "parse_cursor",
+    "stated_interval_ns",
 ]
 
 BACKFILLED_NS: Final = 30_000_000_000
@@ -96,9 +98,14 @@ def is_backfilled(stored: StoredSample) -> bool:
 
 
 def interval_ns(sample: Mapping[str, Any]) -> int:
-    """The interval at which the sender of this sample aims."""
+    """The interval at which the sender of this sample aims, INTERVAL_NS if it does not say."""
+    return stated_interval_ns(sample) or INTERVAL_NS
+
+
+def stated_interval_ns(sample: Mapping[str, Any]) -> int | None:
+    """The interval at which the sender of this sample says that it aims."""
     interval_ms = sample.get("int_ms")
-    return interval_ms * 1_000_000 if type(interval_ms) is int and 0 < interval_ms <= _INTERVAL_MAX_MS else INTERVAL_NS
+    return interval_ms * 1_000_000 if type(interval_ms) is int and 0 < interval_ms <= _INTERVAL_MAX_MS else None
 
 
 def missing(samples: Iterable[StoredSample], step_ns: int = 0) -> Iterator[tuple[StoredSample, StoredSample]]:

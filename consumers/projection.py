@@ -6,11 +6,12 @@ over commits must not show in the tables: writes of one host are performed in th
 was written for its host before.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 __all__ = [
     "Changes",
+    "CoveredRow",
     "DropAlert",
     "HostFacts",
     "HostLatest",
@@ -22,6 +23,7 @@ __all__ = [
     "PutVersion",
     "RunRow",
     "Seal",
+    "UsedRow",
     "Write",
 ]
 
@@ -138,6 +140,24 @@ class RunRow(NamedTuple):
     ranges: bytes | None
 
 
+class UsedRow(NamedTuple):
+    """GPU time to be added to what a user used on a host in an hour (consumers/usage.py)."""
+
+    hour: int
+    host: str
+    user: str
+    used: Sequence[int]
+
+
+class CoveredRow(NamedTuple):
+    """GPU time of a host in an hour of which the processes are known, to be added; `gpus` is the most that there were."""
+
+    hour: int
+    host: str
+    gpus: int
+    known_us: int
+
+
 class Changes(NamedTuple):
     """What one commit has to store. `new_hosts` need a table before their first write; counts are to be added."""
 
@@ -148,3 +168,5 @@ class Changes(NamedTuple):
     latest: tuple[HostLatest, ...]
     runs: tuple[RunRow, ...]
     counts: Mapping[str, int]
+    used: tuple[UsedRow, ...] = ()
+    covered: tuple[CoveredRow, ...] = ()

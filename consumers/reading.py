@@ -15,10 +15,12 @@ from typing import Any, Final
 import apsw
 import msgpack
 
+from dimint.consumers.accounting import Accounting, Question, account
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.intervals import Interval
 from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
+from dimint.consumers.reading_accounting import accounting
 from dimint.consumers.reading_host import LAST_NS, HostSamples
 from dimint.consumers.reading_past import fleet_at, page
 from dimint.consumers.reading_series import Series, processes, series
@@ -133,7 +135,7 @@ class StatusReader:
         if db is None:
             return None
         with _snapshot(db):
-            found = next(HostSamples(db, host_id).down(1, time_ns), None)
+            found = HostSamples(db, host_id).newest(time_ns)
         return None if found is None else found[1]
 
     # --- the past ---------------------------------------------------------------------------------------------------
@@ -181,6 +183,14 @@ class StatusReader:
             return []
         with _snapshot(db):
             return processes(db, host_id, from_ns, to_ns, min(limit, EVENTS_FETCH_MAX))
+
+    def accounting(self, asked: Question, now_ns: int) -> Accounting:
+        """GPU-hours per user and host; what lies after `now_ns` is not counted."""
+        db = self._open()
+        if db is None:
+            return account(asked, (), 0, 0)
+        with _snapshot(db):
+            return accounting(db, asked, now_ns)
 
     def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = EVENTS_FETCH_MAX) -> list[HostEvent]:
         """What happened with from_ns ≤ time_ns ≤ to_ns on one host or on all, oldest first: the newest `limit` of it."""

@@ -2,7 +2,8 @@
 
     host.registered   name, address and facts; the last one counts, and each different one is kept as a version of the
                       host for views of the past. Names become unique in consumers/names.py
-    host.sample       one tail row, unless (host, run, seq) was stored before; late ones land in their place
+    host.sample       one tail row, unless (host, run, seq) was stored before; late ones land in their place. What it says
+                      about who used GPUs is added to the sums of its hour
     host.gap          what an agent had to drop
     other host kinds  what happened on the host (gpu.lost …): a row of its event lane; alert.… also open and end alerts
     anything else     counted by kind; heartbeats are read elsewhere
@@ -16,16 +17,32 @@ samples would hide all later ones: they are placed at their log time.
 from collections import Counter
 from collections.abc import Callable, Iterable
 from hashlib import md5
-from typing import Any, Final
+from operator import add
+from typing import Any, Final, Protocol
 
 import msgpack
 
 from dimint.batch import DT, FIELDS, KEY, KIND, Event
 from dimint.consumers.alerts.rows import alert_write
 from dimint.consumers.names import Claim, clean_name, share_names
-from dimint.consumers.projection import Changes, HostFacts, HostLatest, PutEvent, PutGap, PutTail, PutVersion, RunRow, Seal, Write
+from dimint.consumers.projection import (
+    Changes,
+    CoveredRow,
+    HostFacts,
+    HostLatest,
+    PutEvent,
+    PutGap,
+    PutTail,
+    PutVersion,
+    RunRow,
+    Seal,
+    UsedRow,
+    Write,
+)
 from dimint.consumers.rows import StoredSample, is_host_id, pack_sample
 from dimint.consumers.seen import SeenNumbers
+from dimint.consumers.tiers import HOUR_NS
+from dimint.consumers.usage import Used, span_us, use_of
 from dimint.events import KINDS, STATUS_TOPIC, describe
 from dimint.limits import EVENT_FIELDS_MAX_BYTES, HOST_NAME_MAX_CHARS, PROCESS_NAME_MAX_CHARS, SAMPLE_MAX_BYTES, SEQ_MAX
 from dimint.log.reading import Counted
@@ -47,6 +64,10 @@ _EMPTY: Final = bytes(msgpack.packb({}))
 _HOST_KINDS: Final = frozenset(
     kind.name for kind in KINDS.values() if kind.topic == STATUS_TOPIC and kind.key.startswith("host id")
 )
+
+
+class _Clearable(Protocol):
+    def clear(self) -> None: ...
 
 
 class _Run:
@@ -108,6 +129,8 @@ class StatusProjection:
         self._changed: set[str] = set()
         self._runs_changed: set[tuple[str, bytes]] = set()
         self._counts: Counter[str] = Counter()
+        self._used: dict[tuple[int, str, str], Used] = {}
+        self._covered: dict[tuple[int, str], tuple[int, int]] = {}
         self._rules: dict[str, Callable[[_Host, Event, int, int], None]] = {
             "host.registered": self._registered,
             "host.sample": self._sample,
@@ -143,10 +166,14 @@ class StatusProjection:
             tuple(self._latest(id) for id in sorted(self._changed | self._facts_changed | names.keys())),
             tuple(self._run_row(host, run) for host, run in sorted(self._runs_changed)),
             dict(self._counts),
+            tuple(UsedRow(*key, used) for key, used in sorted(self._used.items())),
+            tuple(CoveredRow(*key, *covered) for key, covered in sorted(self._covered.items())),
         )
         self._claims_changed = False
-        for kept in (self._writes, self._new, self._facts_changed, self._changed, self._runs_changed, self._counts):
-            kept.clear()
+        kept: tuple[_Clearable, ...] = (self._writes, self._new, self._facts_changed, self._changed, self._runs_changed,
+                                        self._counts, self._used, self._covered)  # fmt: skip
+        for each in kept:
+            each.clear()
         return changes
 
     # --- the rules, one a kind --------------------------------------------------------------------------------------
@@ -191,6 +218,7 @@ class StatusProjection:
             return
         id = host.facts.id
         self._writes.append(PutTail(id, host.count, time_ns, blob))
+        self._account(host, time_ns, sample)
         host.count += 1
         host.received_ns = received_ns
         host.first_ns = time_ns if host.first_ns is None else min(host.first_ns, time_ns)
@@ -198,6 +226,15 @@ class StatusProjection:
         self._changed.add(id)
         if host.count % SEAL_EVERY == host.seal_at:
             self._writes.append(Seal(id))
+
+    def _account(self, host: _Host, time_ns: int, sample: dict[str, Any]) -> None:
+        use = use_of(sample, span_us(sample, None if host.last_ns is None else time_ns - host.last_ns))
+        hour, id = time_ns // HOUR_NS, host.facts.id
+        for user, used in use.users.items():
+            before = self._used.get((hour, id, user))
+            self._used[hour, id, user] = used if before is None else list(map(add, before, used))
+        gpus, known_us = self._covered.get((hour, id), (0, 0))
+        self._covered[hour, id] = max(gpus, use.gpus), known_us + use.known_us
 
     def _gap(self, host: _Host, event: Event, time_ns: int, log_time_us: int) -> None:
         run, first, last, reason = event[FIELDS : FIELDS + 4]

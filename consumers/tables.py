@@ -13,6 +13,8 @@ Tables of a file (docs/operations.md has them for people):
     alerts      a row an open alert
     tiers       samples summed up by minute and hour (consumers/tiers.py), processes on GPUs (consumers/intervals.py):
     processes   of the samples in chunks; what is still in single rows is added by who reads
+    used        GPU time by hour, host and user, and how much of it is known at all (consumers/usage.py)
+    covered
     counts      what was passed over, by reason
     host_<id>   the samples: (timestamp, blob), single rows at the end, chunks before them (consumers/rows.py)
 
@@ -44,13 +46,13 @@ from dimint.consumers.projection import (
 from dimint.consumers.rows import Placed, pack_sample, seal, unpack_sample, unseal
 from dimint.consumers.sealing import KEEP_TAIL, SEAL_LEAST, SEAL_MOST, ChunkSpan, Group, Key, group_rows, split_sizes
 from dimint.consumers.status import StatusProjection
-from dimint.consumers.tables_summaries import SUMMARIES_SCHEMA, add_samples
+from dimint.consumers.tables_summaries import SUMMARIES_SCHEMA, add_samples, add_use
 from dimint.dedupe import WriterRow
 from dimint.errors import CorruptRecord, LogMismatch
 
 __all__ = ["FORMAT", "PartitionState", "StatusTables"]
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 _FULL_WAIT_MS: Final = 30_000
 
 _SCHEMA: Final = """
@@ -230,6 +232,7 @@ class StatusTables:
         db.executemany(
             "insert or replace into latest values(?, ?, ?, ?, ?, ?)", [(*row, self._sequence) for row in changes.latest]
         )
+        add_use(db, changes.used, changes.covered)
         for run in changes.runs:
             if run.ranges is None:
                 db.execute("delete from runs where host = ? and run = ?", run[:2])

@@ -1,4 +1,4 @@
-"""What a table file keeps beside samples: tiers and process intervals. Whoever writes has a transaction open."""
+"""What a table file keeps beside samples: tiers, process intervals, use of GPUs. Whoever writes has a transaction open."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -8,10 +8,13 @@ import apsw
 
 from dimint.consumers.intervals import Interval, joined, processes_of
 from dimint.consumers.past import GAP_INTERVALS
+from dimint.consumers.projection import CoveredRow, UsedRow
 from dimint.consumers.rows import StoredSample
 from dimint.consumers.tiers import HOUR_NS, MINUTE_NS, Slots, block_of, coarser, merge, pack_block, sum_up, unpack_block
+from dimint.consumers.usage import HOUR_US
+from dimint.limits import GPUS_MAX
 
-__all__ = ["INTERVAL_COLUMNS", "SUMMARIES_SCHEMA", "add_samples", "interval_of"]
+__all__ = ["INTERVAL_COLUMNS", "SUMMARIES_SCHEMA", "add_samples", "add_use", "interval_of"]
 
 SUMMARIES_SCHEMA: Final = """
 create table tiers(n integer primary key, host text not null, length_ns integer not null, block integer not null,
@@ -21,12 +24,36 @@ create table processes(host text, gpu text, pid integer, created_ms integer, sta
                        user text not null, name text, pod text, job text,
                        primary key(host, gpu, pid, created_ms, start_ns)) without rowid;
 create index processes_time on processes(host, end_ns);
+create table used(hour integer, host text, user text, full_held_us integer not null, full_active_us integer not null,
+                  full_unknown_us integer not null, equal_held_us integer not null, equal_active_us integer not null,
+                  equal_unknown_us integer not null, memory_held_us integer not null, memory_active_us integer not null,
+                  memory_unknown_us integer not null, primary key(hour, host, user)) without rowid;
+create table covered(hour integer, host text, gpus integer not null, known_us integer not null,
+                     primary key(hour, host)) without rowid;
+create index covered_of_host on covered(host, hour);
 """
 INTERVAL_COLUMNS: Final = (
     "gpu, pid, created_ms, start_ns, end_ns, samples, interval_ns, gpu_ns, peak_memory, user, name, pod, job"
 )
 _OF_PROCESS: Final = "from processes where host = ? and gpu = ? and pid = ? and created_ms = ?"
 _NEAR: Final = f"select {INTERVAL_COLUMNS} {_OF_PROCESS} and end_ns >= ? and start_ns <= ?"
+
+
+_USED: Final = ("full_held_us", "full_active_us", "full_unknown_us", "equal_held_us", "equal_active_us", "equal_unknown_us",
+                "memory_held_us", "memory_active_us", "memory_unknown_us")  # fmt: skip
+_CAP_US: Final = GPUS_MAX * HOUR_US
+"""All that a host can be used in an hour, whatever intervals its samples claim."""
+_ADD_USED: Final = "insert into used values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do update set " + ", ".join(
+    f"{column} = min({column} + excluded.{column}, {_CAP_US})" for column in _USED
+)
+_ADD_COVERED: Final = """insert into covered values(?1, ?2, ?3, ?4) on conflict do update
+    set gpus = max(gpus, ?3), known_us = min(known_us + ?4, ?5)"""
+
+
+def add_use(db: apsw.Connection, used: Iterable[UsedRow], covered: Iterable[CoveredRow]) -> None:
+    """Add to the sums of hours."""
+    db.executemany(_ADD_USED, [(*row[:3], *(min(part, _CAP_US) for part in row.used)) for row in used])
+    db.executemany(_ADD_COVERED, [(*row[:3], min(row.known_us, _CAP_US), _CAP_US) for row in covered])
 
 
 def add_samples(db: apsw.Connection, host: str, samples: Sequence[StoredSample]) -> None:

@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "diff": ("dimint.cli_history", "COMMANDS", "Keys that differ between two times."),
     "restore": ("dimint.cli_history", "COMMANDS", "Bring keys back to what they were."),
     "registry": ("dimint.cli_registry", "registry", "Who is registered; clear what is stale."),
+    "accounting": ("dimint.cli_accounting", "accounting", "GPU-hours per user and host."),
     "events": ("dimint.cli_events", "events", "Look at the events of a log."),
     "rebuild": ("dimint.cli_rebuild", "rebuild", "Rebuild stores or tables from the log."),
     "completion": ("dimint.cli_completion", "completion", "Print the completion script of a shell."),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from dimint.clock import Clock
+from dimint.consumers.accounting import Accounting, Question
 from dimint.consumers.past import GAP_INTERVALS, HostAt, SamplePage, interval_ns
 from dimint.consumers.rows import HostEvent, HostRow, StoredSample
 from dimint.limits import FETCH_MAX_SAMPLES, HOST_NAME_MAX_CHARS
@@ -44,6 +45,7 @@ class Tables(Protocol):
     def changed_since(self, sequence: int) -> tuple[int, set[str]]: ...
     def positions(self) -> dict[int, int]: ...
     def generation(self) -> str | None: ...
+    def accounting(self, asked: Question, now_ns: int) -> Accounting: ...
     def close(self) -> None: ...
 
 
@@ -141,6 +143,10 @@ class Board:
         wanted = set(host_ids)
         stored = self._reader.latest(wanted)
         return {row.id: (row, stored.get(row.id)) for row in self._rows if row.id in wanted}
+
+    def accounting(self, asked: Question, now_ns: int) -> Accounting:
+        """GPU-hours per user and host."""
+        return self._reader.accounting(asked, now_ns)
 
     def names(self) -> frozenset[str]:
         """The names that hosts of the last snapshot are registered under."""

@@ -90,6 +90,20 @@ def test_states(client: httpx.Client) -> None:
     assert missing.json() == {"status": "ERROR", "status_code": 404, "message": "not found"}
 
 
+def test_accounting(client: httpx.Client) -> None:
+    """GPU-hours as JSON and CSV; what cannot be asked is said in one line."""
+    answer = client.get("/accounting/?from=@172801&to=@176399&by=user&sharing=equal").json()
+    assert (answer["from"], answer["to"], answer["sharing"], answer["gpu_hours"]) == (
+        "1970-01-03T00:00:00Z", "1970-01-03T01:00:00Z", "equal", []
+    )  # fmt: skip
+    table = client.get("/accounting/?format=csv")
+    assert table.headers["content-type"].startswith("text/csv")
+    assert table.text == "user,host,held,active,wasted,unknown\r\n"
+    for query in ("from=now", "to=-8d", "from=soon", "by=gpu", "sharing=x", "format=xml"):
+        refused = client.get(f"/accounting/?{query}")
+        assert (refused.status_code, refused.json()["status_code"]) == (400, 400)
+
+
 def test_metrics(client: httpx.Client) -> None:
     """What Prometheus scrapes, twice: the second time from what was kept."""
     first, second = client.get("/metrics"), client.get("/metrics")

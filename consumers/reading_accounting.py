@@ -1,0 +1,42 @@
+"""Questions to a table file about the use of GPUs (consumers/accounting.py)."""
+
+from itertools import groupby
+from typing import Final
+
+import apsw
+
+from dimint.consumers.accounting import Accounting, Question, Used, account, coverage
+from dimint.consumers.usage import HOUR_US, SHARINGS
+
+__all__ = ["accounting"]
+
+_USED: Final = """select user, m.name, sum(HELD), sum(ACTIVE), sum(UNKNOWN) from used u join machines m on m.id = u.host
+                  where hour >= ? and hour < ? group by u.host, user order by m.name, u.host, user"""
+_COVERED: Final = "select host, hour, gpus, known_us from covered where hour >= ? and hour < ? order by host, hour"
+_BEFORE: Final = "select gpus from covered where host = ? and hour < ? order by hour desc limit 1"
+_HOSTS: Final = "select m.id, m.name, l.first_ns from machines m join latest l on l.id = m.id where l.first_ns is not null"
+
+assert SHARINGS == ("full", "equal", "memory"), "columns of the table are named after the rules"
+
+
+def accounting(db: apsw.Connection, asked: Question, now_ns: int) -> Accounting:
+    """The answer; what lies after `now_ns` is not counted. Inside the caller's transaction."""
+    from_hour, to_hour = asked.from_ns // 1000 // HOUR_US, asked.to_ns // 1000 // HOUR_US
+    sql = _USED
+    for part in ("held", "active", "unknown"):
+        sql = sql.replace(part.upper(), f"{asked.sharing}_{part}_us")
+    used = [Used(*row) for row in db.execute(sql, (from_hour, to_hour))]
+    rows: list[tuple[str, int, int, int]] = list(db.execute(_COVERED, (from_hour, to_hour)))
+    covered = {host: [row[1:] for row in mine] for host, mine in groupby(rows, key=lambda row: row[0])}
+    capacity_us = nobody_us = 0
+    hosts: list[tuple[str, str, int]] = list(db.execute(_HOSTS))
+    for host, name, first_ns in hosts:
+        start_us = max(asked.from_ns, first_ns) // 1000
+        end_us = min(asked.to_ns, now_ns) // 1000
+        if start_us >= end_us:
+            continue
+        gpus = int(db.execute(_BEFORE, (host, from_hour)).get or 0)
+        all_us, unknown_us = coverage(covered.get(host, ()), gpus, start_us, end_us)
+        capacity_us, nobody_us = capacity_us + all_us, nobody_us + unknown_us
+        used.append(Used(None, name, 0, 0, 0, unknown_us))
+    return account(asked, used, capacity_us, nobody_us)

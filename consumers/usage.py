@@ -1,0 +1,111 @@
+"""What one sample says about the use of GPUs: who held them, how busy they were, what is not known. [S]
+
+A sample stands for one interval of its sender's sampling (`int_ms`), or, where the sender does not tell it, for the time
+since the host's last sample, at most a minute. So every sum over samples is the same in whatever order they came, what was
+never sampled is never use, and a process's start and end are each known to one interval.
+
+    held      a process of the user was on the GPU
+    active    of this the part in which the GPU worked for him: the SM % of his processes where the driver tells them, else
+              the GPU's own utilisation × his share; never more than held
+    unknown   held, but neither of the two is known
+    wasted    held − active − unknown
+
+When several users are on one GPU the *sharing rule* decides what each of them held:
+
+    full      all of it, each of them: sums may exceed the GPU's time
+    equal     one part of as many as there are users
+    memory    by the memory of their processes; equal where that is not known
+
+GPUs that have MIG instances count through these. A GPU whose state is not `ok` or `suspended`, or whose processes could
+not be read, is unknown for that interval.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from dimint.consumers.intervals import gpus_of, user_of
+from dimint.consumers.past import INTERVAL_NS, stated_interval_ns
+from dimint.limits import PROCESSES_MAX
+
+__all__ = ["HOUR_US", "SHARINGS", "Use", "Used", "span_us", "use_of"]
+
+SHARINGS: Final = ("full", "equal", "memory")
+HOUR_US: Final = 3_600_000_000
+
+Used: TypeAlias = list[int]
+"""µs of GPU time: held, active, unknown for each of SHARINGS in turn."""
+
+
+class Use(NamedTuple):
+    """`known_us` is the time of all GPUs whose processes are known; `gpus` is how many there are, known or not."""
+
+    gpus: int
+    known_us: int
+    users: dict[str, Used]
+
+
+class _Share:
+    __slots__ = ("memory", "sm_pct")
+
+    def __init__(self) -> None:
+        self.memory: int | None = 0
+        self.sm_pct: int | None = 0
+
+    def add(self, process: Mapping[str, Any]) -> None:
+        self.memory = _sum(self.memory, process.get("mem"), 1 << 62)
+        self.sm_pct = _sum(self.sm_pct, process.get("sm_pct"), 100)
+
+
+def _sum(before: int | None, more: object, most: int) -> int | None:
+    """None is not known, and so is what it is a part of."""
+    return None if before is None or type(more) is not int or not 0 <= more <= most else min(most, before + more)
+
+
+def span_us(sample: Mapping[str, Any], since_last_ns: int | None) -> int:
+    """The time that a sample stands for; `since_last_ns` is how much later it was taken than the newest before it."""
+    stated = stated_interval_ns(sample)
+    if stated is None:
+        stated = 0 if since_last_ns is None else max(0, min(since_last_ns, INTERVAL_NS))
+    return min(stated // 1000, HOUR_US)
+
+
+def use_of(sample: Mapping[str, Any], weight_us: int) -> Use:
+    """What the sample says for its `weight_us`. Anything of a wrong type is not known."""
+    gpus = gpus_of(sample)
+    split = {gpu["parent"] for _, gpu in gpus.values() if type(gpu.get("parent")) is str}
+    counted = {place: (uuid, gpu) for place, (uuid, gpu) in gpus.items() if uuid not in split}
+    errors, processes = sample.get("procs_err"), sample.get("proc")
+    if type(processes) is not list:
+        return Use(len(counted), 0, {})
+    known = {
+        place: gpu
+        for place, (uuid, gpu) in counted.items()
+        if gpu.get("st", "ok") in ("ok", "suspended") and not (type(errors) is dict and uuid in errors)
+    }
+    shares: dict[int, dict[str, _Share]] = {}
+    for process in processes[:PROCESSES_MAX]:
+        if type(process) is dict and type(place := process.get("g")) is int and place in known:
+            shares.setdefault(place, {}).setdefault(user_of(process), _Share()).add(process)
+    users: dict[str, Used] = {}
+    for place, mine in shares.items():
+        _share_out(mine, known[place].get("util_pct"), weight_us, users)
+    return Use(len(counted), len(known) * weight_us, users)
+
+
+def _share_out(shares: Mapping[str, _Share], util_pct: object, weight_us: int, users: dict[str, Used]) -> None:
+    equal_us = weight_us // len(shares)
+    memories = [share.memory for share in shares.values()]
+    total = sum(memory or 0 for memory in memories)
+    by_memory = total > 0 and None not in memories
+    util = util_pct if type(util_pct) is int and 0 <= util_pct <= 100 else None
+    for user, share in shares.items():
+        used = users.setdefault(user, [0] * 3 * len(SHARINGS))
+        memory_us = weight_us * (share.memory or 0) // total if by_memory else equal_us
+        for at, held_us in enumerate((weight_us, equal_us, memory_us)):
+            used[3 * at] += held_us
+            if share.sm_pct is not None:
+                used[3 * at + 1] += min(held_us, weight_us * share.sm_pct // 100)
+            elif util is not None:
+                used[3 * at + 1] += held_us * util // 100
+            else:
+                used[3 * at + 2] += held_us

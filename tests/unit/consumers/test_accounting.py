@@ -1,0 +1,163 @@
+"""Who used GPUs for how long: what a sample says, hours added up, rules of sharing, and forms that cannot be abused."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from dimint.cli_accounting import accounting as command
+from dimint.consumers.accounting import Question, Used, account, as_csv, as_json, coverage, question
+from dimint.consumers.digest import table_digest
+from dimint.consumers.reading import TABLES_FOLDER, StatusReader
+from dimint.consumers.usage import HOUR_US, span_us, use_of
+from dimint.errors import BadQuery
+from tests.support.samples import START_NS, host_id, registered, sample_event
+from tests.support.status_log import StatusLog, feed
+
+ONE, TWO = host_id(1), host_id(2)
+SECOND = 1_000_000_000
+HOUR_NS = HOUR_US * 1000
+BEGIN = START_NS // HOUR_NS * HOUR_NS + HOUR_NS
+
+
+def working(*processes: dict[str, Any], util: int | None = 50, interval_s: int = 60, **more: Any) -> dict[str, Any]:
+    """A sample of a host with two GPUs; every process is on the first."""
+    gpus = [{"i": 0, "u": "GPU-a", "st": "ok", "util_pct": util}, {"i": 1, "u": "GPU-b", "st": "ok", "util_pct": 0}]
+    return {"int_ms": interval_s * 1000, "gpu": gpus, "proc": [{"g": 0, "pid": 1, **process} for process in processes], **more}
+
+
+def test_a_gpu_is_shared_by_the_rule() -> None:
+    """All of it to each, an equal part, or a part by memory; active is never more than held."""
+    use = use_of(working({"user": "ada", "mem": 30, "sm_pct": 80}, {"user": "bob", "mem": 10}), 1000)
+    assert (use.gpus, use.known_us) == (2, 2000)
+    assert use.users == {"ada": [1000, 800, 0, 500, 500, 0, 750, 750, 0], "bob": [1000, 500, 0, 500, 250, 0, 250, 125, 0]}
+    assert use_of(working({"user": "ada"}, {"uid": 7}), 10).users["uid 7"][6] == 5, "memory that is not known is shared equally"
+    assert use_of(working({"user": "ada"}, {"user": "ada"}), 10).users == {"ada": [10, 5, 0] * 3}, "two of one user are one"
+    assert use_of(working({"user": "ada"}, util=None), 10).users == {"ada": [10, 0, 10] * 3}
+
+
+def test_what_cannot_be_read_is_unknown() -> None:
+    """A lost GPU, an unreadable list, no list at all: no time is known, and no time is used."""
+    assert use_of(working(procs_err={"GPU-a": 999}), 10)[:2] == (2, 10)
+    lost = working({"user": "ada"})
+    lost["gpu"][0]["st"] = "lost"
+    assert use_of(lost, 10) == (2, 10, {})
+    assert use_of({"gpu": lost["gpu"]}, 10) == (2, 0, {})
+    split = working({"user": "ada"})
+    split["gpu"] = [{"i": 0, "u": "MIG-1", "parent": "GPU-b"}, split["gpu"][1]]
+    assert use_of(split, 10) == (1, 10, {"ada": [10, 0, 10] * 3}), "a GPU with MIG instances counts through these"
+    assert use_of({"gpu": 5, "proc": 6}, 10) == use_of({"gpu": [None], "proc": [None, {"g": "0"}]}, 10) == (0, 0, {})
+    assert use_of({"gpu": [{"u": [], "parent": {}}], "proc": [{"g": 0, "uid": []}]}, 10)[:2] == (1, 10)
+
+
+def test_the_time_that_a_sample_stands_for() -> None:
+    """The interval its sender states; else the time since the last sample, at most a minute."""
+    assert span_us({"int_ms": 5000}, None) == 5_000_000
+    assert [span_us({}, since) for since in (None, 7 * SECOND, 900 * SECOND, -1)] == [0, 7_000_000, 60_000_000, 0]
+
+
+def test_time_without_samples_is_unknown() -> None:
+    """Before, between and after the hours with samples a host has as many GPUs as it had before; nothing of it is use."""
+    rows = [(10, 2, 2 * HOUR_US), (11, 2, HOUR_US), (14, 4, 4 * HOUR_US)]
+    assert coverage(rows, 0, 10 * HOUR_US, 15 * HOUR_US) == (2 * 4 * HOUR_US + 4 * HOUR_US, HOUR_US + 2 * 2 * HOUR_US)
+    assert coverage([], 8, 3 * HOUR_US, 5 * HOUR_US) == (16 * HOUR_US, 16 * HOUR_US)
+    assert coverage([(3, 1, HOUR_US)], 0, 3 * HOUR_US + 1, 4 * HOUR_US - 1) == (HOUR_US - 2, 0)
+
+
+def lab() -> StatusLog:
+    """Two hosts: an hour of ada alone, half an hour of ada and bob, a silence, and an agent that repeats itself."""
+    log = StatusLog()
+    for host, name in ((ONE, "gpu-01"), (TWO, "=cmd|calc!A0")):
+        log.put([registered(host, name)], time_ns=BEGIN, logged_at_ns=BEGIN)
+    for minute in range(90):
+        users = [{"user": "ada", "mem": 3}] if minute < 60 else [{"user": "ada", "mem": 3}, {"user": "+bob", "mem": 1}]
+        time_ns = BEGIN + minute * 60 * SECOND
+        log.put([sample_event(ONE, b"run", minute + 1, working(*users))], time_ns=time_ns, logged_at_ns=BEGIN + 4 * HOUR_NS)
+    log.put([sample_event(TWO, b"run", 1, working())], time_ns=BEGIN, logged_at_ns=BEGIN + 4 * HOUR_NS)
+    return log
+
+
+def test_hours_of_users_and_hosts(tmp_path: Path) -> None:
+    """Held, active, wasted and unknown by user and host; what no sample covers is nobody's."""
+    with StatusReader(feed(lab(), tmp_path)) as reader:
+        whole = reader.accounting(question(BEGIN + 1, BEGIN + 2 * HOUR_NS, "user,host", "full"), BEGIN + 9 * HOUR_NS)
+        hours = [(*one[:2], *(us / HOUR_US for us in (one.held_us, one.active_us, one.unknown_us))) for one in whole.accounts]
+        assert hours == [
+            ("ada", "gpu_01", 1.5, 0.75, 0), ("+bob", "gpu_01", 0.5, 0.25, 0), (None, "=cmd|calc!A0", 0, 0, 4 - 2 / 60),
+            (None, "gpu_01", 0, 0, 1),
+        ]  # fmt: skip
+        assert (whole.capacity_us, whole.accounts[0].wasted_us) == (8 * HOUR_US, 0.75 * HOUR_US)
+        by_memory = reader.accounting(question(BEGIN, BEGIN + 2 * HOUR_NS, "user", "memory"), BEGIN + 9 * HOUR_NS)
+        assert [(one.user, one.held_us / HOUR_US) for one in by_memory.accounts] == [("ada", 1.375), ("+bob", 0.125), (None, 0)]
+        by_host = reader.accounting(question(BEGIN, BEGIN + 2 * HOUR_NS, "host", "equal"), BEGIN + 9 * HOUR_NS)
+        assert by_host.accounts[0][1:3] == ("gpu_01", 1.5 * HOUR_US)
+        assert by_host.accounts[0].wasted_us == 0.75 * HOUR_US
+        ended = reader.accounting(question(BEGIN, BEGIN + 9 * HOUR_NS, "user", "full"), BEGIN + HOUR_NS)
+        assert ended.capacity_us == 4 * HOUR_US, "what lies ahead is no time yet"
+
+
+def test_rebuilt_repeated_and_late_it_is_the_same(tmp_path: Path) -> None:
+    """The answer and the tables' digest do not depend on repeats, on order, or on when commits were made."""
+    log = lab()
+    asked = Question(BEGIN, BEGIN + 5 * HOUR_NS)
+    with StatusReader(feed(log, tmp_path / "once")) as reader:
+        wanted = reader.accounting(asked, BEGIN + 9 * HOUR_NS)
+    parts = feed(log, tmp_path / "parts", range(1, 12))
+    with StatusReader(parts) as reader:
+        assert reader.accounting(asked, BEGIN + 9 * HOUR_NS) == wanted
+    assert table_digest(parts) == table_digest(tmp_path / "once")
+    for at in range(0, 90, 7):
+        log.again(at)
+    with StatusReader(feed(log, tmp_path / "once")) as reader:
+        assert reader.accounting(asked, BEGIN + 9 * HOUR_NS) == wanted, "copies of batches"
+    backwards = StatusLog()
+    backwards.put([registered(ONE, "gpu-01")], time_ns=BEGIN, logged_at_ns=BEGIN)
+    for minute in reversed(range(90)):
+        users = [{"user": "ada", "mem": 3}] if minute < 60 else [{"user": "ada", "mem": 3}, {"user": "+bob", "mem": 1}]
+        event = sample_event(ONE, b"run", minute + 1, working(*users))
+        backwards.put([event, event], time_ns=BEGIN + minute * 60 * SECOND, logged_at_ns=BEGIN + 4 * HOUR_NS)
+    with StatusReader(feed(backwards, tmp_path / "late")) as reader:
+        found = reader.accounting(asked, BEGIN + 9 * HOUR_NS).accounts
+        assert found[:2] == wanted.accounts[:2], "samples that came in the wrong order, and twice"
+
+
+@pytest.mark.parametrize("user", ["=1+1", "+x", "-x", "@x", "\t=x", "\r=x", 'a"b,c', "a\nb", "\u202ex"])
+def test_names_are_text_in_csv(user: str) -> None:
+    """No name becomes a formula, another cell or another line."""
+    answer = account(Question(0, HOUR_NS), [Used(user, "h", HOUR_US, 0, 0)], HOUR_US, 0)
+    head, row = csv.reader(io.StringIO(as_csv(answer), newline=""))
+    assert head == ["user", "host", "held", "active", "wasted", "unknown"]
+    assert row[1:] == ["h", "1.0", "0.0", "1.0", "0.0"]
+    assert row[0][0] not in "=+-@\t\r"
+    assert row[0].isprintable()
+    assert as_json(answer, str)["gpu_hours"] == [
+        {"user": user, "host": "h", "held": 1.0, "active": 0.0, "wasted": 1.0, "unknown": 0.0}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("by", "sharing", "length"),
+    [("gpu", "full", 1), ("", "full", 1), ("user,user", "full", 1), ("user", "x", 1), ("user", "full", 0)],
+)
+def test_what_cannot_be_asked_is_said(by: str, sharing: str, length: int) -> None:
+    """One clear line for a wrong word or an empty range."""
+    with pytest.raises(BadQuery):
+        question(BEGIN, BEGIN + length, by, sharing)
+
+
+def test_the_command_shows_a_table_json_and_csv(tmp_path: Path) -> None:
+    """`dimint accounting` reads the tables in the data directory."""
+    feed(lab(), tmp_path / TABLES_FOLDER)
+    arguments = [f"--data_dir={tmp_path}", f"--from=@{BEGIN // SECOND}", f"--to=@{(BEGIN + 2 * HOUR_NS) // SECOND}", "--by=user"]
+    shown = CliRunner().invoke(command, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.splitlines()[1].split() == ["ada", "1.500", "0.750", "0.750", "0.000"]
+    plain = json.loads(CliRunner().invoke(command, [*arguments, "--json", "--sharing=equal"]).output)
+    assert [(line["user"], line["held"]) for line in plain["gpu_hours"]] == [("ada", 1.25), ("+bob", 0.25), (None, 0.0)]
+    assert (plain["capacity"], plain["sharing"]) == (8.0, "equal")
+    lines = CliRunner().invoke(command, [*arguments, "--csv"]).output.splitlines()
+    assert lines[:3] == ["user,held,active,wasted,unknown", "ada,1.5,0.75,0.75,0.0", "'+bob,0.5,0.25,0.25,0.0"]
