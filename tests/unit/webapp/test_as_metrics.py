@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dimint.consumers.rows import HostRow, StoredSample
-from dimint.webapp.as_metrics import FAMILIES, HostNow, exposition, host_part, is_stale
+from dimint.webapp.as_metrics import HostNow, exposition, host_part, is_stale
+from dimint.webapp.metric_families import FAMILIES
 from tests.support.hosts import H100, MIB, cpu, gpu, sample
 from tests.support.samples import Machine
 
@@ -49,13 +50,30 @@ def _series(*hosts: HostNow, stale: bool = False) -> dict[str, float]:
 
 def test_units_are_base_units() -> None:
     """Percent become ratios, milli units whole ones, MHz hertz."""
-    card = gpu(0, H100, 79_000, 81_559, 87, 71) | {"p_mW": 412_500, "p_lim_mW": 700_000, "sm_MHz": 1980, "e_mJ": 1_234_567}
+    card = gpu(0, H100, 79_000, 81_559, 87, 71) | {"ecc": {"vc": 3, "au": None}, "remap": {"pend": True}, "ev": 0x44}
+    card |= {
+        "thr_ns": {"sw_power_cap": 2_500_000_000},
+        "pcie_rx": 7,
+        "p_inst_mW": 5000,
+        "p_mW": 412_500,
+        "p_lim_mW": 700_000,
+        "sm_MHz": 1980,
+        "e_mJ": 1_234_567,
+    }
     series = _series(_host(sample([card], [{"g": 0, "pid": 1, "user": "alice", "mem": 5 * MIB}], **cpu(12.5)), driver="550.1"))
     labels = 'host="gpu_01",gpu="0",uuid="GPU-00000000"'
     assert series[f"dimint_gpu_utilization_ratio{{{labels}}}"] == 0.87
     assert series[f"dimint_gpu_memory_used_bytes{{{labels}}}"] == 79_000 * MIB
     assert series[f'dimint_gpu_temperature_celsius{{{labels},sensor="core"}}'] == 71
     assert series[f'dimint_gpu_power_watts{{{labels},kind="average"}}'] == 412.5
+    assert series[f'dimint_gpu_power_watts{{{labels},kind="instant"}}'] == 5
+    assert series[f'dimint_gpu_ecc_errors_total{{{labels},type="corrected",scope="volatile"}}'] == 3
+    assert not any('scope="aggregate"' in name for name in series)
+    assert series[f"dimint_gpu_row_remap_pending{{{labels}}}"] == 1
+    assert series[f'dimint_gpu_throttle_seconds_total{{{labels},reason="sw_power_cap"}}'] == 2.5
+    assert series[f'dimint_gpu_clocks_event_active{{{labels},reason="hw_thermal_slowdown"}}'] == 1
+    assert series[f'dimint_gpu_clocks_event_active{{{labels},reason="hw_slowdown"}}'] == 0
+    assert series[f'dimint_gpu_pcie_bytes_total{{{labels},direction="receive"}}'] == 7
     assert series[f'dimint_gpu_clock_hertz{{{labels},clock="sm"}}'] == 1.98e9
     assert series[f"dimint_gpu_energy_joules_total{{{labels}}}"] == 1234.567
     assert series[f'dimint_gpu_user_memory_used_bytes{{{labels},user="alice"}}'] == 5 * MIB
@@ -109,14 +127,17 @@ _json = st.recursive(
     max_leaves=10,
 )
 _entry = st.dictionaries(
-    st.sampled_from("i u st g pid mem user name if rx tx util_pct t_mC err fan_pct".split()), _json, max_size=8
+    st.sampled_from("i u st g pid mem user name if rx tx util_pct t_mC err fan_pct ecc remap thr_ns ev p_mW profile".split()),
+    _json,
+    max_size=8,
 )
 _content = st.fixed_dictionaries(
     {},
     optional={
         "gpu": st.lists(_entry, max_size=4) | _json, "proc": st.lists(_entry, max_size=4) | _json,
         "net": st.lists(_entry) | _json,
-        "cpu": _json, "mem": _json, "disk": _json, "temp_mC": _json, "int_ms": _json, "procs_err": _json, "dur_us": _json,
+        "cpu": _json, "mem": _json, "disk": _json, "temp_mC": _json, "int_ms": _json, "procs_err": _json,
+        "dur_us": _json, "tier_us": _json, "spool": _json,
     },
 )  # fmt: skip
 

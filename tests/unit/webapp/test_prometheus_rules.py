@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dimint.webapp.as_metrics import FAMILIES
+from dimint.webapp.metric_families import FAMILIES
 
 RULES = Path(__file__).parents[3] / "deploy" / "prometheus" / "dimint.rules.yml"
 
