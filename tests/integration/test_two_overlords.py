@@ -12,6 +12,8 @@ from tests.support.kv_system import KvSystem, kv_system
 from tests.support.services.kafka import shared_broker
 from tests.support.system import OldClient, wait_until
 
+pytestmark = pytest.mark.timeout(200)
+
 FAILOVER_S = 3.0
 """Three times what is aimed at: the machine may be busy."""
 

@@ -28,7 +28,9 @@ from tests.support.log_truth import all_changes, ends
 from tests.support.services.kafka import shared_broker
 from tests.support.system import OldClient
 
-LONG_S = 60.0
+pytestmark = pytest.mark.timeout(200)
+
+LONG_S = 90.0
 
 
 class Seen(NamedTuple):
