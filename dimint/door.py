@@ -183,13 +183,15 @@ class Reads(msgspec.Struct, frozen=True, tag="reads", array_like=True):
 class Answer(msgspec.Struct, frozen=True, array_like=True):
     """Answer to a Read: `error` is a wire code, or "moved" when the node does not serve the partition.
 
-    `found` has the keys that are there, in order; a get leaves missing ones out.
+    `found` has the keys that are there, in order; a get leaves missing ones out. `age_ms` is how long ago the replica had all
+    that the log had, −1 if that is not known.
     """
 
     id: int
     next_offset: int
     found: list[Found]
     error: str | None = None
+    age_ms: int = -1
 
 
 class Answers(msgspec.Struct, frozen=True, tag="answers", array_like=True):

@@ -44,6 +44,7 @@ from dimint.wire_types import (
 
 __all__ = [
     "Token",
+    "age_of",
     "canonical_key",
     "failed",
     "format_token",
@@ -276,7 +277,12 @@ def is_new_style(request: Request) -> bool:
     return request.id is not None or request.client is not None or request.min_position is not None or request.seq is not None
 
 
-def got(form: Form, request: Request, stored: bytes | None, version: int, token: str) -> bytes:
+def age_of(age_ms: int) -> float | None:
+    """`age` of a reply, in seconds; None if it is not known (below 0)."""
+    return None if age_ms < 0 else age_ms / 1000
+
+
+def got(form: Form, request: Request, stored: bytes | None, version: int, token: str, age_ms: int = -1) -> bytes:
     """Reply of a get; `stored` None for a missing key. Raises NotJson or NotMsgpack."""
     if form is JSON:
         if stored is None:
@@ -287,9 +293,11 @@ def got(form: Form, request: Request, stored: bytes | None, version: int, token:
             text = b'"value":' + values.to_json(stored)
         if not is_new_style(request):
             return b"{" + text + b"}"
-        return b'{%b"position":"%b","version":%d%b}' % (text and text + b",", token.encode(), version, _json_id(request))
+        age = b"null" if age_ms < 0 else b"%.3f" % (age_ms / 1000)
+        mark = (text and text + b",", token.encode(), version, age, _json_id(request))
+        return b'{%b"position":"%b","version":%d,"age":%b%b}' % mark
     fields: dict[str, Any] = {} if stored is None else {"value": form.load(stored)}
-    return reply(form, request, fields, position=token, version=version)
+    return reply(form, request, fields, position=token, version=version, age=age_of(age_ms))
 
 
 def was_set(form: Form, request: Set, token: str) -> bytes:

@@ -11,6 +11,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from dimint.door import MOVED, Answer, Answers, AskOutcomes, Fetch, Fetched, Found, Outcomes, Read, Unfetch
 from dimint.errors import Busy, TimedOut, TooLarge
 from dimint.limits import READ_WAIT_MAX_MS, REQUESTS_IN_FLIGHT_MAX
+from dimint.node.ages import Ages
 from dimint.node.pending import Pending
 from dimint.node.replica import Applied, Replica
 from dimint.node.watches import Found as Changes
@@ -58,8 +59,9 @@ class _Pile:
 class Desk(Generic[Link]):
     """`replicas` is the live map of what the node holds. Times are seconds of a monotonic clock."""
 
-    def __init__(self, replicas: Mapping[int, Replica], watches: Watches) -> None:
+    def __init__(self, replicas: Mapping[int, Replica], watches: Watches, ages: Ages | None = None) -> None:
         self._replicas, self._watches = replicas, watches
+        self._ages = ages or Ages(replicas)
         self._fetches: dict[tuple[Link, int], Watch] = {}
         self._waiting: Pending[tuple[Link, Read]] = Pending()
         self._asks: dict[int, list[_Ask[Link]]] = {}
@@ -199,7 +201,8 @@ class Desk(Generic[Link]):
         if size > ANSWER_MAX_BYTES:
             self._add(link, Answer(read.id, replica.next_offset, [], TooLarge.code))
         else:
-            self._add(link, Answer(read.id, replica.next_offset, found), size)
+            age_ms = self._ages.age_ms(read.partition)
+            self._add(link, Answer(read.id, replica.next_offset, found, None, age_ms), size)
 
     def _add(self, link: Link, answer: Answer, size: int = 0) -> None:
         self._pile(link).add(answer, size)

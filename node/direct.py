@@ -24,6 +24,7 @@ from dimint.errors import (
 )
 from dimint.genesis import Genesis
 from dimint.limits import SCAN_MAX_BYTES
+from dimint.node.ages import Ages
 from dimint.node.pending import Pending
 from dimint.node.replica import Page, Replica
 from dimint.node.watches import Found as Changes
@@ -63,8 +64,17 @@ class _Job(Generic[Peer]):
 class Direct(Generic[Peer]):
     """`replicas` is the live map of what the node holds; `serve` says which of them it may serve."""
 
-    def __init__(self, genesis: Genesis, replicas: Mapping[int, Replica], watches: Watches, *, end_is_linearizable: bool) -> None:
+    def __init__(
+        self,
+        genesis: Genesis,
+        replicas: Mapping[int, Replica],
+        watches: Watches,
+        ages: Ages | None = None,
+        *,
+        end_is_linearizable: bool,
+    ) -> None:
         self._genesis, self._replicas, self._watches = genesis, replicas, watches
+        self._ages = ages or Ages(replicas)
         self._watching: dict[tuple[Peer, Any], Waiting] = {}
         self._linearizable = end_is_linearizable
         self._serving: frozenset[int] = frozenset()
@@ -245,8 +255,8 @@ class Direct(Generic[Peer]):
         found = self._replica(partition).get([request.key])
         token = self._token(partition)
         if not found:
-            return wire.got(job.form, request, None, 0, token)
-        return wire.got(job.form, request, found[0].value, found[0].version, token)
+            return wire.got(job.form, request, None, 0, token, self._ages.age_ms(partition))
+        return wire.got(job.form, request, found[0].value, found[0].version, token, self._ages.age_ms(partition))
 
     def _mget(self, job: _Job[Peer], request: Mget) -> bytes:
         by_partition: dict[int, list[str]] = {}
@@ -261,13 +271,14 @@ class Direct(Generic[Peer]):
         there = [found[key] for key in keys if key in found]
         values = {one.key: job.form.load(one.value) for one in there}
         versions = {one.key: one.version for one in there}
-        return wire.reply(job.form, request, {"values": values}, positions=self._tokens(job), versions=versions)
+        more = {"positions": self._tokens(job), "versions": versions, "age": self._age(job)}
+        return wire.reply(job.form, request, {"values": values}, **more)
 
     def _scan(self, job: _Job[Peer], request: Scan) -> bytes:
         pages = [self._replica(partition).scan(request.prefix, request.after, request.limit) for partition in job.offsets]
         items, after = _merge(pages, request.limit)
         fields: dict[str, Any] = {"items": [[one.key, job.form.load(one.value)] for one in items], "next": after}
-        return wire.reply(job.form, request, fields, positions=self._tokens(job))
+        return wire.reply(job.form, request, fields, positions=self._tokens(job), age=self._age(job))
 
     def _replica(self, partition: int) -> Replica:
         replica = self._replicas.get(partition)
@@ -280,6 +291,10 @@ class Direct(Generic[Peer]):
 
     def _tokens(self, job: _Job[Peer]) -> list[str]:
         return [self._token(partition) for partition in sorted(job.offsets)]
+
+    def _age(self, job: _Job[Peer]) -> float | None:
+        ages = [self._ages.age_ms(partition) for partition in job.offsets]
+        return None if not ages or min(ages) < 0 else wire.age_of(max(ages))
 
     # --- replies in order -----------------------------------------------------------------------------------------------
     def _stand_in_line(self, job: _Job[Peer]) -> bool:

@@ -20,8 +20,10 @@ from dimint.errors import OffsetOutOfRange
 from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.port import Record
+from dimint.node.ages import Ages
 from dimint.node.desk import Desk
 from dimint.node.direct import Direct
+from dimint.node.ends import Ends
 from dimint.node.exchange import Exchange
 from dimint.node.feed import Feed
 from dimint.node.leaving import Leaving
@@ -108,9 +110,14 @@ class Node:
         )
         self._holdings = self._exchange.holdings
         self._watches = Watches(self._holdings.replicas)
-        self._desk: Desk[Link] = Desk(self._holdings.replicas, self._watches)
+        self._ages = Ages(self._holdings.replicas)
+        self._held: frozenset[int] = frozenset()
+        self._ends = Ends(self._log, self._clock, lambda: self._held)
+        self._desk: Desk[Link] = Desk(self._holdings.replicas, self._watches, self._ages)
         linearizable = self._log.describe().end_is_linearizable
-        self._direct: Direct[Peer] = Direct(genesis, self._holdings.replicas, self._watches, end_is_linearizable=linearizable)
+        self._direct: Direct[Peer] = Direct(
+            genesis, self._holdings.replicas, self._watches, self._ages, end_is_linearizable=linearizable
+        )
         self._feed = Feed(self._log, wake=self._poller.wake)
         self._past = Past(self._log, wake=self._poller.wake)
         self._moved = False
@@ -138,6 +145,7 @@ class Node:
             threads.append(self._spawn("reader", self._feed.run))
             threads.append(self._spawn("past", self._past.run))
             threads.append(self._spawn("snapshots", self._exchange.run))
+            threads.append(self._spawn("ends", self._ends.run))
             threads.append(self._spawn("cluster", partial(membership.run, heartbeat_s=self._heartbeat_s)))
             self._serve(links, membership)
             self._holdings.commit(self._clock.monotonic())
@@ -145,6 +153,7 @@ class Node:
             self._feed.stop()
             self._past.stop()
             self._exchange.stop()
+            self._ends.stop()
             if membership is not None:
                 membership.stop()
             for thread in threads:
@@ -170,7 +179,9 @@ class Node:
         told = more = False
         while not (self._stopping and self._may_end(membership, now)):
             ready = self._poller.wait(0.0 if more else self._patience(now))
-            now = clock.monotonic()
+            now = self._ages.now = clock.monotonic()
+            for known in self._ends.take():
+                self._ages.learn(*known)
             while self._news:
                 self._learn(self._news.popleft(), links, now)
             self._take_requests(ready, links, now)
@@ -342,8 +353,10 @@ class Node:
         self._assignment = assignment
         self._exchange.follow(seen.nodes, assignment)
         self._mastered = assignment.mastered_by(self.node)
-        for partition in self._holdings.hold(assignment.held_by(self.node), now):
+        self._held = assignment.held_by(self.node)
+        for partition in self._holdings.hold(self._held, now):
             self._desk.dropped(partition)
+            self._ages.forget(partition)
         served = range(len(assignment.partitions))
         self._served = frozenset(partition for partition in served if self.node in assignment.servers_of(partition))
         self._open_door()

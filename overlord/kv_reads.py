@@ -16,7 +16,7 @@ from dimint.overlord.pending import Pending, PendingTable
 from dimint.overlord.reads import Part, ReadTable, Want, parts_by_partition
 from dimint.overlord.strong import StrongReads
 from dimint.overlord.writes import Lane
-from dimint.wire import failed, format_token, got, min_offsets, reply
+from dimint.wire import age_of, failed, format_token, got, min_offsets, reply
 from dimint.wire_types import Get, Mget, Scan
 
 __all__ = ["KeyValueReads", "merge"]
@@ -30,7 +30,7 @@ _NEARLY_FULL_BYTES = limits.SCAN_MAX_BYTES - limits.VALUE_MAX_BYTES - limits.KEY
 class _Gather:
     """Answers of several partitions."""
 
-    __slots__ = ("bytes", "found", "left", "pages", "tokens")
+    __slots__ = ("age_ms", "bytes", "found", "left", "pages", "tokens")
 
     def __init__(self, left: int) -> None:
         self.left = left
@@ -38,6 +38,11 @@ class _Gather:
         self.found: dict[str, Found] = {}
         self.pages: list[list[Found]] = []
         self.tokens: dict[int, int] = {}
+        self.age_ms = 0
+
+    def add_age(self, age_ms: int) -> None:
+        """The oldest part counts; −1, where one is not known, stays."""
+        self.age_ms = -1 if min(age_ms, self.age_ms) < 0 else max(age_ms, self.age_ms)
 
 
 class KeyValueReads:
@@ -145,9 +150,9 @@ class KeyValueReads:
             token = self._token(self._partition_of(request.key.encode()), answer.next_offset)
         try:
             if one is None:
-                frame = got(pending.form, request, None, 0, token)
+                frame = got(pending.form, request, None, 0, token, answer.age_ms)
             else:
-                frame = got(pending.form, request, one.value, one.version, token)
+                frame = got(pending.form, request, one.value, one.version, token, answer.age_ms)
         except RequestError as error:
             frame = failed(pending.form, request, error)
         self._table.finish(pending, frame)
@@ -173,7 +178,8 @@ class KeyValueReads:
             self._table.fail(pending, error)
             return
         versions = {one.key: one.version for one in asked}
-        frame = reply(pending.form, request, {"values": values}, positions=self._positions(gather), versions=versions)
+        more = {"positions": self._positions(gather), "versions": versions, "age": age_of(gather.age_ms)}
+        frame = reply(pending.form, request, {"values": values}, **more)
         self._table.finish(pending, frame)
 
     def _scanned(self, part: Part, answer: Answer | RequestError, found: dict[str, Found]) -> None:
@@ -191,7 +197,8 @@ class KeyValueReads:
         except RequestError as error:
             self._table.fail(pending, error)
             return
-        self._table.finish(pending, reply(pending.form, request, fields, positions=self._positions(gather)))
+        more = {"positions": self._positions(gather), "age": age_of(gather.age_ms)}
+        self._table.finish(pending, reply(pending.form, request, fields, **more))
 
     def _gathered(self, part: Part, answer: Answer | RequestError) -> _Gather | None:
         pending = part.pending
@@ -202,6 +209,7 @@ class KeyValueReads:
             return None
         gather: _Gather = pending.gather
         gather.left -= 1
+        gather.add_age(answer.age_ms)
         gather.tokens[part.tag] = min(answer.next_offset, gather.tokens.get(part.tag, answer.next_offset))
         return gather
 

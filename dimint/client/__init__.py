@@ -8,7 +8,7 @@ with Client("127.0.0.1:5556") as client:
 """
 
 from dimint.client.aio import AsyncClient
-from dimint.client.operations import MISSING, CasResult, Key, Outcome, Versioned
+from dimint.client.operations import MISSING, Aged, CasResult, Key, Outcome, Versioned
 from dimint.client.pipeline import Pending, Pipeline
 from dimint.client.sync import Client
 from dimint.client.watch import AsyncWatch, Watch
@@ -16,6 +16,7 @@ from dimint.client.watching import Change
 from dimint.client.writes import Unresolved
 
 __all__ = [
+    "Aged",
     "AsyncClient",
     "AsyncWatch",
     "CasResult",

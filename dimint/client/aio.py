@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from dimint.client import operations as ops
 from dimint.client.calls import Call
 from dimint.client.network import address_of
-from dimint.client.operations import MISSING, CasResult, Key, Operation, Outcome, Versioned
+from dimint.client.operations import MISSING, Aged, CasResult, Key, Operation, Outcome, Versioned
 from dimint.client.session import Session
 from dimint.client.sockets import Sockets
 from dimint.client.sync import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
@@ -67,6 +67,10 @@ class AsyncClient:
     async def get_versioned(self, key: Key, *, consistency: str | None = None, timeout: float | None = None) -> Versioned:
         """The value and its version: (None, 0) if the key is not there."""
         return await self._run(ops.get_versioned(key, consistency=consistency), timeout)
+
+    async def get_aged(self, key: Key, *, consistency: str | None = None, timeout: float | None = None) -> Aged:
+        """The value, its version and how old they may be: (None, 0, …) if the key is not there."""
+        return await self._run(ops.get_aged(key, consistency=consistency), timeout)
 
     async def mget(self, keys: Iterable[Key], *, consistency: str | None = None, timeout: float | None = None) -> dict[str, Any]:
         """Key → value of the keys that are there. Not one point in time over several partitions."""

@@ -14,6 +14,7 @@ from dimint.errors import OutcomeUnknown, ParseError, TooLarge
 from dimint.limits import PUBLISH_MAX_EVENTS, REQUEST_MAX_KEYS, SCAN_MAX_ITEMS
 
 __all__ = [
+    "Aged",
     "CasResult",
     "Key",
     "Kind",
@@ -27,6 +28,7 @@ __all__ = [
     "contains",
     "delete",
     "get",
+    "get_aged",
     "get_versioned",
     "incr",
     "mget",
@@ -66,6 +68,15 @@ class Versioned(NamedTuple):
 
     value: Any
     version: int
+
+
+class Aged(NamedTuple):
+    """A value, its version, and how old that may be: `age_s` seconds ago the replica that answered had all that the log had.
+    None if it does not know. A replica that cannot reach the log goes on answering weak reads, and its age grows."""
+
+    value: Any
+    version: int
+    age_s: float | None
 
 
 class CasResult(NamedTuple):
@@ -151,6 +162,14 @@ def contains(key: Key) -> Operation[bool]:
 
 def get_versioned(key: Key, *, consistency: str | None = None) -> Operation[Versioned]:
     return _read("get", (key,), lambda fields: Versioned(fields.get("value"), int(fields.get("version", 0))), consistency)
+
+
+def get_aged(key: Key, *, consistency: str | None = None) -> Operation[Aged]:
+    def finish(fields: dict[str, Any]) -> Aged:
+        age = fields.get("age")
+        return Aged(fields.get("value"), int(fields.get("version", 0)), None if age is None else float(age))
+
+    return _read("get", (key,), finish, consistency)
 
 
 def mget(keys: Iterable[Key], *, consistency: str | None = None) -> Operation[dict[str, Any]]:

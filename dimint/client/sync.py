@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 from dimint.client import operations as ops
 from dimint.client.calls import Call
 from dimint.client.network import address_of
-from dimint.client.operations import MISSING, CasResult, Key, Operation, Outcome, Versioned
+from dimint.client.operations import MISSING, Aged, CasResult, Key, Operation, Outcome, Versioned
 from dimint.client.pipeline import Pipeline
 from dimint.client.session import Session
 from dimint.client.sockets import Sockets
@@ -81,6 +81,10 @@ class Client:
     def get_versioned(self, key: Key, *, consistency: str | None = None, timeout: float | None = None) -> Versioned:
         """The value and its version: (None, 0) if the key is not there."""
         return self._run(ops.get_versioned(key, consistency=consistency), timeout)
+
+    def get_aged(self, key: Key, *, consistency: str | None = None, timeout: float | None = None) -> Aged:
+        """The value, its version and how old they may be: (None, 0, …) if the key is not there."""
+        return self._run(ops.get_aged(key, consistency=consistency), timeout)
 
     def mget(self, keys: Iterable[Key], *, consistency: str | None = None, timeout: float | None = None) -> dict[str, Any]:
         """Key → value of the keys that are there. Not one point in time over several partitions."""

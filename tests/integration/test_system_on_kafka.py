@@ -81,6 +81,10 @@ def test_a_broker_that_stands_still(system: KvSystem, broker: KafkaCluster) -> N
                 assert client.get("steady", consistency="weak") == 1
             with pytest.raises(DimintError):
                 client.get("steady", consistency="strong")
+            old = client.get_aged("steady", consistency="weak")
+            assert old.value == 1
+            assert old.age_s is not None
+            assert old.age_s > 1.5, "weak reads go on, and say how old they are"
         finally:
             broker.brokers[0].server.resume()
         deadline = time.monotonic() + 20

@@ -111,8 +111,8 @@ def test_replies_byte_by_byte() -> None:
     assert wire.got(JSON, get, None, 0, "g:0:1") == b"{}"
     assert wire.got(MSGPACK, get, b"J1", 1, "") == msgpack.packb({"value": 1})
     new = Get(key="k", id="é")
-    assert wire.got(JSON, new, b"J1", 7, "g:0:1") == '{"value":1,"position":"g:0:1","version":7,"id":"é"}'.encode()
-    assert wire.got(JSON, new, None, 0, "g:0:1") == '{"position":"g:0:1","version":0,"id":"é"}'.encode()
+    assert wire.got(JSON, new, b"J1", 7, "g:0:1") == '{"value":1,"position":"g:0:1","version":7,"age":null,"id":"é"}'.encode()
+    assert wire.got(JSON, new, None, 0, "g:0:1", 1234) == '{"position":"g:0:1","version":0,"age":1.234,"id":"é"}'.encode()
     with pytest.raises(NotJson):
         wire.got(JSON, get, b"M\xc4\x00", 1, "")
     with pytest.raises(NotMsgpack):

@@ -147,7 +147,7 @@ def test_clients_read_at_the_nodes_door(partitions: Partitions) -> None:
     assert door("get", key="a") == [{"value": 0}]
     assert door("get", key="none") == [{}]
     (reply,) = door("get", key="b", id=1)
-    assert reply == {"value": 1, "position": tokens[places[1]], "version": reply["version"], "id": 1}
+    assert reply == {"value": 1, "position": tokens[places[1]], "version": reply["version"], "age": None, "id": 1}
     (reply,) = door("mget", keys=["f", "none", "a", "f"], id=2)
     assert (reply["values"], sorted(reply["versions"]), reply["positions"]) == ({"f": 5, "a": 0}, ["a", "f"], tokens)
     assert door("mget", keys=[]) == [{"values": {}}]

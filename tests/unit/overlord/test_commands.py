@@ -45,8 +45,8 @@ def test_new_style_adds_position_version_and_id(sim: Sim) -> None:
     assert set(done) == {"value", "position", "id"}
     assert done["id"] == 7
     got = sim.ask(cmd="get", key="k", min_position=done["position"])
-    assert set(got) == {"value", "position", "version"}
-    assert set(sim.ask(cmd="get", key="none", id="x")) == {"position", "version", "id"}
+    assert set(got) == {"value", "position", "version", "age"}
+    assert set(sim.ask(cmd="get", key="none", id="x")) == {"position", "version", "age", "id"}
     refused = sim.ask(cmd="nope", id="x")
     assert refused == {"error": "DIMINT_NOT_FOUND", "message": refused["message"], "retriable": False, "id": "x"}
 
@@ -76,7 +76,7 @@ def test_many_keys(sim: Sim) -> None:
     new = sim.ask(cmd="mset", values={"a": 1, "b": 2}, id=1)
     assert len(new["positions"]) <= 2
     both = sim.ask(cmd="mget", keys=["a", "b", "a"], min_position=new["positions"])
-    assert set(both) == {"values", "versions", "positions"}
+    assert set(both) == {"values", "versions", "positions", "age"}
     seen: list[Any] = []
     after = None
     while True:
