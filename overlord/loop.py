@@ -19,7 +19,7 @@ from dimint.errors import LogBroken, OutcomeUnknown, ParseError, RecordTooLarge,
 from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
 from dimint.overlord.effects import Append, Effects
-from dimint.overlord.membership import Heard, Membership, News, Ports, Record, Seen
+from dimint.overlord.membership import REGISTRY_LOOK_S, Heard, Membership, News, Ports, Record, Seen
 from dimint.overlord.requests import GATHER_S, Core, Identity
 from dimint.service import spawn_thread
 from dimint.transport import Context, Peer
@@ -33,6 +33,9 @@ RECEIVE_MAX = 2000
 PROGRESS_S = 0.1
 END_WAIT_S = 2.0
 LINGER_MS = 300
+JOIN_WAIT_S = REGISTRY_LOOK_S + 0.2
+"""So long after it joined, one beside others takes no requests: until they know of it, they trust what they know of clients'
+numbers, and would acknowledge a lower one than a client has sent here."""
 NODE_FRAME_MAX_BYTES = 256 << 20
 
 
@@ -114,7 +117,6 @@ class Overlord:
                 self._writer.incarnation, self._writer.by, described.end_is_linearizable, described.kind, described.durability
             )
             self._core = Core(self._genesis, identity)
-            self._poller.add(self._clients)
             self._poller.add(self._node_door)
             membership = Membership(self._ports, self._genesis, id, info, self._post)
             run = partial(membership.run, heartbeat_s=self._heartbeat_s, max_slave_count=self._max_slave_count)
@@ -150,6 +152,7 @@ class Overlord:
     def _serve(self, membership: Membership) -> None:
         now = self._clock.monotonic()
         next_tick = next_progress = now
+        open_at: float | None = None
         told = False
         while not self._stopping:
             self._take(GATHER_S if self._core.gathering else TICK_S)
@@ -162,8 +165,12 @@ class Overlord:
                 membership.progress = self._core.progress()
                 self._core.leads = membership.leads
             self._perform(self._core.turn(now), now)
-            if not told and self._core.cluster.overlords:
+            others = len(self._core.cluster.overlords) - 1
+            if open_at is None and others >= 0:
+                open_at = now + JOIN_WAIT_S if others else now
+            if not told and open_at is not None and now >= open_at:
                 told = True
+                self._poller.add(self._clients)
                 self._ready()
         self._poller.remove(self._clients)
         deadline = self._clock.monotonic() + END_WAIT_S

@@ -25,7 +25,7 @@ from dimint.overlord.placement import Cluster, place
 from dimint.process_state import ProcessState
 from dimint.registry.port import Registry
 
-__all__ = ["ELECTION", "Heard", "Membership", "News", "Ports", "Record", "Seen"]
+__all__ = ["ELECTION", "Heard", "Membership", "News", "Ports", "REGISTRY_LOOK_S", "Record", "Seen"]
 
 ELECTION = "overlord"
 LOOK_S = 0.1

@@ -5,7 +5,7 @@ never (the master changed, the connection broke): then any live replica is asked
 deadlines. An index that is left out of an Outcomes message was plainly applied.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from dimint.door import AskOutcomes, Outcome, Outcomes
@@ -34,10 +34,13 @@ class Ask(NamedTuple):
 
 
 class OutcomeTable:
-    """Entries of acknowledged batches, by (partition, number of the batch)."""
+    """Entries of acknowledged batches, by (partition, number of the batch).
 
-    def __init__(self, writer: bytes) -> None:
-        self._writer = writer
+    `was_new` is told of each that left no outcome: it was plainly applied, for the first time.
+    """
+
+    def __init__(self, writer: bytes, was_new: Callable[[int, Entry], None]) -> None:
+        self._writer, self._was_new = writer, was_new
         self._waiting: dict[tuple[int, int], _Waiting] = {}
         self._early: dict[tuple[int, int], Outcomes] = {}
         self.dropped_count = 0
@@ -49,7 +52,7 @@ class OutcomeTable:
         """Answer the entries of a batch as soon as their outcomes are known."""
         early = self._early.pop((partition, number), None)
         if early is not None and early.known:
-            _answer(entries, token, early)
+            self._answer(entries, token, early)
         else:
             self._waiting[partition, number] = _Waiting(entries, token, now if ask_now else now + ASK_AFTER_S)
 
@@ -72,7 +75,7 @@ class OutcomeTable:
             self._early[at] = message
         elif message.known:
             del self._waiting[at]
-            _answer(waiting.entries, waiting.token, message)
+            self._answer(waiting.entries, waiting.token, message)
 
     def due(self, now: float) -> Iterator[Ask]:
         """What to ask now. Batches of which every request is over are forgotten."""
@@ -86,6 +89,17 @@ class OutcomeTable:
             waiting.asked += 1
             waiting.ask_at = now + ASK_AFTER_S
 
+    def _answer(self, entries: list[Entry], token: str, message: Outcomes) -> None:
+        for entry in entries:
+            outcome = _APPLIED
+            for index in range(entry.first, entry.first + entry.length):
+                if index in message.outcomes:
+                    outcome = message.outcomes[index]
+                    break
+            else:  # what was applied before, or is superseded, has an outcome
+                self._was_new(message.partition, entry)
+            entry.done(entry, token, outcome)
+
     def hurry(self, now: float) -> None:
         """Masters changed: whoever waits asks at once."""
         for waiting in self._waiting.values():
@@ -93,13 +107,3 @@ class OutcomeTable:
 
 
 _APPLIED = Outcome("applied")
-
-
-def _answer(entries: list[Entry], token: str, message: Outcomes) -> None:
-    for entry in entries:
-        outcome = _APPLIED
-        for index in range(entry.first, entry.first + entry.length):
-            if index in message.outcomes:
-                outcome = message.outcomes[index]
-                break
-        entry.done(entry, token, outcome)

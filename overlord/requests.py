@@ -94,7 +94,7 @@ class Core:
         self._servers: tuple[tuple[str, ...], ...] = ()
         self._masters: tuple[str | None, ...] = ()
         self._told: list[ToNode] = []
-        self.outcomes = OutcomeTable(identity.writer)
+        self.outcomes = OutcomeTable(identity.writer, lambda partition, entry: self.lanes[partition].was_new(entry))
         partition_of = genesis.partition_of_key
         self._strong = StrongReads(self.lanes, self.reads, end_is_linearizable=identity.end_is_linearizable)
         self._writes = KeyValueWrites(self.table, self.lanes, partition_of)

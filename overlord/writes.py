@@ -5,12 +5,13 @@ A lane has at most one batch in flight; what arrives meanwhile makes up the next
 or the end of a barrier for strong reads, which every batch handed over after them gives.
 
 Whose outcome is wanted although a plain write does not need one: a request with client and seq that this lane cannot know
-to be new (the client's first one here, or not higher than all before; any at all while there are other overlords, through
-which the client may have sent higher ones). Only the state can tell whether it was applied before or is superseded.
+to be new (not higher than all before; any at all while there are other overlords, through which the client may have sent
+higher ones, or as long as the state did not say that one of the client's numbers was new: an overlord that was here before
+may have appended higher ones). Only the state can tell whether it was applied before or is superseded.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from dimint.batch import BY, DT, By, Event
@@ -42,6 +43,8 @@ class Entry(NamedTuple):
     wants_outcome: bool
     done: Done
     tag: Any = None
+    term: int = 0
+    """The lane's, when a numbered request was added."""
 
 
 class Batch:
@@ -82,14 +85,16 @@ class Lane:
         self._by = by
         self._closed: deque[Batch] = deque()
         self._highest: dict[str, int] = {}  # never goes down, whatever became of the batch
-        self._met: set[str] = set()
+        self._met: set[str] = set()  # whose highest is sure to be the state's
         self._alone = False
+        self._term = 0
 
     def set_alone(self, alone: bool) -> None:
         """Whether this is the only overlord. What it knew of clients' numbers counts only for as long as it is."""
         if not alone:
             self._highest.clear()
             self._met.clear()
+            self._term += 1
         self._alone = alone
 
     # --- adding ------------------------------------------------------------------------------------------------------
@@ -129,7 +134,7 @@ class Lane:
         if index:
             for event in events:
                 event[BY] = index
-        batch.entries.append(Entry(pending, len(batch.events), len(events), wants_outcome, done, tag))
+        batch.entries.append(Entry(pending, len(batch.events), len(events), wants_outcome, done, tag, self._term))
         batch.events.extend(events)
         batch.bytes += size
 
@@ -151,6 +156,12 @@ class Lane:
         """A `result` takes the seq: a copy of that request that comes later is not new."""
         if seq > self._highest.get(client, seq):
             self._highest[client] = seq
+
+    def was_new(self, entry: Entry) -> None:
+        """The state says that this numbered request was applied, and for the first time: it was the client's highest there."""
+        request = entry.pending.request
+        if request.client in self._highest and request.seq is not None and entry.term == self._term and self._alone:
+            self._met.add(request.client)
 
     def read_after(self, reader: Callable[[int | RequestError], None]) -> None:
         """Call `reader` with the next offset once anything handed over from now on is acknowledged."""
@@ -217,7 +228,6 @@ class Lane:
             reader(error)
         for entry in batch.entries:
             entry.done(entry, "", error)
-        self._forget(batch.entries)
 
     @property
     def entries_in_flight(self) -> int:
@@ -253,9 +263,7 @@ class Lane:
             del self._highest[oldest]
             self._met.discard(oldest)
         self._highest[client] = seq
-        met = client in self._met
-        self._met.add(client)
-        return met
+        return client in self._met
 
     def _leave_out_done(self, batch: Batch) -> None:
         """Drop what was answered before it was handed over (its deadline was over): it must not happen any more."""
@@ -267,11 +275,3 @@ class Lane:
             if not is_done(entry.pending):
                 batch.entries.append(entry._replace(first=len(batch.events)))
                 batch.events.extend(events[entry.first : entry.first + entry.length])
-        self._forget(entry for entry in entries if is_done(entry.pending))
-
-    def _forget(self, entries: Iterable[Entry]) -> None:
-        """What was not appended does not make a client's next request certain to be new."""
-        for entry in entries:
-            request = entry.pending.request
-            if request.client is not None:
-                self._met.discard(request.client)

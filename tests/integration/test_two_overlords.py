@@ -183,3 +183,16 @@ def test_keys_expire_whoever_leads(system: KvSystem) -> None:
             if change.kind == "expire":
                 gone.append(change.key)
         assert sorted(gone) == sorted(2 * [f"due {number}" for number in range(20)])
+
+
+def test_an_overlord_that_answers_is_known_to_the_other(system: KvSystem) -> None:
+    """From its first answer on the other one asks the state about numbers that clients may have sent here."""
+    system.kill("overlord-2")
+    with OldClient(f"tcp://{system.addresses[0]}") as first:
+        wait_until(lambda: len(first("get_overlords")["overlords"]) == 1, 20, "the death is known")
+        system.start("overlord-2")
+        with OldClient(f"tcp://{system.addresses[1]}", timeout_s=60) as second:
+            assert "value" in second("set", key="join", value=1, client="join", seq=2)
+            assert len(first("get_overlords")["overlords"]) == 2
+            assert first("set", key="join", value=2, client="join", seq=1)["error"] == "DIMINT_SUPERSEDED"
+    system.wait_ready()

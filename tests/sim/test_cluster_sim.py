@@ -312,6 +312,25 @@ def test_an_acknowledged_write_was_applied_even_if_requests_overtake(seed: int) 
     sim.log.close()
 
 
+def test_a_number_below_one_of_an_earlier_overlord_is_never_acknowledged() -> None:
+    """The overlord that took the higher number is dead; its successor asks the state, however many lower ones come."""
+    sim = Sim(1, nodes=2)
+    sim.run(0.2)
+    assert sim.ask(cmd="set", key="k", value=10, client="c", seq=10)["value"] == 10
+    sim.kill_overlord("o1")
+    sim.start_overlord()
+    sim.run(0.5)
+    for seq in (5, 6, 7):
+        assert sim.ask(cmd="set", key="k", value=seq, client="c", seq=seq)["error"] == "DIMINT_SUPERSEDED"
+    assert sim.ask(cmd="set", key="k", value=11, client="c", seq=11)["value"] == 11
+    core = next(iter(sim.overlords.values())).core
+    assert sim.ask(cmd="set", key="k", value=12, client="c", seq=12)["value"] == 12
+    assert len(core.outcomes) == 0
+    assert sim.ask(cmd="set", key="k", value=8, client="c", seq=8)["error"] == "DIMINT_SUPERSEDED"
+    assert sim.ask(cmd="get", key="k", consistency="strong") == {"value": 12}
+    sim.log.close()
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_replies_keep_their_order_whatever_takes_longer(seed: int) -> None:
     """Every connection gets one reply a request, in order, from any mix of commands, errors and delays."""
