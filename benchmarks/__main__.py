@@ -12,6 +12,7 @@ PROGRAMS: Final = {
     "replay": "rebuilding a node's store from the log",
     "consumer": "turning samples into status tables",
     "storage": "bytes a number of stored samples",
+    "agent": "processor time and memory of the agent with eight GPUs",
     "pages": "server time of the pages for 1000 hosts",
 }
 

@@ -22,6 +22,7 @@ from dimint.log.opening import open_log
 from dimint.registry.embedded import EmbeddedRegistry
 from dimint.system_clock import SystemClock
 from dimint.transport import Context
+from tests.support.footprint import cpu_s, family, pss_kib
 from tests.support.kv_system import kv_system
 from tests.support.nvml import FakeDriver, build_library
 from tests.support.system import wait_until
@@ -254,30 +255,11 @@ def test_it_stays_small(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with agent(home, "--interval=2", environment=driver.environment) as process:
         wait_until(lambda: len(status_events(home)) > 2, 15, "samples")
-        pids = [process.pid, *_children(process.pid)]
-        before, started = sum(map(_cpu_s, pids)), time.monotonic()
+        pids = family(process.pid)
+        before, started = sum(map(cpu_s, pids)), time.monotonic()
         time.sleep(4)
-        share = (sum(map(_cpu_s, pids)) - before) / (time.monotonic() - started)
-        memory = sum(map(_pss_kib, pids))
+        share = (sum(map(cpu_s, pids)) - before) / (time.monotonic() - started)
+        memory = sum(map(pss_kib, pids))
     assert len(pids) == 2
     assert memory < 70 * 1024
     assert share < 0.05, "a bound for a busy machine: 0.002 of a core was measured on an idle one"
-
-
-def _children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()] or [
-        int(stat.parent.name)
-        for stat in Path("/proc").glob("[0-9]*/stat")
-        if stat.read_text().rpartition(")")[2].split()[1] == str(pid)
-    ]
-
-
-def _cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _pss_kib(pid: int) -> int:
-    found = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1])
