@@ -94,6 +94,12 @@ class FaultyLog:
             _copy(inner, outer)
         return len(held)
 
+    def heal(self) -> None:
+        """Forget the switches that are left; what is parked or held stays so."""
+        with self._lock:
+            self._script.clear()
+            self._away = 0
+
     def go_away(self, calls: int) -> None:
         """The next calls of `read` and `bounds` raise LogUnavailable."""
         with self._lock:

@@ -163,7 +163,9 @@ class Delivery:
         self._flight = None
         if flight.failed:
             self._not_before = now + self._retry.next_s()
-            if flight.taken is None:
+            if flight.taken is not None:
+                self._spool.release()
+            else:
                 self._memory.appendleft(_Waiting(flight.failed, flight.since))
                 self._spill()
             return

@@ -114,7 +114,7 @@ class Spool:
             self._gap(events, reason)
 
     def take(self, max_events: int) -> Taken:
-        """The oldest events, about `max_events` of them. They stay in the spool, and are not dropped, until `done`."""
+        """The oldest events, about `max_events` of them. They stay in the spool; until `done` or `release` none is dropped."""
         events: list[Event] = []
         row_id = gap_id = 0
         try:
@@ -133,6 +133,10 @@ class Spool:
             return Taken([], 0, 0)
         self._floor = Taken([], row_id, gap_id)
         return Taken(events, row_id, gap_id)
+
+    def release(self) -> None:
+        """Sending what was taken failed: it may be dropped again, before what is newer."""
+        self._floor = Taken([], 0, 0)
 
     def done(self, taken: Taken) -> None:
         """Forget what was taken: it is in the log. Raises SpoolFull if the disk takes nothing; it is sent again then."""

@@ -5,67 +5,9 @@ from typing import Any
 
 import pytest
 
-from dimint.batch import decode
-from dimint.clock import ManualClock
-from dimint.dedupe import WriterTable
 from dimint.events import KINDS, STATUS_TOPIC, problem_of
 from dimint.genesis import Genesis
-from dimint.log.port import TopicSpec
-from dimint.producers.agent import Agent
-from dimint.producers.delivery import Delivery
-from dimint.producers.publish import LogPublisher
-from dimint.producers.schedule import Schedule
-from dimint.producers.simulated import SimulatedHost
-from dimint.producers.sources import SimulatedFleet
-from dimint.producers.spool import Spool
-from dimint.testing import FaultyLog, memory_log
-from dimint.writer import BatchWriter
-
-PARTITIONS = 4
-IDS = [f"{number:032x}" for number in range(12)]
-
-
-class Scene:
-    """An agent with twelve simulated hosts on a log that fails on command."""
-
-    def __init__(self, folder: Any) -> None:
-        self.clock = ManualClock()
-        self.log = FaultyLog(memory_log([TopicSpec(STATUS_TOPIC, PARTITIONS)], clock=self.clock))
-        self.writer = BatchWriter(self.log, clock=self.clock, host="here", process="agent/1")
-        self.publisher = LogPublisher(self.writer, Genesis("g", 10_000, 8, PARTITIONS))
-        self.spool = Spool(folder / "spool.db", self.clock)
-        hosts = [SimulatedHost(1, number, interval_ms=2000) for number in range(len(IDS))]
-        delivery = Delivery(self.publisher, self.spool, self.clock)
-        schedule = Schedule(2.0, self.clock.monotonic())
-        self.agent = Agent([SimulatedFleet(hosts, IDS, self.clock)], delivery, self.publisher, schedule, self.clock)
-        self.delivery = delivery
-
-    def run(self, seconds: float) -> None:
-        """Let the loop run for a while; waits become turns of the clock."""
-        end = self.clock.monotonic() + seconds
-        while self.clock.monotonic() < end:
-            ahead = self.agent.step()
-            self.publisher.wait(0.02)  # settling of unknown batches happens on the writer's own thread
-            self.clock.advance(max(ahead, 0.01))
-
-    def events(self) -> list[tuple[int, list[Any], int]]:
-        """(partition, event, its absolute time) of every batch that counts."""
-        found = []
-        for partition in range(PARTITIONS):
-            table = WriterTable()
-            for record in self.log.read(STATUS_TOPIC, partition, 0, max_records=100_000, max_bytes=1 << 30):
-                header, events = decode(record.value)
-                if table.take(header.writer, header.number, log_time_us=0):
-                    found += [(partition, event, header.time_ns + event[2]) for event in events]
-        return found
-
-    def numbers(self) -> dict[str, list[int]]:
-        """Host → its sample numbers in the order in which they first stand in the log."""
-        found: dict[str, list[int]] = {host: [] for host in IDS}
-        for _, event, _ in self.events():
-            if event[0] == "host.sample" and event[5] not in found[event[1]]:
-                found[event[1]].append(event[5])
-        return found
+from tests.support.agent_scene import IDS, PARTITIONS, Scene
 
 
 @pytest.fixture
