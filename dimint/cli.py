@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "web": ("dimint.cli_role", "web", "Serve the status pages."),
     "alerts": ("dimint.cli_role", "alerts", "Watch the hosts by rules, and tell people."),
     "agent": ("dimint.cli_role", "agent", "Publish this host's CPU and GPU."),
+    "top": ("dimint.cli_top", "top", "Show hosts and GPUs live in the terminal."),
     "up": ("dimint.cli_up", "up", "Run all of it on this machine."),
     "get": ("dimint.cli_kv", "COMMANDS", "Read a key."),
     "set": ("dimint.cli_kv", "COMMANDS", "Write a key."),

@@ -11,7 +11,8 @@ from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.fields import FIELDS, SHORT
 from dimint.webapp.intake import Intake
 from dimint.webapp.routes.live import SEND_S
-from dimint.webapp.routes.stream import PACE_S, STREAMS_MAX
+from dimint.webapp.routes.stream import PACE_S
+from dimint.webapp.site import STREAMS_MAX
 from tests.support.fleet import MemoryTables
 from tests.support.senders import opening
 from tests.support.web import web_settings

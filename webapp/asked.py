@@ -79,7 +79,7 @@ def read_page(text: str | None) -> int | None:
 def read_asked(get: Callable[[str], str | None]) -> Asked:
     """From the words of an address; `get` gives the value of a name, or None. Raises BadQuery in one clear line."""
     view = get("view") or None
-    if view is not None and view not in LAYOUTS:
+    if view is not None and view not in (*LAYOUTS, "auto"):
         raise BadQuery(f"there is no view {view[:40]!r}; there are {', '.join(LAYOUTS)}")
     group = get("group") or None
     if group is not None and len(group) > _GROUP_MAX_CHARS:

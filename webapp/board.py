@@ -118,6 +118,12 @@ class Board:
             self._past.popitem(last=False)
         return snapshot
 
+    def samples_between(self, host: Host, from_ns: int, to_ns: int) -> list[Sampled]:
+        """The host's samples of a range, oldest first: the oldest FETCH_MAX_SAMPLES of them, thinned to the save interval."""
+        step_ns = max(0, round(self._rules.save_interval_s * 1e9))
+        found = self._reader.page(host.id, from_ns, to_ns, limit=FETCH_MAX_SAMPLES, step_ns=step_ns)
+        return [sampled(stored.time_ns, stored.sample) for stored in found.samples]
+
     def history(self, host: Host, from_ns: int, to_ns: int) -> History:
         """The host's series over a range."""
         step_ns = max(1, (to_ns - from_ns) // POINTS)

@@ -23,10 +23,12 @@ from dimint.webapp.times import iso, stamp
 from dimint.webapp.view import paged
 from dimint.when import parse_time
 
-__all__ = ["App", "Moment", "Site"]
+__all__ = ["STREAMS_MAX", "App", "Moment", "Site"]
 
 App: TypeAlias = Sanic[Any, Any]
 
+STREAMS_MAX: Final = 256
+"""Open streams of one server; more get 503 and try again."""
 _REMEMBERED: Final = 4096
 """Snapshots whose positions are remembered: what a stream that connects again may have missed is told from these."""
 
@@ -54,6 +56,16 @@ class Site:
     _messages: dict[tuple[str, int], bytes] = field(default_factory=dict)
     _made_of: int = -1
     _passed: deque[tuple[Positions, int]] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+
+    def enter(self) -> bool:
+        """Whether one more stream is served; who enters leaves."""
+        if self.streams >= STREAMS_MAX:
+            return False
+        self.streams += 1
+        return True
+
+    def leave(self) -> None:
+        self.streams -= 1
 
     def now_ms(self) -> int:
         return self.clock.time_ns() // 1_000_000

@@ -325,3 +325,46 @@ def test_stop_before_run() -> None:
     thread.start()
     thread.join(5)
     assert not thread.is_alive()
+
+
+def test_words_for_terminals(client: httpx.Client) -> None:
+    """Views for many hosts, filters, widths, tabs, lines for programs, frames; what is wrong is one line."""
+    rows = client.get("/?term=true&view=rows&w=60").text.splitlines()
+    assert any(line.startswith("● gpu_01_lab") for line in rows)
+    assert all(len(line) <= 60 for line in rows)
+    assert "sim" not in client.get("/?term=true&filter=not+simulated").text
+    assert "\x1b[" not in client.get("/?term=true&view=auto").text
+    assert "\x1b[" in client.get("/?term=true&view=auto&color=1").text
+    assert client.get("/?term=true&detail=true&ascii=1").text.isascii()
+    assert client.get("/?term=true&format=tsv").text.startswith("host\tip\tstatus")
+    lines = client.get("/?term=true&view=rows&format=json").json()["lines"]
+    assert {line["host"] for line in lines} == {None, "gpu_01_lab", "new", "sim"}
+    wrong = client.get("/?term=true&filter=util%3C")
+    assert (wrong.status_code, wrong.text) == (400, "a value is missing after gpu.util<\n")
+    with client.stream("GET", "/?term=true&view=rows&watch=1") as response:
+        seen = ""
+        for part in response.iter_text():
+            seen += part
+            if seen.count("\x1b[H") == 2:
+                break
+    assert "gpu_01_lab" in seen.split("\x1b[H")[2]
+
+
+def test_states_of_the_past() -> None:
+    """`/states/` and one host at a time, and a host's samples of a range in pages."""
+    tables = MemoryTables()
+    now = time.time_ns()
+    tables.register(host_id(1), "h", "10.0.0.1")
+    for minutes in (30, 20, 10):
+        tables.put(host_id(1), now - minutes * 60_000_000_000, sample([gpu(0, GTX, 1, 2, minutes, 4)]))
+    with serving(tables, WallClock()) as (host, port), httpx.Client(base_url=f"http://{host}:{port}", trust_env=False) as client:
+
+        def utils(path: str) -> list[int]:
+            return [entry["gpu_data"]["gpu:0"]["gpu_volatile"] for entry in client.get(path).json()["h"]["data"]]
+
+        assert utils("/states/?at=-20m") == [20]
+        assert utils("/states/h/?at=-25m") == [30]
+        assert utils("/states/h/?from=-25m&to=now") == [20, 10]
+        wrong = client.get("/states/?at=soon")
+        assert (wrong.status_code, wrong.json()["status_code"]) == (200, 400)
+        assert client.get("/states/?filter=gpu.util%3E15").json() == {}

@@ -14,7 +14,7 @@ from sanic.exceptions import RequestCancelled, ServerError
 from sanic.server.websockets.impl import WebsocketImplProtocol
 from websockets.exceptions import ConnectionClosed
 
-from dimint.webapp.routes.stream import BEAT_S, PACE_S, STREAMS_MAX
+from dimint.webapp.routes.stream import BEAT_S, PACE_S
 from dimint.webapp.senders import page_asked
 from dimint.webapp.site import App, Site
 
@@ -78,17 +78,16 @@ class _Viewer:
 
 def add_routes(app: App, site: Site) -> None:
     async def live(request: Request, socket: WebsocketImplProtocol) -> None:
-        if site.streams >= STREAMS_MAX:
+        if not site.enter():
             await socket.close(_TRY_AGAIN_LATER, "too many live pages")
             return
-        site.streams += 1
         latest = site.feed.latest
         viewer = _Viewer(site, socket, -1 if latest is None else latest.sequence)
         tasks = [asyncio.ensure_future(viewer.listen()), asyncio.ensure_future(viewer.push())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            site.streams -= 1
+            site.leave()
             for task in tasks:
                 task.cancel()
             ends = await asyncio.gather(*tasks, return_exceptions=True)

@@ -17,6 +17,7 @@ from dimint.webapp.filter import parse_filter
 from dimint.webapp.happenings import marks_of
 from dimint.webapp.models import Host
 from dimint.webapp.nodes import Node, to_html, to_json
+from dimint.webapp.routes.terminal import terminal_answer
 from dimint.webapp.site import App, Moment, Site
 
 __all__ = ["add_routes", "is_true", "wrong_query"]
@@ -40,16 +41,18 @@ def wrong_query(request: Request, site: Site, error: BadQuery) -> HTTPResponse:
 
 
 def add_routes(app: App, site: Site) -> None:
-    async def hosts(request: Request) -> HTTPResponse:
+    async def hosts(request: Request) -> HTTPResponse | None:
         return await answer(request, "/", DETAIL_VIEW if is_true(request, "detail") else STATUS_VIEW)
 
-    async def gpu_table(request: Request) -> HTTPResponse:
+    async def gpu_table(request: Request) -> HTTPResponse | None:
         return await answer(request, "/gpu_table", GPU_TABLE_VIEW)
 
-    async def answer(request: Request, path: str, view: TerminalView) -> HTTPResponse:
+    async def answer(request: Request, path: str, view: TerminalView) -> HTTPResponse | None:
         if read_page(request.args.get("page")) is None:
             return text(_BAD_PAGE)
         try:
+            if is_true(request, "term"):
+                return await terminal_answer(request, site, view)
             asked = site.asked(request)
             if path == "/gpu_table":
                 asked = replace(asked, layout="gpus")
@@ -57,8 +60,6 @@ def add_routes(app: App, site: Site) -> None:
         except BadQuery as error:
             return wrong_query(request, site, error)
         shown = site.show(snapshot, asked, moment)
-        if is_true(request, "term"):
-            return text(site.terminal(view, shown.hosts, site.terminal_style, moment))
         page = Page(
             path=path,
             asked=asked if path == "/" else replace(asked, layout=None),
@@ -70,7 +71,7 @@ def add_routes(app: App, site: Site) -> None:
         )
         return html(hosts_page(page, site.page_style, shown, site.html_of(shown, moment)))
 
-    async def host(request: Request, name: str) -> HTTPResponse:
+    async def host(request: Request, name: str) -> HTTPResponse | None:
         try:
             snapshot, asked, moment = await site.snapshot(site.asked(request))
         except BadQuery as error:
@@ -81,7 +82,10 @@ def add_routes(app: App, site: Site) -> None:
                 message_page(site.page_style, "No such host", f"{name} is not known{' at that time' if moment else ''}."), 404
             )
         if is_true(request, "term"):
-            return text(DETAIL_VIEW.text([found], site.terminal_style))
+            try:
+                return await terminal_answer(request, site, DETAIL_VIEW, only=found.id)
+            except BadQuery as error:
+                return wrong_query(request, site, error)
         only = replace(asked, filter=parse_filter(f"id=={found.id}"), layout="cards", page=0, sort=())
         shown = site.show(snapshot, only, moment)
         page = Page(

@@ -3,14 +3,17 @@
 from dataclasses import replace
 
 from sanic import Request
-from sanic.response import HTTPResponse, raw, text
+from sanic.response import HTTPResponse, raw
 
+from dimint.errors import BadQuery
 from dimint.webapp.as_json import dump, error_body, fetch_num, host_state, states, states_item
 from dimint.webapp.as_terminal import DETAIL_VIEW
+from dimint.webapp.asked import selected
 from dimint.webapp.board import Board
-from dimint.webapp.models import Host
+from dimint.webapp.models import Host, Snapshot
 from dimint.webapp.routes.pages import is_true
-from dimint.webapp.site import App, Site
+from dimint.webapp.routes.terminal import terminal_answer
+from dimint.webapp.site import App, Moment, Site
 
 __all__ = ["add_routes", "json_answer"]
 
@@ -28,23 +31,32 @@ def add_routes(app: App, site: Site) -> None:
     zone = site.page_style.zone
 
     async def all_hosts(request: Request) -> HTTPResponse:
-        snapshot = await site.feed.current()
-        hosts = snapshot.hosts
+        try:
+            snapshot, asked, moment = await site.snapshot(site.asked(request))
+        except BadQuery as error:
+            return json_answer(error_body(400, str(error)))
+        now_ns = site.clock.time_ns() if moment is None else moment.at_ns
+        hosts = selected(snapshot.hosts, asked, now_ns)
         wanted = min(fetch_num(request.args.get("fetch_num")), max(1, _ALL_SAMPLES_MAX // max(1, len(hosts))))
-        if wanted == 1:
+        if moment is not None:
+            items = [states_item(host, zone) for host in hosts]
+        elif wanted == 1:
             items = site.states_items(hosts)
         else:
             items = await site.feed.read(lambda board: [states_item(with_samples(board, host, wanted), zone) for host in hosts])
         return raw(states(items), content_type="application/json")
 
-    async def one_host(request: Request, name: str) -> HTTPResponse:
-        await site.feed.current()
+    async def one_host(request: Request, name: str) -> HTTPResponse | None:
         wanted = fetch_num(request.args.get("fetch_num"))
-        host = await site.feed.read(lambda board: find(board, name, wanted))
-        if host is None:
-            return json_answer(error_body(404, "not found"))
-        if is_true(request, "term"):
-            return text(DETAIL_VIEW.text([host], site.terminal_style))
+        try:
+            snapshot, _, moment = await site.snapshot(site.asked(request))
+            host = await site.feed.read(lambda board: find(board, name, snapshot, moment, wanted))
+            if host is None:
+                return json_answer(error_body(404, "not found"))
+            if is_true(request, "term"):
+                return await terminal_answer(request, site, DETAIL_VIEW, only=host.id)
+        except BadQuery as error:
+            return json_answer(error_body(400, str(error)))
         return json_answer({host.name: host_state(host, zone, with_data=True)})
 
     app.add_route(all_hosts, "/states/", methods=("GET", "HEAD"), name="states")
@@ -56,7 +68,11 @@ def with_samples(board: Board, host: Host, wanted: int) -> Host:
     return host if wanted == 1 else replace(host, samples=tuple(board.samples(host, wanted)))
 
 
-def find(board: Board, name: str, wanted: int) -> Host | None:
-    """The host of that name with its newest samples; None if there is none."""
-    host = board.find(name) if 0 < len(name) <= _HOST_NAME_MAX_CHARS else None
-    return host if host is None else with_samples(board, host, wanted)
+def find(board: Board, name: str, snapshot: Snapshot, moment: Moment | None, wanted: int) -> Host | None:
+    """The host of that name with its newest `wanted` samples, or with those of the range asked for; None if there is none."""
+    host = board.find(name, snapshot) if 0 < len(name) <= _HOST_NAME_MAX_CHARS else None
+    if host is None or moment is None:
+        return host if host is None else with_samples(board, host, wanted)
+    if moment.from_ns is None:
+        return host
+    return replace(host, samples=tuple(board.samples_between(host, moment.from_ns, moment.at_ns)))

@@ -17,10 +17,7 @@ from dimint.webapp.nodes import dump_json
 from dimint.webapp.routes.states import json_answer
 from dimint.webapp.site import App, Site
 
-__all__ = ["BEAT_S", "PACE_S", "STREAMS_MAX", "add_routes"]
-
-STREAMS_MAX: Final = 256
-"""Open streams of one server; more get 503 and try again."""
+__all__ = ["BEAT_S", "PACE_S", "add_routes"]
 
 BEAT_S: Final = 5.0
 """A stream says at least this often that it is alive; below every time-out of the server's side."""
@@ -42,9 +39,8 @@ def add_routes(app: App, site: Site) -> None:
             await response.send(f"retry: 3600000\nevent: wrong\ndata: {dump_json(str(error))}\n\n".encode())
             return None
         since = site.sequence_of(request.headers.get("last-event-id") or request.args.get("since"))
-        if site.streams >= STREAMS_MAX:
+        if not site.enter():
             return json_answer(error_body(503, "too many live pages"), 503)
-        site.streams += 1
         try:
             response = await request.respond(content_type=_EVENT_STREAM)
             assert response is not None
@@ -58,7 +54,7 @@ def add_routes(app: App, site: Site) -> None:
                 since = snapshot.sequence
                 await asyncio.sleep(PACE_S)
         finally:
-            site.streams -= 1
+            site.leave()
         return None
 
     app.add_route(events, "/events", methods=("GET",), name="events")

@@ -1,0 +1,1 @@
+"""`dimint top`: the pages in a terminal, live, with keys."""

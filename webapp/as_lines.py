@@ -1,0 +1,218 @@
+"""Terminal views for many hosts: a line a host, a grid of GPU and time, a line a group. [S]
+
+Problems come first, then the lines, a line of totals, and last how old the data is. Each line knows its host, so that
+`dimint top` can go from a line to a host. No line is wider than the terminal; names are cleaned (text.py).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+from dimint.webapp.as_terminal import TerminalStyle
+from dimint.webapp.groups import grouped, load_of
+from dimint.webapp.head import SEVERITY
+from dimint.webapp.judge import holder, problems, use_of
+from dimint.webapp.models import Cell, Gpu, Host, Status, Use
+from dimint.webapp.parts import SIGNS
+from dimint.webapp.text import clean, cut, display_name, fit
+from dimint.webapp.times import stamp
+
+__all__ = ["LINE_VIEWS", "Frame", "Line", "data_line", "line_view", "tsv"]
+
+LINE_VIEWS: Final = ("rows", "grid", "tiles")
+WIDTH_MIN: Final = 40
+_BARS: Final = "▁▂▃▄▅▆▇█"
+_PROBLEMS_MAX: Final = 10
+_TENS: Final = 6
+_NAME_MAX: Final = 24
+_CELL: Final = 8
+
+
+class Line(NamedTuple):
+    """One line; `host` is the name of the host that it is about, None for headings and totals."""
+
+    host: str | None
+    text: str
+
+
+class Frame(NamedTuple):
+    """What a line view is made of. `data` says how old the data is; `top` limits the lines of hosts or groups, 0 = all."""
+
+    hosts: Sequence[Host]
+    now_ns: int
+    width: int
+    data: str
+    group: str | None = None
+    top: int = 0
+
+
+Lines: TypeAlias = Iterator[Line]
+
+
+def line_view(view: str, frame: Frame) -> list[Line]:
+    """The lines of `rows`, `grid` or `tiles`."""
+    body = {"rows": _rows, "grid": _grid, "tiles": _groups}[view](frame)
+    lines = [*_problems(frame), *body, Line(None, _totals(frame.hosts)), Line(None, frame.data)]
+    return [Line(line.host, cut(line.text, max(frame.width, WIDTH_MIN))) for line in lines]
+
+
+def tsv(hosts: Sequence[Host]) -> str:
+    """One line a GPU with a heading, fields by tabs, nothing where nothing is known: for scripts."""
+    heads = "host ip status time gpu name uuid state util_pct used_mib total_mib temp_c power_w users".split()
+    out = ["\t".join(heads)]
+    for host in hosts:
+        sample = host.newest
+        time = "" if sample is None else str(sample.time_ns // 1_000_000_000)
+        first = [clean(host.name), clean(host.ip), str(host.status), time]
+        gpus: Sequence[Gpu | None] = sample.gpus if sample is not None and host.status is Status.RUNNING else ()
+        for gpu in gpus or (None,):
+            if gpu is None:
+                out.append("\t".join([*first, *[""] * 10]))
+                continue
+            users = ",".join(sorted({clean(process.user) for process in gpu.processes if process.user}))
+            numbers = (gpu.util_pct, gpu.used_mib, gpu.total_mib, gpu.temperature_c, gpu.power_w)
+            cells = [str(gpu.index), gpu.name or "", gpu.uuid, gpu.state, *("" if one is None else str(one) for one in numbers)]
+            out.append("\t".join([*first, *map(clean, cells), users]))
+    return "\n".join(out) + "\n"
+
+
+def _problems(frame: Frame) -> Lines:
+    found = problems(frame.hosts, frame.now_ns)
+    for problem in found[:_PROBLEMS_MAX]:
+        where = f" {problem.where}" if problem.gpus else ""
+        yield Line(problem.host.name, f"{SEVERITY[problem.severity][0]} {_name(problem.host)}{where}: {clean(problem.text)}")
+    if len(found) > _PROBLEMS_MAX:
+        yield Line(None, f"  and {len(found) - _PROBLEMS_MAX} more problems")
+    if found:
+        yield Line(None, "")
+
+
+def _name(host: Host) -> str:
+    return "".join(display_name(host.name, simulated=host.simulated))
+
+
+def _fit_name(host: Host, columns: int) -> str:
+    name, mark = display_name(host.name, simulated=host.simulated)
+    return fit(cut(name, columns - len(mark)) + mark, columns)
+
+
+def _columns(hosts: Sequence[Host]) -> int:
+    return min(_NAME_MAX, max([4, *(len(_name(host)) for host in hosts)]))
+
+
+def _running(host: Host) -> Sequence[Gpu]:
+    return host.newest.gpus if host.newest is not None and host.status is Status.RUNNING else ()
+
+
+def _bar(gpu: Gpu) -> str:
+    use = use_of(gpu)
+    if use is Use.LOST:
+        return "✖"
+    if use is Use.FREE:
+        return "·"
+    return "?" if gpu.util_pct is None else _BARS[min(7, max(0, gpu.util_pct) * 8 // 101)]
+
+
+def _holders(gpus: Sequence[Gpu]) -> str:
+    counts: dict[str, int] = {}
+    for gpu in gpus:
+        if (user := holder(gpu)) is not None:
+            counts[user] = counts.get(user, 0) + 1
+    return " ".join(f"{clean(user)} {count}" for user, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _rows(frame: Frame) -> Lines:
+    shown = frame.hosts[: frame.top or None]
+    names = _columns(shown)
+    bars = max((len(_running(host)) for host in shown), default=0)
+    yield Line(None, f"  {'host':<{names}} {'GPUs':<{max(4, bars)}}  free  busy  memory GiB  temp  CPU  users")
+    for host in shown:
+        gpus = _running(host)
+        start = f"{SIGNS[host.status][0]} {_fit_name(host, names)} "
+        if host.status is not Status.RUNNING:
+            yield Line(host.name, start + str(host.status))
+            continue
+        cpu = host.newest.cpu_pm if host.newest is not None else None
+        cpu_text = f"{'-' if cpu is None else (cpu + 5) // 10:>3}%"
+        if not gpus:
+            yield Line(host.name, f"{start}{'-':<{max(4, bars)}}{'':32}{cpu_text}")
+            continue
+        known = [gpu.util_pct for gpu in gpus if gpu.util_pct is not None]
+        busy = f"{sum(known) // len(known)}" if known else "-"
+        used, total = sum(gpu.used_mib or 0 for gpu in gpus) >> 10, sum(gpu.total_mib or 0 for gpu in gpus) >> 10
+        heat = max((gpu.temperature_c for gpu in gpus if gpu.temperature_c is not None), default=None)
+        free = f"{sum(use_of(gpu) is Use.FREE for gpu in gpus)}/{len(gpus)}"
+        yield Line(
+            host.name,
+            f"{start}{''.join(map(_bar, gpus)):<{max(4, bars)}} {free:>5} {busy:>4}% {used:>5}/{total:<5} "
+            f"{'-' if heat is None else heat:>4}°C {cpu_text}  {_holders(gpus)}",
+        )
+
+
+def _cell_text(cell: Cell | None) -> str:
+    """`87 ali`: mean utilisation and the first letters of who held it; a gap is `···`."""
+    if cell is None or (cell.util is None and cell.use is Use.UNKNOWN):
+        return "  ···  "
+    if cell.use is Use.LOST:
+        return " lost  "
+    user = clean(cell.user)[:3] if cell.user else ("fre" if cell.use is Use.FREE else "")
+    return f"{'' if cell.util is None else min(cell.util, 999):>3} {user:<3}"[: _CELL - 1]
+
+
+def _ten(cells: Sequence[Cell]) -> Cell | None:
+    """Ten minutes as one cell: the mean of what is known, and how the last known minute ended."""
+    known = [cell for cell in cells if cell.use is not Use.UNKNOWN or cell.util is not None]
+    if not known:
+        return None
+    utils = [cell.util for cell in known if cell.util is not None]
+    return known[-1]._replace(util=sum(utils) // len(utils) if utils else None)
+
+
+def _grid(frame: Frame) -> Lines:
+    shown = frame.hosts[: frame.top or None]
+    names = _columns(shown)
+    columns = max(1, min(_TENS, (max(frame.width, WIDTH_MIN) - names - 6) // _CELL - 1))
+    heads = "".join(f"{f'-{10 * back}m':>{_CELL}}" for back in range(columns, 0, -1))
+    yield Line(None, f"  {'host':<{names}} GPU{heads}{'now':>{_CELL}}")
+    for host in shown:
+        gpus = _running(host)
+        label = f"{SIGNS[host.status][0]} {_fit_name(host, names)}"
+        if not gpus:
+            yield Line(host.name, f"{label}   - {host.status if host.status is not Status.RUNNING else 'no GPU'}")
+            continue
+        for place, gpu in enumerate(gpus):
+            cells = host.hour[place] if place < len(host.hour) else ()
+            tens = [_ten(cells[-10 * back : len(cells) - 10 * (back - 1)]) for back in range(columns, 0, -1)]
+            now = Cell(gpu.util_pct, use_of(gpu), holder(gpu))
+            text = "".join(f" {_cell_text(cell)}" for cell in [*tens, now])
+            yield Line(host.name, f"{label} {gpu.index:>3}{text}")
+            label = " " * (names + 2)
+
+
+def _groups(frame: Frame) -> Lines:
+    groups = [(group, load_of(group.hosts)) for group in grouped(frame.hosts, frame.group)][: frame.top or None]
+    names = min(_NAME_MAX, max((len(clean(group.name)) for group, _ in groups), default=5))
+    for group, load in groups:
+        uses = ((Use.BUSY, "busy"), (Use.IDLE, "idle-held"), (Use.FREE, "free"))
+        words = [f"{load.gpus} GPU", *(f"{load.count(use)} {word}" for use, word in uses)]
+        words += [f"{load.count(Use.LOST)} lost"] if load.count(Use.LOST) else []
+        words += [f"{load.down} of {load.hosts} hosts not running"] if load.down else []
+        words += [f"median {load.p50}%"] if load.p50 is not None else []
+        yield Line(None, f"{fit(clean(group.name), names)} {' '.join(words)}")
+
+
+def _totals(hosts: Sequence[Host]) -> str:
+    load = load_of(hosts)
+    words = [f"{load.hosts} hosts", f"{load.gpus} GPU", f"{load.count(Use.BUSY)} busy", f"{load.count(Use.IDLE)} idle-held",
+             f"{load.count(Use.FREE)} free"]  # fmt: skip
+    words += [f"✖ {load.count(Use.LOST)} lost"] if load.count(Use.LOST) else []
+    return " · ".join(words)
+
+
+def data_line(data_ns: int | None, now_ns: int, hosts: Sequence[Host], style: TerminalStyle) -> str:
+    """`data of 2018/12/03 23:16:59 · 3 s old · 2 hosts not running`."""
+    words = [f"data of {stamp(data_ns, style.zone, style.date_order)}"]
+    if data_ns is not None:
+        words.append(f"{max(0, now_ns - data_ns) // 1_000_000_000} s old")
+    if silent := sum(host.status is not Status.RUNNING for host in hosts):
+        words.append(f"{silent} hosts not running")
+    return " · ".join(words)
