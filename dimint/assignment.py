@@ -46,6 +46,10 @@ class Assignment(NamedTuple):
         mine = {index for index, group in enumerate(self.groups) if node in group.nodes}
         return frozenset(p for p, place in enumerate(self.partitions) if place.group in mine or place.moving_to in mine)
 
+    def holders(self) -> frozenset[str]:
+        """Every node in a group."""
+        return frozenset(node for group in self.groups for node in group.nodes)
+
     def mastered_by(self, node: str) -> frozenset[int]:
         """Partitions that the node is master of: it reports their outcomes."""
         return frozenset(p for p, place in enumerate(self.partitions) if self.groups[place.group].master == node)

@@ -20,6 +20,7 @@ from dimint.genesis import Genesis
 from dimint.log.port import Log, TopicPartition
 from dimint.log.port import Record as LogRecord
 from dimint.log.reading import Counted, Halt, Intake, Quarantine
+from dimint.overlord.absences import Absences
 from dimint.overlord.cluster import Members, Recorded, assigned_event
 from dimint.overlord.placement import Cluster, place
 from dimint.process_state import ProcessState
@@ -87,6 +88,7 @@ class Membership:
         self._recorded_at = float("-inf")
         self._intakes: dict[tuple[str, int], Intake | None] = {}
         self._members = Members({}, {})
+        self._absences = Absences()
         self._assignment: Assignment | None = None
         self._version = 0
 
@@ -128,16 +130,24 @@ class Membership:
     # --- looking -----------------------------------------------------------------------------------------------------
     def _look(self) -> None:
         try:
-            members = Members(self._registry.members("overlord"), self._registry.members("node"))
+            overlords, nodes = self._registry.members("overlord"), self._registry.members("node")
             stored = self._registry.get(ASSIGNMENT_PATH)
         except RegistryLost:
             raise
         except RegistryError as error:  # what was known stays true until it answers again
             log.info("cannot look at the registry: %s", error)
             return
-        self._members = members
         self._version = 0 if stored is None else stored.version
         self._assignment = None if stored is None else assignments.decode(stored.value)
+        holders = () if self._assignment is None else self._assignment.holders()
+        before = self._absences.waited_for
+        self._members = Members(overlords, self._absences.see(nodes, holders, self._clock.monotonic()))
+        if self._absences.waited_for - before:
+            log.warning(
+                "%d of %d nodes vanished together: waiting for them before anything moves",
+                len(self._absences.waited_for),
+                len(holders),
+            )
         self._post(Seen(self._members, self._assignment))
 
     def _start_reading(self) -> None:
@@ -197,7 +207,8 @@ class Membership:
     def _lead(self, fence: Any, max_slave_count: int, now: float) -> None:
         nodes = self._members.nodes
         leaving = [node for node, info in nodes.items() if info.get(LEAVING)]
-        cluster = Cluster(nodes.keys(), self.progress, self._genesis.kv_partitions, max_slave_count, leaving)
+        there = nodes.keys() | self._absences.waited_for
+        cluster = Cluster(there, self.progress, self._genesis.kv_partitions, max_slave_count, leaving)
         wanted = place(self._assignment, cluster, epoch_above=self._recorded.epoch)
         if wanted is not self._assignment:
             try:

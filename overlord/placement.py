@@ -6,7 +6,7 @@
 - Partitions are spread over the groups evenly (±1). A partition that is to move has `moving_to` and is served by its old
   group until the new group's master is caught up.
 - A dead master's place goes to its group's slave that is furthest. A group without nodes is gone; its partitions go
-  straight to other groups. Without any node the assignment is empty.
+  straight to other groups. Without any node all stays as it was: who comes back has it still.
 - A group too many is emptied: its slaves go at once, its master serves until its partitions have moved.
 - A node that is leaving gets nothing new. As a slave it goes at once; as a master it serves until a slave has all that it
   serves, or, without a slave, until its partitions have moved. If all are leaving nobody is: they have no one to hand over to.
@@ -113,7 +113,7 @@ class _Draft:
 
 def _step(before: Assignment, cluster: Cluster) -> Assignment:
     if not cluster.nodes:
-        return Assignment(before.epoch, (), ())
+        return before
     draft = _Draft(before, cluster)
     _form_groups(draft)
     _even_sizes(draft)

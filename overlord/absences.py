@@ -1,0 +1,35 @@
+"""Which nodes count as there: those in the registry, and for a while those that most of all vanished together with. [S]
+
+One node that is gone is dead, and others take over at once. When most of the nodes that hold something vanish together, the
+registry is the likelier reason (its servers were away for longer than a session lasts): the nodes work on and register
+again in a moment. Moving everything meanwhile would help nobody, so for GRACE_S all stays as it is.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Final
+
+from dimint.assignment import LEAVING
+
+__all__ = ["GRACE_S", "Absences"]
+
+GRACE_S: Final = 10.0
+
+
+class Absences:
+    """Times are seconds of a monotonic clock."""
+
+    def __init__(self) -> None:
+        self._infos: dict[str, Mapping[str, Any]] = {}
+        self._since: dict[str, float] = {}
+        self.waited_for: frozenset[str] = frozenset()
+        """Holders that are not in the registry and count as there all the same."""
+
+    def see(self, live: Mapping[str, Mapping[str, Any]], holders: Collection[str], now: float) -> dict[str, Mapping[str, Any]]:
+        """The nodes that count as there, with what was known of them last. `holders` are those of the assignment."""
+        missing = {node for node in holders if node not in live and not self._infos.get(node, {}).get(LEAVING)}
+        self._since = {node: self._since.get(node, now) for node in missing}
+        self._infos = {**{node: self._infos[node] for node in missing if node in self._infos}, **live}
+        fresh = {node for node, since in self._since.items() if now - since < GRACE_S}
+        together = len(missing) >= 2 and 2 * len(missing) > len(holders)
+        self.waited_for = frozenset(fresh) if together else frozenset()
+        return {**{node: self._infos[node] for node in self.waited_for if node in self._infos}, **live}
