@@ -11,6 +11,7 @@ from dimint.consumers.rebuild import Rebuilt, rebuild_tables
 from dimint.consumers.runner import StatusConsumer
 from dimint.log.opening import genesis, open_settings_log
 from dimint.log.port import Log
+from dimint.log.waiting import open_when_there
 from dimint.registry.opening import open_registry
 from dimint.service import Service
 from dimint.settings import CommonSettings, ConsumerSettings
@@ -25,11 +26,13 @@ def run(settings: ConsumerSettings, service: Service) -> None:
     with ExitStack() as stack:
         lock = folder.lock_consumer()
         stack.callback(lock.release)
-        source = _open_log(settings, stack)
-        registry = open_registry(settings, log_id=source.describe().generation, spawn=service.spawn)
+        clock = SystemClock()
+        source, found = open_when_there(settings, wanted=settings.genesis, clock=clock, process="consumer", service=service)
+        stack.callback(source.close)
+        registry = open_registry(settings, log_id=found.generation, spawn=service.spawn)
         stack.callback(registry.close)
         membership = registry.join("consumer", os.urandom(16).hex(), {"pid": os.getpid()})
-        consumer = StatusConsumer(source, folder, SystemClock(), membership.update)
+        consumer = StatusConsumer(source, folder, clock, membership.update)
         service.ready()
         service.run(consumer)
 

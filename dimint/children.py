@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from dimint.errors import DimintError, SettingsError
 from dimint.logs import BACKGROUND, open_log_file
 from dimint.restarts import DEATHS_MAX, DEATHS_WITHIN_S, Restarts
-from dimint.service import EXIT_SETTINGS, PARENT_FD, READY_FD
+from dimint.service import EXIT_SETTINGS, PARENT_FD, READY_FD, WAITS
 
 __all__ = ["Child", "ChildFailed", "ChildSpec", "Supervisor", "start_in_background"]
 
@@ -52,6 +52,8 @@ class Child:
         self.spec = spec
         self.said = ""
         """`ready`, `error: …` or nothing yet."""
+        self.waits_for = ""
+        """What it said that it waits for before it can be ready."""
         ready_read, ready_write = os.pipe()
         log_fd = -1
         try:
@@ -93,9 +95,15 @@ class Child:
             poll.register(self._ready_fd, select.POLLIN)
             if poll.poll(timeout_s * 1000):
                 with contextlib.suppress(BlockingIOError):
-                    text = os.read(self._ready_fd, 4096).decode("utf-8", "replace").strip()
-                    self.said = self.said or text
-                    self._forget_pipe()
+                    text = os.read(self._ready_fd, 4096).decode("utf-8", "replace")
+                    lines = text.strip().splitlines()
+                    for line in lines:
+                        if line.startswith(WAITS):
+                            self.waits_for = line.removeprefix(WAITS)
+                        else:
+                            self.said = self.said or line
+                    if self.said or not lines:
+                        self._forget_pipe()
         return self.said
 
     def ask_to_stop(self) -> None:
@@ -141,6 +149,7 @@ class Supervisor:
         self._children: dict[str, Child] = {}
         self._restarts = {spec.name: Restarts() for spec in specs}
         self._due: dict[str, float] = {}
+        self._told = ""
 
     def run(self) -> None:
         parent_read, parent_write = os.pipe()
@@ -189,6 +198,9 @@ class Supervisor:
                     self._start(spec, parent_fd)
                 continue
             said = child.listen()
+            if child.waits_for and not said and child.waits_for != self._told:
+                self._told = child.waits_for
+                log.warning("%s: %s", spec.name, child.waits_for)
             status = child.ended()
             if status is not None:
                 self._due[spec.name] = now + self._pause(child, status, said or child.listen(), now)
@@ -210,7 +222,7 @@ class Supervisor:
 
 
 def start_in_background(spec: ChildSpec, timeout_s: float = 30.0) -> int:
-    """Start a process that outlives this one; its pid, once it said that it is ready.
+    """Start a process that outlives this one; its pid, once it said that it is ready, or what it waits for.
 
     Raises SettingsError or ChildFailed with its own line if it ended before; it is stopped if it says nothing in time.
     """
@@ -224,6 +236,9 @@ def start_in_background(spec: ChildSpec, timeout_s: float = 30.0) -> int:
             if status == EXIT_SETTINGS:
                 raise SettingsError(said)
             raise ChildFailed(said, hint=f"see {spec.log_path}")
+        if child.waits_for:
+            log.warning("%s", child.waits_for)
+            break
         if time.monotonic() > deadline:
             child.stop()
             raise ChildFailed(f"{spec.name} was not ready within {timeout_s:g} s", hint=f"see {spec.log_path}")

@@ -8,11 +8,21 @@ from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.limits import HASH_RANGE_MAX, PARTITIONS_MAX
 from dimint.slots import partition_of
 
-__all__ = ["Genesis", "GenesisSettings", "check_wanted", "from_event", "to_event"]
+__all__ = [
+    "DEFAULT_KV_PARTITIONS",
+    "DEFAULT_KV_PARTITIONS_ON_KAFKA",
+    "Genesis",
+    "GenesisSettings",
+    "check_wanted",
+    "from_event",
+    "to_event",
+]
 
 HASH = "md5"
 DEFAULT_HASH_RANGE = 10_000
 DEFAULT_KV_PARTITIONS = 8
+DEFAULT_KV_PARTITIONS_ON_KAFKA = 16
+"""More, because a cluster has more nodes to spread them over and can never have more partitions later."""
 DEFAULT_STATUS_PARTITIONS = 4
 DEFAULT_STATUS_RETENTION_S = 30 * 24 * 3600
 
@@ -46,11 +56,14 @@ class Genesis(NamedTuple):
         return int.from_bytes(md5(id.encode(), usedforsecurity=False).digest(), "big") % self.status_partitions
 
 
-def to_event(wanted: GenesisSettings) -> list[Any]:
-    """The `cluster.genesis` event of a new log. Raises SettingsError for numbers out of range."""
+def to_event(wanted: GenesisSettings, *, kv_partitions: int = DEFAULT_KV_PARTITIONS) -> list[Any]:
+    """The `cluster.genesis` event of a new log, with so many partitions if none were asked for.
+
+    Raises SettingsError for numbers out of range.
+    """
     hash_range = DEFAULT_HASH_RANGE if wanted.hash_range is None else wanted.hash_range
     partitions = {
-        KV_TOPIC: DEFAULT_KV_PARTITIONS if wanted.kv_partitions is None else wanted.kv_partitions,
+        KV_TOPIC: kv_partitions if wanted.kv_partitions is None else wanted.kv_partitions,
         STATUS_TOPIC: DEFAULT_STATUS_PARTITIONS if wanted.status_partitions is None else wanted.status_partitions,
     }
     if not 1 <= hash_range <= HASH_RANGE_MAX:

@@ -54,6 +54,8 @@ SWITCH_S: Final = 0.0005
 beside a busy loop acknowledged after 17 ms in the median, with this after 2.6 ms."""
 SAME_SIGNAL_S: Final = 1.0
 """A second Ctrl-C later than this ends the process at once."""
+WAITS: Final = "waits: "
+"""How a line at READY_FD begins that says what the process waits for; another line follows."""
 PARENT_GONE_S: Final = 1.5
 
 log = logging.getLogger("dimint")
@@ -155,6 +157,14 @@ class Service:
     def ready(self) -> None:
         """Tell whoever started this process that it listens now. Once is enough; more is harmless."""
         self._tell("ready")
+
+    def waits(self, line: str) -> None:
+        """Tell people, and whoever started this process, what it waits for before it can be ready."""
+        log.warning("%s", line)
+        with self._lock:
+            if self._ready_fd is not None:
+                with contextlib.suppress(OSError):
+                    os.write(self._ready_fd, f"{WAITS}{_flat(line)}\n".encode("utf-8", "replace")[:2000])
 
     def stop(self) -> None:
         """End the process cleanly."""
@@ -277,8 +287,12 @@ def _inherited_fd(variable: str) -> int | None:
     return fd
 
 
+def _flat(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = _flat(str(error))
     if isinstance(error, DimintError):
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

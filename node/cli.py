@@ -11,6 +11,7 @@ from dimint.errors import SettingsError
 from dimint.genesis import Genesis
 from dimint.log.opening import genesis, open_settings_log
 from dimint.log.port import Log
+from dimint.log.waiting import open_when_there
 from dimint.node.finding import with_log_of_overlord
 from dimint.node.loop import Addresses, Node, tune_collector
 from dimint.node.membership import Ports
@@ -36,7 +37,8 @@ def run(settings: NodeSettings, service: Service) -> None:
     host = socket.gethostname()
     settings = with_log_of_overlord(settings)
     with ExitStack() as stack:
-        log, found = _open_log(settings, clock, stack)
+        log, found = open_when_there(settings, wanted=settings.genesis, clock=clock, process="node", service=service)
+        stack.callback(log.close)
         registry = open_registry(settings, log_id=found.generation, spawn=service.spawn)
         stack.callback(registry.close)
         store = stack.enter_context(closing(_open_store(settings)))

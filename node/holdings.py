@@ -28,6 +28,8 @@ __all__ = ["COMMIT_BYTES", "COMMIT_S", "Holdings"]
 COMMIT_S: Final = 0.1
 COMMIT_BYTES: Final = 32 << 20
 RETRY_S: Final = 2.0
+LOG_AWAY_S: Final = 10.0
+"""Pause after a log that did not answer: asking it keeps the readers of other partitions waiting."""
 KEEP_MOVED_S: Final = 600.0
 """A partition that moved away stays on disk for so long: assignments may change back."""
 NEAR_RECORDS: Final = 100
@@ -70,6 +72,7 @@ class Holdings:
         self._renewed: set[int] = set()
         self._awaited: dict[int, str | None] = {}
         self._now = 0.0
+        self._log_is_away = False
         self.aborts = 0
         """How often what was not committed was thrown away."""
         self._began: dict[int, tuple[int, float]] = {}
@@ -91,15 +94,16 @@ class Holdings:
                     self._dropping.setdefault(partition, now + KEEP_MOVED_S)
             for partition in sorted(new):
                 self._dropping.pop(partition, None)
-                self._take_up(partition, now)
+                if not self._take_up(partition, now):
+                    break
         except StoreFull as error:
             self._no_room(error, now)
         if gone or new:
             self._moved_positions()
         return gone
 
-    def _take_up(self, partition: int, now: float) -> None:
-        """Open one partition's store; build it anew if it does not fit the log."""
+    def _take_up(self, partition: int, now: float) -> bool:
+        """Open one partition's store; build it anew if it does not fit the log. False: the log does not answer now."""
         try:
             state = self._store.partition(partition)
             meta = read_meta(state.side.get(META))
@@ -107,17 +111,18 @@ class Holdings:
             reason = None if meta is None else mismatch(meta, self._generation, self._log, partition)
         except LogUnavailable as error:
             logger.warning("partition %d has to wait for the log: %s", partition, error)
-            self._retry_at = now + RETRY_S
-            return
+            self._log_is_away = True
+            return False
         if reason is not None:
             logger.error("the store of partition %d is thrown away and rebuilt: %s", partition, reason)
         if meta is None or reason is not None:
             self.empty(partition)
             if start > 0 or (end - start >= SNAPSHOT_FROM_RECORDS and self._has_peers(partition)):
                 self._await(partition, start)
-                return
+                return True
         self._open(partition, state)
         self._begin(partition, end, now)
+        return True
 
     def _await(self, partition: int, start: int) -> None:
         self._close(partition)
@@ -275,6 +280,9 @@ class Holdings:
     def end_turn(self, now: float) -> None:
         """Commit if it is time; let go of the transaction if nothing is in it; do what was put off."""
         self._now = now
+        if self._log_is_away:  # waited for from now on: asking took its time
+            self._log_is_away = False
+            self._retry_at = now + LOG_AWAY_S
         if self._dirty_since is None and self._store.uncommitted_bytes:  # rows of a snapshot
             self._dirty_since = now
         if self._dirty_since is not None and (

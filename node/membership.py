@@ -15,8 +15,8 @@ import msgspec
 from dimint import assignment as assignments
 from dimint.assignment import ASSIGNMENT_PATH, LEAVING, Assignment
 from dimint.clock import Clock
-from dimint.errors import AppendFailed, AppendUnknown, NotApplied, RegistryError, RegistryLost
-from dimint.events import STATUS_TOPIC
+from dimint.errors import AppendFailed, AppendUnknown, LogUnavailable, NotApplied, RegistryError, RegistryLost
+from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.port import Log
 from dimint.node.membership_view import NodeInfo, OverlordInfo, Seen
@@ -55,6 +55,7 @@ class Membership:
         self._stopped = False
         self._leaving = self._told_leaving = False
         self._assignment: Assignment | None = None
+        self._followed: Assignment | None = None
         self.key_count = 0
         self.ended = False
         """Whether `run` has returned."""
@@ -131,7 +132,25 @@ class Membership:
                 if self._assignment is None or found.epoch >= self._assignment.epoch:
                     self._assignment = found
         nodes = {node: NodeInfo(str(info.get("client", "")), bool(info.get(LEAVING))) for node, info in found_nodes.items()}
-        self._post(Seen(overlords, self._assignment, nodes))
+        self._post(Seen(overlords, self._assignment_to_follow(), nodes))
+
+    def _assignment_to_follow(self) -> Assignment | None:
+        """The newest one; the one before while the log does not answer, which has to be asked before more is taken up.
+
+        The node's own thread must not wait for that: it serves what it has.
+        """
+        wanted, followed = self._assignment, self._followed
+        if wanted is not None and wanted is not followed:
+            held = frozenset() if followed is None else followed.held_by(self._node)
+            new = wanted.held_by(self._node) - held
+            try:
+                for partition in sorted(new)[:1]:
+                    self._ports.log.bounds(KV_TOPIC, partition)
+            except LogUnavailable as error:
+                logger.warning("%d partitions are taken up when the log answers: %s", len(new), error)
+                return followed
+        self._followed = wanted
+        return wanted
 
     def _beat(self, writer: BatchWriter, state: Mapping[str, Any]) -> None:
         event = ["node.heartbeat", self._node, 0, 0, state, self.key_count]

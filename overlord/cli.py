@@ -3,7 +3,8 @@
 import socket
 
 from dimint.errors import SettingsError
-from dimint.log.opening import GenesisSettings, genesis, open_settings_log
+from dimint.genesis import GenesisSettings
+from dimint.log.waiting import open_when_there
 from dimint.overlord.loop import Addresses, Overlord
 from dimint.overlord.membership import Ports
 from dimint.process_state import own_address
@@ -27,9 +28,8 @@ def run(settings: OverlordSettings, service: Service) -> None:
         hash_range=settings.hash_range if "hash_range" in settings.given else None,
         kv_partitions=settings.partitions if "partitions" in settings.given else None,
     )
-    log = open_settings_log(settings, clock=clock)
+    log, found = open_when_there(settings, wanted=wanted, clock=clock, process="overlord", service=service)
     try:
-        found = genesis(log, wanted=wanted, clock=clock, host=host, process="overlord")
         registry = open_registry(settings, log_id=found.generation, spawn=service.spawn)
         try:
             overlord = Overlord(

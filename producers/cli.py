@@ -40,7 +40,7 @@ def run(settings: AgentSettings, service: Service) -> None:
     with ExitStack() as stack:
         stack.callback(lock.release)
         identity = _identity(settings, directory)
-        publisher = stack.enter_context(open_publisher(settings, clock))
+        publisher = stack.enter_context(open_publisher(settings, clock, service))
         spool = Spool(directory / "spool.db", clock)
         stack.callback(spool.close)
         stack.enter_context(_announced(settings, identity.id, publisher))
@@ -107,8 +107,11 @@ def _simulated(settings: AgentSettings, directory: Path, clock: Clock) -> Simula
 
 
 @contextmanager
-def open_publisher(settings: AgentSettings, clock: Clock) -> Iterator[Publisher]:
-    """The way out that the settings name. Raises SettingsError or LogError for a log that cannot be opened."""
+def open_publisher(settings: AgentSettings, clock: Clock, service: Service | None = None) -> Iterator[Publisher]:
+    """The way out that the settings name. Raises SettingsError or LogError for a log that cannot be opened.
+
+    With a service, one that does not answer now is waited for.
+    """
     if settings.to:
         to_overlord = OverlordPublisher(settings.to, clock)
         try:
@@ -117,12 +120,16 @@ def open_publisher(settings: AgentSettings, clock: Clock) -> Iterator[Publisher]
             to_overlord.close()
         return
     from dimint.log.opening import genesis, open_settings_log  # agents far from the log do without it
+    from dimint.log.waiting import open_when_there
     from dimint.writer import BatchWriter
 
     host, process = socket.gethostname(), f"agent/{os.getpid()}"
-    log = open_settings_log(settings, clock=clock)
-    try:
+    if service is not None:
+        log, found = open_when_there(settings, wanted=settings.genesis, clock=clock, process=process, service=service)
+    else:
+        log = open_settings_log(settings, clock=clock)
         found = genesis(log, wanted=settings.genesis, clock=clock, host=host, process=process)
+    try:
         to_log = LogPublisher(BatchWriter(log, clock=clock, host=host, process=process), found)
         try:
             yield to_log

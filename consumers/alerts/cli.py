@@ -15,7 +15,7 @@ from dimint.consumers.alerts.runner import Alerter, Rules
 from dimint.consumers.reading import TABLES_FOLDER, StatusReader
 from dimint.errors import SettingsError
 from dimint.load import read_config
-from dimint.log.opening import genesis, open_settings_log
+from dimint.log.waiting import open_when_there
 from dimint.registry.opening import open_registry
 from dimint.service import Service
 from dimint.settings import AlertsSettings
@@ -35,9 +35,8 @@ def run(settings: AlertsSettings, service: Service) -> None:
     clock = SystemClock()
     stopping = threading.Event()
     with ExitStack() as stack:
-        source = open_settings_log(settings, clock=clock)
+        source, found = open_when_there(settings, wanted=settings.genesis, clock=clock, process="alerts", service=service)
         stack.callback(source.close)
-        found = genesis(source, wanted=settings.genesis, clock=clock, host=socket.gethostname(), process="alerts")
         registry = open_registry(settings, log_id=source.describe().generation, spawn=service.spawn)
         stack.callback(registry.close)
         identity = os.urandom(16).hex()

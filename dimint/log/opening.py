@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 from dimint.clock import Clock
 from dimint.errors import LogError, LogMismatch, NotApplied, SettingsError
 from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
-from dimint.genesis import Genesis, GenesisSettings, check_wanted, from_event, to_event
+from dimint.genesis import (
+    DEFAULT_KV_PARTITIONS,
+    DEFAULT_KV_PARTITIONS_ON_KAFKA,
+    Genesis,
+    GenesisSettings,
+    check_wanted,
+    from_event,
+    to_event,
+)
 from dimint.log.port import Log, TopicSpec
 from dimint.log.reading import Counted, Halt, Intake, Quarantine
 from dimint.settings import CommonSettings
@@ -72,7 +80,8 @@ def genesis(log: Log, *, wanted: GenesisSettings, clock: Clock, host: str, proce
     Of several processes that start at once the first event in the log wins, for all of them. Raises LogMismatch if
     `wanted` asks for something else than the log has, SettingsError for numbers out of range.
     """
-    event = to_event(wanted)
+    is_kafka = log.describe().kind == "kafka"
+    event = to_event(wanted, kv_partitions=DEFAULT_KV_PARTITIONS_ON_KAFKA if is_kafka else DEFAULT_KV_PARTITIONS)
     log.create([TopicSpec(CLUSTER_TOPIC, 1)])
     found = find_genesis(log)
     if found is None:

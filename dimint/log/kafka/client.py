@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
-from dimint.errors import LogError, LogUnavailable, SettingsError
+from dimint.errors import LogError, LogUnavailable
 from dimint.log.kafka.library import KafkaNetClient, KafkaPartition, kafka_errors
 from dimint.log.kafka.options import KafkaOptions
 
@@ -87,7 +87,7 @@ class _NewerLeaders:
 
 
 def check_reachable(servers: Sequence[str], timeout_s: float) -> None:
-    """Raises SettingsError if nobody listens at any of the servers."""
+    """Raises LogUnavailable if nobody listens at any of the servers."""
     reasons = []
     for server in servers:
         host, _, port = server.rpartition(":")
@@ -97,7 +97,7 @@ def check_reachable(servers: Sequence[str], timeout_s: float) -> None:
             reasons.append(f"{server}: {error.strerror or error}")
         else:
             return
-    raise SettingsError(
+    raise LogUnavailable(
         f"kafka://{','.join(servers)}: no broker answers ({'; '.join(reasons)})", hint="start Kafka, or correct the address"
     )
 

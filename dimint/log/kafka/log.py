@@ -34,7 +34,7 @@ class KafkaLog:
     milliseconds; `clock` is not asked. `append` never waits for room or for a connection, but for the first one: it fails
     with AppendFailed. The other calls raise LogUnavailable when Kafka does not answer in time.
 
-    Raises SettingsError if nobody listens at the servers, LogUnavailable if who listens does not answer.
+    Raises LogUnavailable if nobody listens at the servers, or who listens does not answer.
     """
 
     def __init__(self, servers: Sequence[str], *, options: KafkaOptions | None = None, clock: Clock) -> None:
