@@ -48,6 +48,8 @@ COMMANDS: Final = {
     "registry": ("dimint.cli_registry", "registry", "Who is registered; clear what is stale."),
     "accounting": ("dimint.cli_accounting", "accounting", "GPU-hours per user and host."),
     "events": ("dimint.cli_events", "events", "Look at the events of a log."),
+    "export": ("dimint.cli_archive", "COMMANDS", "Write a stretch of a log into a file."),
+    "import": ("dimint.cli_archive", "COMMANDS", "Copy such a file into another log."),
     "rebuild": ("dimint.cli_rebuild", "rebuild", "Rebuild stores or tables from the log."),
     "completion": ("dimint.cli_completion", "completion", "Print the completion script of a shell."),
 }

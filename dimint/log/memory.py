@@ -20,6 +20,7 @@ from dimint.log.port import Bounds, Entry, LogDescription, LogHealth, Record, To
 __all__ = ["MemoryBroker", "MemoryLog"]
 
 _POLL_MAX_RECORDS = 1000
+_TOGETHER_MAX_BYTES = 8 << 20
 
 
 class _Stored(NamedTuple):
@@ -92,6 +93,7 @@ class MemoryLog:
             topics=topics,
             durability="none: gone with the process",
             end_is_linearizable=True,
+            together_max_bytes=_TOGETHER_MAX_BYTES,
         )
 
     def health(self) -> LogHealth:

@@ -80,6 +80,7 @@ class LogDescription(NamedTuple):
     topics: Mapping[str, int]
     durability: str
     end_is_linearizable: bool
+    together_max_bytes: int = 0
 
 
 class Broker(NamedTuple):

@@ -14,20 +14,26 @@ from typing import Any
 
 from dimint.batch import By
 from dimint.clock import Clock
+from dimint.consumers.folder import TablesFolder
+from dimint.consumers.rebuild import rebuild_tables
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.opening import GenesisSettings, genesis, open_log
 from dimint.log.port import Log
+from dimint.node.replica import Replica
+from dimint.node.store import Store
 from dimint.replay import LoggedEvent, SqliteProjection, run
 from dimint.system_clock import SystemClock
 from dimint.testing import memory_log
 from dimint.writer import BatchWriter, Outgoing
+from tests.support.samples import Machine, registered
 from tests.support.services.kafka import shared_broker
 
 ROOT = Path(__file__).parent.parent.parent
 BACKENDS = ("memory", "embedded", "kafka")
 REAL = ("embedded", "kafka")
 WAIT_S = 20.0
+_SAMPLES_A_BATCH = 4
 
 
 def new_location(backend: str, path: Path) -> str:
@@ -65,9 +71,10 @@ def write_sets(log: Log, found: Genesis, batches: int, *, clock: Clock | None = 
                 ]
             )
             by_partition.setdefault(found.partition_of_key(key.encode()), []).append(event)
-        for partition, events in by_partition.items():
-            writer.append_and_wait(Outgoing(KV_TOPIC, partition, people, events), WAIT_S)
-            written += len(events)
+        batches_of_turn = [Outgoing(KV_TOPIC, partition, people, events) for partition, events in by_partition.items()]
+        for future in writer.append(batches_of_turn):
+            future.result(WAIT_S)
+        written += sum(map(len, by_partition.values()))
     writer.close()
     return written
 
@@ -80,6 +87,43 @@ def write_beats(log: Log, found: Genesis, beats: int) -> None:
         beat = ["overlord.heartbeat", id, 0, 0, {"name": f"n{number}"}]
         writer.append_and_wait(Outgoing(STATUS_TOPIC, found.status_partition(id), (writer.by,), [beat]), WAIT_S)
     writer.close()
+
+
+def write_samples(log: Log, found: Genesis, samples: int) -> None:
+    """Append a host with its samples to the status topic."""
+    writer = BatchWriter(log, clock=SystemClock(), host="gpu-01", process="agent")
+    machine = Machine(seed=3, gpus=2)
+    partition = found.status_partition(machine.id)
+    events = [registered(machine.id, "gpu-01"), *(event for _, event in machine.events(samples))]
+    for at in range(0, len(events), _SAMPLES_A_BATCH):
+        batch = Outgoing(STATUS_TOPIC, partition, (writer.by,), events[at : at + _SAMPLES_A_BATCH], compress=True)
+        writer.append_and_wait(batch, WAIT_S)
+    writer.close()
+
+
+def store_digests(log: Log, directory: Path) -> list[tuple[int, int]]:
+    """Keys and digest of each partition, folded from all that the log has."""
+    store = Store(directory)
+    try:
+        found = []
+        for partition in range(log.describe().topics[KV_TOPIC]):
+            replica = Replica(partition, "any", store.partition(partition))
+            at, end = log.bounds(KV_TOPIC, partition)
+            while at < end:
+                records = log.read(KV_TOPIC, partition, at)
+                replica.apply(records)
+                at = records[-1].offset + 1
+            assert replica.problem is None
+            found.append((replica.key_count, replica.digest))
+        return found
+    finally:
+        store.close()
+
+
+def status_digest(log: Log, directory: Path) -> tuple[int, str]:
+    """Events and digest of status tables filled from the log."""
+    built = rebuild_tables(log, TablesFolder(directory))
+    return built.events, built.digest
 
 
 class Counts(SqliteProjection):

@@ -13,9 +13,9 @@ from dimint.log.embedded.directory import LogDirectory
 from dimint.log.embedded.topic import WAL_MAX_PAGES, TopicFile
 from dimint.log.port import Entry
 
-__all__ = ["Committer"]
+__all__ = ["COMMIT_MAX_BYTES", "Committer"]
 
-_COMMIT_MAX_BYTES = 8 << 20
+COMMIT_MAX_BYTES = 8 << 20
 """A commit is closed when its records pass this: others wait for its lock."""
 _CHECKPOINT_RETRY_PAGES = 512
 _EXPIRE_EVERY_S = 60.0
@@ -167,7 +167,7 @@ def _split(handed: list[_Handed]) -> list[tuple[str, list[_Handed]]]:
     for item in handed:
         topic, size = item.entry.topic, len(item.entry.value)
         group, total = latest.get(topic, ([], 0))
-        if not group or total + size > _COMMIT_MAX_BYTES:
+        if not group or total + size > COMMIT_MAX_BYTES:
             group, total = [], 0
             groups.append((topic, group))
         group.append(item)

@@ -9,7 +9,7 @@ from pathlib import Path
 from dimint.clock import Clock
 from dimint.errors import LogError, RecordTooLarge
 from dimint.limits import RECORD_MAX_BYTES
-from dimint.log.embedded.commit import Committer
+from dimint.log.embedded.commit import COMMIT_MAX_BYTES, Committer
 from dimint.log.embedded.directory import LogDirectory
 from dimint.log.embedded.reader import EmbeddedReader
 from dimint.log.embedded.topic import TopicFile
@@ -44,6 +44,7 @@ class EmbeddedLog:
             topics=topics,
             durability="fsync before every acknowledgement: survives a power loss of this machine, not the loss of its disk",
             end_is_linearizable=True,
+            together_max_bytes=COMMIT_MAX_BYTES,
         )
 
     def health(self) -> LogHealth:
