@@ -9,6 +9,7 @@ from typing import Final
 
 PROGRAMS: Final = {
     "kv": "set, get, mset, mget beside Redis and etcd",
+    "kafka": "the store on Kafka beside etcd, materialization from Kafka beside quixstreams",
     "replay": "rebuilding a node's store from the log",
     "consumer": "turning samples into status tables",
     "storage": "bytes a number of stored samples",

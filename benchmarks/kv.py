@@ -24,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from statistics import median
@@ -43,10 +43,12 @@ ETCD_CLIENT = "v3.5.21"
 
 
 class System(NamedTuple):
-    """One server that runs. `command` makes the generator's command line for (op, outstanding, seconds)."""
+    """One server that runs. `command` makes the generator's command line for (op, outstanding, seconds); `pids` are its
+    processes by role."""
 
     name: str
     command: Callable[[str, int, float], list[str]]
+    pids: Mapping[str, int] = {}
 
 
 def free_port() -> int:
@@ -86,12 +88,15 @@ def python_load(kind: str, address: str, depth: int = 1) -> Callable[[str, int, 
     return command
 
 
-def start_dimint(stack: ExitStack, directory: Path) -> list[System]:
+def start_dimint(stack: ExitStack, directory: Path, flags: Sequence[str] = ()) -> list[System]:
+    """An overlord and a node, with more flags for both."""
     client, node = free_port(), free_port()
     program = [sys.executable, "-m", "dimint"]
     ports = [f"--port_for_client={client}", f"--port_for_node={node}"]
-    stack.enter_context(process([*program, "overlord", "run", f"--data_dir={directory}", *ports], directory / "overlord.out"))
-    stack.enter_context(process([*program, "node", "run", f"--data_dir={directory}"], directory / "node.out"))
+    pids = {}
+    for role, its in (("overlord", [*ports, *flags]), ("node", flags)):
+        command = [*program, role, "run", f"--data_dir={directory}", *its]
+        pids[role] = stack.enter_context(process(command, directory / f"{role}.out")).pid
 
     def is_ready() -> bool:
         with suppress(DimintError, KeyError), Client(f"127.0.0.1:{client}", timeout=1) as asker:
@@ -100,7 +105,7 @@ def start_dimint(stack: ExitStack, directory: Path) -> list[System]:
         return False
 
     wait_for("dimint", is_ready)
-    return [System("dimint", python_load("dimint", f"127.0.0.1:{client}"))]
+    return [System("dimint", python_load("dimint", f"127.0.0.1:{client}"), pids)]
 
 
 def start_redis(stack: ExitStack, directory: Path) -> list[System]:
@@ -131,13 +136,13 @@ def start_etcd(stack: ExitStack, directory: Path) -> list[System]:
         "--initial-cluster",
         f"default=http://127.0.0.1:{peer}",
     ]
-    stack.enter_context(process(["etcd", *flags], directory / "etcd.out"))
+    server = stack.enter_context(process(["etcd", *flags], directory / "etcd.out"))
     wait_for("etcd", lambda: _listens(client))
 
     def command(op: str, outstanding: int, seconds: float) -> list[str]:
         return [str(load), f"-address=127.0.0.1:{client}", f"-op={op}", f"-outstanding={outstanding}", f"-seconds={seconds}"]
 
-    return [System("etcd", command)]
+    return [System("etcd", command, {"etcd": server.pid})]
 
 
 def build_etcd_load(directory: Path) -> Path | None:
@@ -207,11 +212,13 @@ def main() -> None:
         show([system.name for system in systems], runs)
 
 
-def show(names: list[str], runs: dict[tuple[str, str, int], list[dict[str, float]]]) -> None:
+def show(
+    names: list[str], runs: dict[tuple[str, str, int], list[dict[str, float]]], cases: Sequence[tuple[str, int]] = CASES
+) -> None:
     """The table: operations a second (median, range of the repeats), latency, and DiMint's ratio to each."""
     print("\noperations/s, median (lowest–highest); p50/p99 in ms")
     print(f"{'':<12}" + "".join(f"{name:>{WIDTH}}" for name in names) + "   dimint / other")
-    for op, outstanding in CASES:
+    for op, outstanding in cases:
         line = f"{op + ' ' + str(outstanding):<12}"
         medians: dict[str, float] = {}
         for name in names:
