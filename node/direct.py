@@ -192,7 +192,7 @@ class Direct(Generic[Peer]):
         starts = wire.min_offsets(request, self._genesis.generation, self._genesis.kv_partitions)
         # what a replica that is behind still lacks would look new
         lacking = {at for at, position in positions.items() if position is None and at not in starts} & self._behind
-        if not partitions <= self._serving or lacking:
+        if not partitions or not partitions <= self._serving or lacking:
             self._fail(job, _moved(), moved=True)
             return
         answer = partial(self._watched, job, request)

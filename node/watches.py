@@ -215,9 +215,9 @@ class Watches:
         """Records of the log from an offset that `wants` named; None: the log cannot be read now."""
         tail = self._tails.get(partition)
         waiting = {} if tail is None else tail.reading.pop(offset, {})
-        if tail is None or not waiting or result is None:
-            return  # whoever asks again makes it read again
-        replica = self._replicas[partition]
+        replica = self._replicas.get(partition)
+        if tail is None or replica is None or not waiting or result is None:
+            return  # whoever asks again makes it read again, or asks elsewhere
         if isinstance(result, OffsetOutOfRange):
             self._gone(waiting, partition, max(result.start, replica.changes_floor))
             return
