@@ -12,7 +12,8 @@ from dimint.consumers.tiers import unpack_block
 
 __all__ = ["table_digest"]
 
-_HOSTS: Final = """select m.id, m.name, m.given_name, m.claimed_ns, m.ip, m.simulated, m.registered_ns, m.facts,
+_HOSTS: Final = """select m.id, m.name, m.given_name, m.claimed_ns, m.ip, m.simulated, m.registered_ns, m.facts, m.renamed,
+                          m.merged_into, m.merged_ns,
                           l.samples, l.first_ns, l.last_ns, l.received_ns
                    from machines m left join latest l on l.id = m.id order by m.id"""
 

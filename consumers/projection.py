@@ -13,8 +13,10 @@ __all__ = [
     "Changes",
     "CoveredRow",
     "DropAlert",
+    "DropHost",
     "HostFacts",
     "HostLatest",
+    "MakeHost",
     "MarkTold",
     "PutAlert",
     "PutEvent",
@@ -65,6 +67,18 @@ class PutEvent(NamedTuple):
     fields: bytes
 
 
+class MakeHost(NamedTuple):
+    """A host is known from now on: its samples need a table."""
+
+    host: str
+
+
+class DropHost(NamedTuple):
+    """Nothing is kept of a host; it may become known again."""
+
+    host: str
+
+
 class PutVersion(NamedTuple):
     """What a host said of itself from `since_ns` on, until its next version. `n` counts them in log order."""
 
@@ -76,6 +90,7 @@ class PutVersion(NamedTuple):
     ip: str
     facts: bytes
     simulated: bool
+    renamed: str
 
 
 class PutAlert(NamedTuple):
@@ -106,7 +121,7 @@ class MarkTold(NamedTuple):
     subject: str
 
 
-Write: TypeAlias = PutTail | Seal | PutGap | PutEvent | PutVersion | PutAlert | DropAlert | MarkTold
+Write: TypeAlias = MakeHost | DropHost | PutTail | Seal | PutGap | PutEvent | PutVersion | PutAlert | DropAlert | MarkTold
 
 
 class HostFacts(NamedTuple):
@@ -119,6 +134,11 @@ class HostFacts(NamedTuple):
     facts: bytes
     simulated: bool
     registered_ns: int
+    renamed: str = ""
+    """What people call it; empty = by its given name."""
+    merged_into: str = ""
+    """Id of the host that goes on with its history; empty = it stands for itself."""
+    merged_ns: int = 0
 
 
 class HostLatest(NamedTuple):
@@ -159,10 +179,9 @@ class CoveredRow(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What one commit has to store. `new_hosts` need a table before their first write; counts are to be added."""
+    """What one commit has to store: the writes in their order, then the rest; counts and use are to be added."""
 
     writes: tuple[Write, ...]
-    new_hosts: tuple[str, ...]
     facts: tuple[HostFacts, ...]
     names: Mapping[str, str]
     latest: tuple[HostLatest, ...]

@@ -81,12 +81,22 @@ class StatusReader:
 
     # --- hosts ------------------------------------------------------------------------------------------------------
     def hosts(self) -> list[HostRow]:
-        """Every host, by name."""
+        """Every host, by name, without those that are merged into others."""
         db = self._open()
         if db is None:
             return []
         with _snapshot(db):
-            return [_host_row(row) for row in db.execute(_HOST + " order by m.name, m.id")]
+            return [_host_row(row) for row in db.execute(_HOST + " where m.merged_into = '' order by m.name, m.id")]
+
+    def merged(self) -> dict[str, tuple[HostRow, str]]:
+        """The hosts that are merged into others and so not listed: id → (the host, id of the one that stays)."""
+        db = self._open()
+        if db is None:
+            return {}
+        with _snapshot(db):
+            rows = [_host_row(row) for row in db.execute(_HOST + " where m.merged_into <> '' order by m.name, m.id")]
+            into = dict(db.execute("select id, merged_into from machines where merged_into <> ''"))
+        return {row.id: (row, into[row.id]) for row in rows}
 
     def host(self, id_or_name: str) -> HostRow | None:
         """The host with this id, this unique name (`gpu_01_lab`), or the name that cleans to it (`gpu-01.lab`)."""

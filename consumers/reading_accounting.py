@@ -10,11 +10,15 @@ from dimint.consumers.usage import HOUR_US, SHARINGS
 
 __all__ = ["accounting"]
 
-_USED: Final = """select user, m.name, sum(HELD), sum(ACTIVE), sum(UNKNOWN) from used u join machines m on m.id = u.host
-                  where hour >= ? and hour < ? group by u.host, user order by m.name, u.host, user"""
+# a merged host's use is that of the one it was merged into
+_USED: Final = """select user, ifnull(o.name, m.name), sum(HELD), sum(ACTIVE), sum(UNKNOWN)
+                  from used u join machines m on m.id = u.host left join machines o on o.id = m.merged_into
+                  where hour >= ? and hour < ? group by u.host, user order by 2, u.host, user"""
 _COVERED: Final = "select host, hour, gpus, known_us from covered where hour >= ? and hour < ? order by host, hour"
 _BEFORE: Final = "select gpus from covered where host = ? and hour < ? order by hour desc limit 1"
-_HOSTS: Final = "select m.id, m.name, l.first_ns from machines m join latest l on l.id = m.id where l.first_ns is not null"
+_HOSTS: Final = """select l.id, ifnull(o.name, m.name), l.first_ns, iif(m.merged_ns, l.last_ns, null)
+                   from latest l join machines m on m.id = l.id left join machines o on o.id = m.merged_into
+                   where l.first_ns is not null"""
 
 assert SHARINGS == ("full", "equal", "memory"), "columns of the table are named after the rules"
 
@@ -29,10 +33,11 @@ def accounting(db: apsw.Connection, asked: Question, now_ns: int) -> Accounting:
     rows: list[tuple[str, int, int, int]] = list(db.execute(_COVERED, (from_hour, to_hour)))
     covered = {host: [row[1:] for row in mine] for host, mine in groupby(rows, key=lambda row: row[0])}
     capacity_us = nobody_us = 0
-    hosts: list[tuple[str, str, int]] = list(db.execute(_HOSTS))
-    for host, name, first_ns in hosts:
+    hosts: list[tuple[str, str, int, int | None]] = list(db.execute(_HOSTS))
+    for host, name, first_ns, last_ns in hosts:
         start_us = max(asked.from_ns, first_ns) // 1000
-        end_us = min(asked.to_ns, now_ns) // 1000
+        # a host that is merged into another has no time of its own after its last sample
+        end_us = min(asked.to_ns, now_ns, now_ns if last_ns is None else last_ns) // 1000
         if start_us >= end_us:
             continue
         gpus = int(db.execute(_BEFORE, (host, from_hour)).get or 0)

@@ -15,11 +15,12 @@ from dimint.consumers.sealing import Key
 
 __all__ = ["fleet_at", "page"]
 
-_HOSTS: Final = """select m.id, m.given_name, m.claimed_ns, m.ip, m.facts, m.simulated, m.registered_ns, l.first_ns
-                   from machines m left join latest l on l.id = m.id"""
-_VERSION: Final = """select given_name, claimed_ns, ip, facts, simulated from versions where host = ? and since_ns <= ?
+_HOSTS: Final = """select m.id, m.given_name, m.claimed_ns, m.ip, m.facts, m.simulated, m.renamed, m.registered_ns, l.first_ns
+                   from machines m left join latest l on l.id = m.id where m.merged_into = '' or m.merged_ns > ?"""
+_VERSION: Final = """select given_name, claimed_ns, ip, facts, simulated, renamed from versions where host = ? and since_ns <= ?
                      order by n desc limit 1"""
-_FIRST_VERSION: Final = "select given_name, claimed_ns, ip, facts, simulated from versions where host = ? order by n limit 1"
+_FIRST_VERSION: Final = """select given_name, claimed_ns, ip, facts, simulated, renamed from versions where host = ?
+                           order by n limit 1"""
 _REASON: Final = """select reason from gaps where host = ? and run = ? and first_seq <= ? and last_seq >= ?
                     order by first_seq limit 1"""
 
@@ -29,7 +30,7 @@ def fleet_at(db: apsw.Connection, at_ns: int) -> list[HostAt]:
     at_ns = max(-1, min(at_ns, LAST_NS))
     known: dict[str, tuple[Any, ...]] = {}
     rest = {}
-    for host, *now, registered_ns, first_ns in list(db.execute(_HOSTS)):
+    for host, *now, registered_ns, first_ns in list(db.execute(_HOSTS, (at_ns,))):
         seen = first_ns is not None and first_ns <= at_ns
         version = db.execute(_VERSION, (host, at_ns)).get
         if version is None and seen:  # it sent samples before it registered: what it said first, if it ever said anything
@@ -37,9 +38,10 @@ def fleet_at(db: apsw.Connection, at_ns: int) -> list[HostAt]:
         if version is not None:
             known[host] = version
             rest[host] = registered_ns, first_ns if seen else None
-    names = share_names(Claim(claimed_ns, host, clean_name(given)) for host, (given, claimed_ns, *_) in known.items())
+    claims = (Claim(claimed_ns, host, clean_name(renamed or given)) for host, (given, claimed_ns, *_, renamed) in known.items())
+    names = share_names(claims)
     hosts = []
-    for host, (given, _, ip, facts, simulated) in known.items():
+    for host, (given, _, ip, facts, simulated, _) in known.items():
         registered_ns, first_ns = rest[host]
         found = None if first_ns is None else HostSamples(db, host).newest(at_ns)
         sample = None if found is None else found[1]

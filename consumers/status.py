@@ -2,6 +2,9 @@
 
     host.registered   name, address and facts; the last one counts, and each different one is kept as a version of the
                       host for views of the past. Names become unique in consumers/names.py
+    host.renamed      what people call it, for as long as they do
+    host.merged       another host goes on with its history: it is not listed any more, and still found
+    host.forgotten    nothing of it is kept
     host.sample       one tail row, unless (host, run, seq) was stored before; late ones land in their place. What it says
                       about who used GPUs is added to the sums of its hour
     host.gap          what an agent had to drop
@@ -28,8 +31,10 @@ from dimint.consumers.names import Claim, clean_name, share_names
 from dimint.consumers.projection import (
     Changes,
     CoveredRow,
+    DropHost,
     HostFacts,
     HostLatest,
+    MakeHost,
     PutEvent,
     PutGap,
     PutTail,
@@ -124,7 +129,6 @@ class StatusProjection:
         self._names = dict(names or {})
         self._claims_changed = False
         self._writes: list[Write] = []
-        self._new: list[str] = []
         self._facts_changed: set[str] = set()
         self._changed: set[str] = set()
         self._runs_changed: set[tuple[str, bytes]] = set()
@@ -133,6 +137,9 @@ class StatusProjection:
         self._covered: dict[tuple[int, str], tuple[int, int]] = {}
         self._rules: dict[str, Callable[[_Host, Event, int, int], None]] = {
             "host.registered": self._registered,
+            "host.renamed": self._renamed,
+            "host.merged": self._merged,
+            "host.forgotten": self._forgotten,
             "host.sample": self._sample,
             "host.gap": self._gap,
         }
@@ -160,7 +167,6 @@ class StatusProjection:
         names = self._share_names() if self._claims_changed else {}
         changes = Changes(
             tuple(self._writes),
-            tuple(self._new),
             tuple(self._hosts[id].facts for id in sorted(self._facts_changed)),
             names,
             tuple(self._latest(id) for id in sorted(self._changed | self._facts_changed | names.keys())),
@@ -170,7 +176,7 @@ class StatusProjection:
             tuple(CoveredRow(*key, *covered) for key, covered in sorted(self._covered.items())),
         )
         self._claims_changed = False
-        kept: tuple[_Clearable, ...] = (self._writes, self._new, self._facts_changed, self._changed, self._runs_changed,
+        kept: tuple[_Clearable, ...] = (self._writes, self._facts_changed, self._changed, self._runs_changed,
                                         self._counts, self._used, self._covered)  # fmt: skip
         for each in kept:
             each.clear()
@@ -185,19 +191,58 @@ class StatusProjection:
             packed = host.facts.facts
         old = host.facts
         name = name[:HOST_NAME_MAX_CHARS]
-        since_ns = old.claimed_ns if name == old.given_name else _log_ns(log_time_us)
-        new = HostFacts(
-            old.id, name, since_ns, ip[:HOST_NAME_MAX_CHARS], packed, facts.get("simulated") is True, old.registered_ns
+        since_ns = old.claimed_ns if name == old.given_name or old.renamed else _log_ns(log_time_us)
+        new = old._replace(
+            given_name=name,
+            claimed_ns=since_ns,
+            ip=ip[:HOST_NAME_MAX_CHARS],
+            facts=packed,
+            simulated=facts.get("simulated") is True,
         )
-        if new != old:
-            host.facts = new
-            self._facts_changed.add(new.id)
-            self._claims_changed |= name != old.given_name
-        if new != old or not host.versions:
-            # by the host's clock, as samples are, but in the order of the log
-            host.since_ns = max(host.since_ns, min(max(0, time_ns), _log_ns(log_time_us)))
-            self._writes.append(PutVersion(new.id, host.versions, host.since_ns, *new[1:6]))
-            host.versions += 1
+        self._take_facts(host, new, time_ns, log_time_us)
+
+    def _renamed(self, host: _Host, event: Event, time_ns: int, log_time_us: int) -> None:
+        name = event[FIELDS][:HOST_NAME_MAX_CHARS]
+        if name != host.facts.renamed:
+            new = host.facts._replace(renamed=name, claimed_ns=_log_ns(log_time_us))
+            self._take_facts(host, new, time_ns, log_time_us)
+        self._happened(host, event, time_ns, log_time_us)
+
+    def _merged(self, host: _Host, event: Event, time_ns: int, log_time_us: int) -> None:
+        into = event[FIELDS]
+        if into and (not is_host_id(into) or into == host.facts.id):
+            self._counts["bad host.merged"] += 1
+            return
+        host.facts = host.facts._replace(merged_into=into, merged_ns=_log_ns(log_time_us) if into else 0)
+        self._facts_changed.add(host.facts.id)
+        self._claims_changed = True
+        self._happened(host, event, time_ns, log_time_us)
+
+    def _forgotten(self, host: _Host, _event: Event, _time_ns: int, _log_time_us: int) -> None:
+        id = host.facts.id
+        del self._hosts[id]
+        self._hosts_in[self._partition_of(id)] -= 1
+        self._names.pop(id, None)
+        self._facts_changed.discard(id)
+        self._changed.discard(id)
+        self._runs_changed = {key for key in self._runs_changed if key[0] != id}
+        self._used = {key: used for key, used in self._used.items() if key[1] != id}
+        self._covered = {key: covered for key, covered in self._covered.items() if key[1] != id}
+        self._writes.append(DropHost(id))
+        self._claims_changed = True
+
+    def _take_facts(self, host: _Host, new: HostFacts, time_ns: int, log_time_us: int) -> None:
+        """What is new of a host becomes its next version."""
+        old = host.facts
+        if new == old and host.versions:
+            return
+        host.facts = new
+        self._facts_changed.add(new.id)
+        self._claims_changed |= (new.given_name, new.renamed) != (old.given_name, old.renamed)
+        # by the host's clock, as samples are, but in the order of the log
+        host.since_ns = max(host.since_ns, min(max(0, time_ns), _log_ns(log_time_us)))
+        self._writes.append(PutVersion(new.id, host.versions, host.since_ns, *new[1:6], new.renamed))
+        host.versions += 1
 
     def _sample(self, host: _Host, event: Event, time_ns: int, log_time_us: int) -> None:
         run, seq, sample = event[FIELDS : FIELDS + 3]
@@ -280,7 +325,7 @@ class StatusProjection:
             self._hosts_in[partition] += 1
             now_ns = _log_ns(log_time_us)
             host = self._hosts[id] = _Host(HostFacts(id, id, now_ns, "", _EMPTY, False, now_ns))
-            self._new.append(id)
+            self._writes.append(MakeHost(id))
             self._facts_changed.add(id)
             self._claims_changed = True
         return host
@@ -310,7 +355,7 @@ class StatusProjection:
 
     def _share_names(self) -> dict[str, str]:
         """Names that differ from those stored."""
-        claims = (Claim(host.facts.claimed_ns, id, clean_name(host.facts.given_name)) for id, host in self._hosts.items())
+        claims = map(_claim, self._hosts.values())
         shared = share_names(claims)
         changed = {id: name for id, name in shared.items() if self._names.get(id) != name}
         self._names = shared
@@ -325,6 +370,13 @@ class StatusProjection:
         if run is None:
             return RunRow(id, name, 0, None)
         return RunRow(id, name, run.used_us, msgpack.packb(run.seen.ranges()))
+
+
+def _claim(host: _Host) -> Claim:
+    """A merged host comes last: the one that goes on with its history has the name."""
+    facts = host.facts
+    since_ns = _TIME_MAX_NS if facts.merged_into else facts.claimed_ns
+    return Claim(since_ns, facts.id, clean_name(facts.renamed or facts.given_name))
 
 
 def _log_ns(log_time_us: int) -> int:

@@ -31,8 +31,10 @@ import apsw
 from dimint.consumers.projection import (
     Changes,
     DropAlert,
+    DropHost,
     HostFacts,
     HostLatest,
+    MakeHost,
     MarkTold,
     PutAlert,
     PutEvent,
@@ -52,7 +54,14 @@ from dimint.errors import CorruptRecord, LogMismatch
 
 __all__ = ["FORMAT", "PartitionState", "StatusTables"]
 
-FORMAT: Final = 5
+FORMAT: Final = 6
+_FACTS: Final = """select id, given_name, claimed_ns, ip, facts, simulated, registered_ns, renamed, merged_into, merged_ns
+                   from machines"""
+_OF_HOSTS: Final = (
+    *((table, "id") for table in ("machines", "latest")),
+    *((table, "host") for table in ("runs", "gaps", "events", "alerts", "versions", "tiers", "processes", "used", "covered")),
+)
+"""Where rows of hosts stand, and in which column their ids."""
 _FULL_WAIT_MS: Final = 30_000
 
 _SCHEMA: Final = """
@@ -63,10 +72,11 @@ create table writers(partition integer, writer blob, number integer not null, lo
                      primary key(partition, writer)) without rowid;
 create table machines(id text primary key, name text not null, ip text not null, given_name text not null,
                       claimed_ns integer not null, simulated integer not null, registered_ns integer not null,
-                      facts blob not null);
+                      facts blob not null, renamed text not null, merged_into text not null, merged_ns integer not null);
 create index machines_name on machines(name);
 create table versions(host text, n integer, since_ns integer not null, given_name text not null, claimed_ns integer not null,
-                      ip text not null, facts blob not null, simulated integer not null, primary key(host, n)) without rowid;
+                      ip text not null, facts blob not null, simulated integer not null, renamed text not null,
+                      primary key(host, n)) without rowid;
 create table latest(id text primary key, samples integer not null, first_ns integer, last_ns integer, received_ns integer,
                     changed integer not null) without rowid;
 create table runs(host text, run blob, used_us integer not null, ranges blob not null, primary key(host, run)) without rowid;
@@ -165,7 +175,7 @@ class StatusTables:
         """The projection as it was at the last commit."""
         with _damage_named(self.path):
             execute = self._db.execute
-            facts = execute("select id, given_name, claimed_ns, ip, facts, simulated, registered_ns from machines")
+            facts = execute(_FACTS)
             return StatusProjection(
                 partitions,
                 facts=[HostFacts(*row)._replace(simulated=bool(row[5])) for row in facts],
@@ -218,17 +228,16 @@ class StatusTables:
         if changes.latest:
             self._sequence += 1
             db.execute("update meta set value = ? where name = 'sequence'", (self._sequence,))
-        for host in changes.new_hosts:
-            db.execute(_HOST_TABLE.replace("TABLE", f"host_{host}"))
+        for write in changes.writes:
+            self._write(write)
         db.executemany(
-            """insert into machines(id, name, given_name, claimed_ns, ip, facts, simulated, registered_ns)
-               values(?1, ?1, ?2, ?3, ?4, ?5, ?6, ?7)
-               on conflict do update set given_name = ?2, claimed_ns = ?3, ip = ?4, facts = ?5, simulated = ?6""",
+            """insert into machines(id, name, given_name, claimed_ns, ip, facts, simulated, registered_ns, renamed, merged_into,
+                                    merged_ns) values(?1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+               on conflict do update set given_name = ?2, claimed_ns = ?3, ip = ?4, facts = ?5, simulated = ?6, renamed = ?8,
+                                         merged_into = ?9, merged_ns = ?10""",
             changes.facts,
         )
         db.executemany("update machines set name = ?2 where id = ?1", changes.names.items())
-        for write in changes.writes:
-            self._write(write)
         db.executemany(
             "insert or replace into latest values(?, ?, ?, ?, ?, ?)", [(*row, self._sequence) for row in changes.latest]
         )
@@ -241,7 +250,13 @@ class StatusTables:
         db.executemany("insert into counts values(?1, ?2) on conflict do update set n = n + ?2", changes.counts.items())
 
     def _write(self, write: Write) -> None:
-        if isinstance(write, PutTail):
+        if isinstance(write, MakeHost):
+            self._db.execute(_HOST_TABLE.replace("TABLE", f"host_{write.host}"))
+        elif isinstance(write, DropHost):
+            self._db.execute(f"drop table host_{write.host}")
+            for table, column in _OF_HOSTS:
+                self._db.execute(f"delete from {table} where {column} = ?1", (write.host,))  # noqa: S608  # names of our own
+        elif isinstance(write, PutTail):
             sql = f"insert into host_{write.host} values(?, ?, 0, null, ?)"
             self._db.execute(sql, write[1:])
         elif isinstance(write, Seal):
@@ -251,7 +266,7 @@ class StatusTables:
         elif isinstance(write, PutEvent):
             self._db.execute("insert into events values(?, ?, ?, ?, ?, ?)", write)
         elif isinstance(write, PutVersion):
-            self._db.execute("insert into versions values(?, ?, ?, ?, ?, ?, ?, ?)", write)
+            self._db.execute("insert into versions values(?, ?, ?, ?, ?, ?, ?, ?, ?)", write)
         elif isinstance(write, PutAlert):
             self._db.execute("insert or ignore into alerts values(?, ?, ?, ?, ?, ?, ?, 0)", write)
         elif isinstance(write, DropAlert):

@@ -47,6 +47,7 @@ COMMANDS: Final = {
     "restore": ("dimint.cli_history", "COMMANDS", "Bring keys back to what they were."),
     "registry": ("dimint.cli_registry", "registry", "Who is registered; clear what is stale."),
     "accounting": ("dimint.cli_accounting", "accounting", "GPU-hours per user and host."),
+    "host": ("dimint.cli_host", "host", "List, rename, merge or forget hosts."),
     "events": ("dimint.cli_events", "events", "Look at the events of a log."),
     "export": ("dimint.cli_archive", "COMMANDS", "Write a stretch of a log into a file."),
     "import": ("dimint.cli_archive", "COMMANDS", "Copy such a file into another log."),

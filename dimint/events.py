@@ -92,6 +92,11 @@ _TABLE = (
         Field("name", (str,), "host name as given"),
         Field("ip", (str,), "address as the agent knows it"),
         Field("facts", (dict,), "agent, os, kernel, driver, cuda, cpu model, simulated (bool), gpus: see docs/events.md"))),
+    Kind("host.renamed", STATUS_TOPIC, "host id", "People call a host otherwise than it calls itself.", (
+        Field("name", (str,), "the name; empty takes an earlier one back"),)),
+    Kind("host.merged", STATUS_TOPIC, "host id", "Another host goes on with this one's history: one machine under two ids.", (
+        Field("into", (str,), "id of the host that stays; empty takes an earlier merge back"),)),
+    Kind("host.forgotten", STATUS_TOPIC, "host id", "All that is kept of a host is removed; the log keeps its events.", ()),
     Kind("host.sample", STATUS_TOPIC, "host id", "One sample; the event's time is when it was taken.", (
         Field("run", (bytes,), "8 random bytes of the agent's start"),
         Field("seq", (int,), "number of the sample in this run, from 1"),

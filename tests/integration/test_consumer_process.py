@@ -1,6 +1,7 @@
 """The status consumer as a real process on a real embedded log: killed, refused, rebuilt, switched."""
 
 import contextlib
+import json
 import random
 import signal
 import subprocess
@@ -11,7 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from dimint.cli_host import host as host_commands
 from dimint.consumers.cli import rebuild
 from dimint.consumers.digest import table_digest
 from dimint.consumers.reading import TABLES_FOLDER, StatusReader
@@ -137,4 +140,36 @@ def test_a_running_consumer_follows_a_rebuild_and_refuses_a_second(agents: Agent
         assert sorted(path.name for path in (tmp_path / TABLES_FOLDER).glob("*.db")) == ["status-000002.db"]
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
+    reader.close()
+
+
+def test_hosts_are_changed_from_a_shell(agents: Agents, tmp_path: Path) -> None:
+    """Listed, renamed, merged, taken back and forgotten: each command's event is in the log, and a rebuild agrees."""
+
+    def run(*arguments: str) -> str:
+        shown = CliRunner().invoke(host_commands, [arguments[0], f"--data_dir={tmp_path}", *arguments[1:]])
+        if shown.exception is not None and not isinstance(shown.exception, SystemExit):
+            return f"{type(shown.exception).__name__}: {shown.exception}"
+        return shown.output
+
+    reader = StatusReader(tmp_path / TABLES_FOLDER)
+    with consumer(tmp_path):
+        agents.publish(2)
+        wait_for(lambda: reader.positions() == agents.ends())
+        first, second, third = (machine.id for machine in agents.machines[:3])
+        assert len(run("list").splitlines()) == 5
+        assert run("rename", first, "big.one").startswith("host.renamed")
+        wait_for(lambda: any(row.name == "big_one" for row in reader.hosts()))
+        run("merge", second, "big.one")
+        run("forget", third, "--yes")
+        wait_for(lambda: {row.id for row in reader.hosts()} == {machine.id for machine in agents.machines} - {second, third})
+        assert [json.loads(line)["merged_into"] for line in run("list", "--all", "--json").splitlines()].count(first) == 1
+        assert "there is no host" in run("rename", "nobody", "x")
+        assert "into itself" in run("merge", first, first)
+        assert "itself merged" in run("merge", first, second)
+        run("merge", second, "--undo")
+        run("rename", first)
+        wait_for(lambda: len(reader.hosts()) == 4)
+    digest = table_digest(tmp_path / TABLES_FOLDER)
+    assert rebuild(settings_for(tmp_path), keep_in=tmp_path / "look").digest == digest
     reader.close()
