@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -37,14 +38,14 @@ def run(settings: ConsumerSettings, service: Service) -> None:
         service.run(consumer)
 
 
-def rebuild(settings: CommonSettings, *, keep_in: Path | None = None) -> Rebuilt:
-    """Build the status tables anew from the log, print their digest, and switch to them.
+def rebuild(settings: CommonSettings, *, archives: Sequence[Path] = (), keep_in: Path | None = None) -> Rebuilt:
+    """Build the status tables anew from archives and the log, print their digest, and switch to them.
 
     With `keep_in` the new tables go into that folder instead, to be looked at, and the live ones stay.
     """
     with ExitStack() as stack:
         folder = TablesFolder(settings.data_dir / TABLES_FOLDER if keep_in is None else keep_in)
-        built = rebuild_tables(_open_log(settings, stack), folder)
+        built = rebuild_tables(_open_log(settings, stack), folder, archives=archives)
         print(f"status tables {built.path}: {built.events} events, digest {built.digest}")
         return built
 

@@ -81,15 +81,20 @@ class Feeder:
                 self._take_one(record)
         return len(self.stopped) == stopped
 
+    def go_to(self, partition: int, position: int) -> None:
+        """Read on at another offset: an earlier one before anything was taken, or past what an archive has passed over."""
+        intake = self._intakes[partition]
+        intake.position = position
+        self._states[partition] = PartitionState(position, None, None, intake.log_time_us)
+        self._touched.add(partition)
+
     def skip_trimmed(self, partition: int, start: int) -> None:
         """Go on at `start`: what stood before it was trimmed before it was read here. Counted and said aloud."""
         intake = self._intakes[partition]
         missed = start - intake.position
         log.error("%s/%d: %d offsets were trimmed before these tables had read them", STATUS_TOPIC, partition, missed)
         self._projection.count("trimmed offsets", missed)
-        intake.position = start
-        self._states[partition] = PartitionState(start, None, None, intake.log_time_us)
-        self._touched.add(partition)
+        self.go_to(partition, start)
 
     def commit(self) -> bool:
         """Store what was taken since the last commit, if anything; whether there was something."""

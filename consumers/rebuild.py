@@ -1,15 +1,16 @@
 """Fill new status tables from the log, beside the live ones, and switch to them."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from dimint.consumers.archived import Archive, archives_of
 from dimint.consumers.digest import table_digest
 from dimint.consumers.feeder import Feeder
 from dimint.consumers.folder import TablesFolder, first_sequence
 from dimint.consumers.reading import StatusReader
-from dimint.errors import LogMismatch, OffsetOutOfRange
+from dimint.errors import LogMismatch, OffsetOutOfRange, SettingsError
 from dimint.events import STATUS_TOPIC
 from dimint.log.port import Log
 
@@ -31,8 +32,13 @@ class Rebuilt(NamedTuple):
     events: int
 
 
-def rebuild_tables(source: Log, folder: TablesFolder, *, say: Callable[[str], None] = lambda line: None) -> Rebuilt:
-    """Build from the first record that the log has to its end, and make the new file the live one.
+def rebuild_tables(
+    source: Log, folder: TablesFolder, *, archives: Sequence[Path] = (), say: Callable[[str], None] = lambda line: None
+) -> Rebuilt:
+    """Build from the first record that archives and log have to the log's end, and make the new file the live one.
+
+    What an archive (of this log; else LogMismatch) and the log both have is taken once. Raises BadArchive for a damaged
+    archive, and SettingsError if there is a hole between two of them.
 
     Whoever reads or writes the live tables goes on and follows the switch. Raises LogMismatch, and leaves the live tables
     as they are, if the log cannot be read as far as they had read it. SettingsError if another rebuild is at work.
@@ -43,7 +49,7 @@ def rebuild_tables(source: Log, folder: TablesFolder, *, say: Callable[[str], No
         reach = _reach(folder, source.describe().generation)
         path = folder.new("building")
         try:
-            events, positions = _fill(source, path, say)
+            events, positions = _fill(source, path, archives, say)
             for partition, position in reach.items():
                 if positions.get(partition, 0) < position:
                     raise LogMismatch(
@@ -69,10 +75,13 @@ def _reach(folder: TablesFolder, generation: str) -> dict[int, int]:
         return live.positions() if live.generation() == generation else {}
 
 
-def _fill(source: Log, path: Path, say: Callable[[str], None]) -> tuple[int, dict[int, int]]:
+def _fill(source: Log, path: Path, archives: Sequence[Path], say: Callable[[str], None]) -> tuple[int, dict[int, int]]:
     feeder = Feeder(source, path, first_sequence=first_sequence(path))
     events = 0
     try:
+        for archive in archives_of(archives, source.describe().generation):
+            events += _fill_from(archive, feeder)
+            say(f"{events} events read, of {archive.path.name} the last")
         for _ in range(_PASSES):
             for topic, partition in feeder.positions():
                 end = source.bounds(topic, partition).end
@@ -81,6 +90,33 @@ def _fill(source: Log, path: Path, say: Callable[[str], None]) -> tuple[int, dic
         return events, {at: tables.position for at, tables in feeder.tables.partitions().items()}
     finally:
         feeder.close()
+
+
+def _fill_from(archive: Archive, feeder: Feeder) -> int:
+    events = 0
+    known = feeder.tables.partitions()
+    for partition, start in archive.starts.items():
+        if partition not in known:
+            feeder.go_to(partition, min(start, _position(feeder, partition) or 0))
+        elif start > known[partition].position:
+            raise SettingsError(
+                f"the archives leave out offsets {known[partition].position} to {start} of partition {partition}",
+                hint=f"name the one that goes before {archive.path.name} as well",
+            )
+    for part in archive.records():
+        at = {key.partition: position for key, position in feeder.positions().items()}
+        if isinstance(part, dict):
+            for partition, reached in part.items():
+                if partition in at and at[partition] < reached:
+                    feeder.go_to(partition, reached)
+        else:
+            feeder.take(record for record in part if record.offset >= at.get(record.partition, 0))
+        if feeder.events >= _COMMIT_EVENTS:
+            events += feeder.events
+            feeder.commit()
+    events += feeder.events
+    feeder.commit()
+    return events
 
 
 def _fill_partition(source: Log, feeder: Feeder, partition: int, end: int) -> int:
