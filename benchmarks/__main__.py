@@ -11,6 +11,7 @@ PROGRAMS: Final = {
     "kv": "set, get, mset, mget beside Redis and etcd",
     "kafka": "the store on Kafka beside etcd, materialization from Kafka beside quixstreams",
     "replay": "rebuilding a node's store from the log",
+    "events": "counting, streaming, exporting and rebuilding a log of ten million events",
     "consumer": "turning samples into status tables",
     "storage": "bytes a number of stored samples",
     "agent": "processor time and memory of the agent with eight GPUs",

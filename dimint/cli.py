@@ -51,6 +51,7 @@ COMMANDS: Final = {
     "events": ("dimint.cli_events", "events", "Look at the events of a log."),
     "export": ("dimint.cli_archive", "COMMANDS", "Write a stretch of a log into a file."),
     "import": ("dimint.cli_archive", "COMMANDS", "Copy such a file into another log."),
+    "replay": ("dimint.cli_replay", "replay_command", "Copy a stretch of a log into another log, at any pace."),
     "rebuild": ("dimint.cli_rebuild", "rebuild", "Rebuild stores or tables from the log."),
     "completion": ("dimint.cli_completion", "completion", "Print the completion script of a shell."),
 }

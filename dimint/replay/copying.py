@@ -79,13 +79,13 @@ class Prepared(NamedTuple):
     began: bool
 
 
-def prepare(target: Log, incoming: Incoming) -> Prepared:
+def prepare(target: Log, incoming: Incoming, *, dry: bool = False) -> Prepared:
     """Make a log ready for copies.
 
     One without a genesis gets the source's; another one must have the same hash range and partition counts, because a
     key's events stay in their partition. What is copied follows what the target has of the source without a gap, and is
     not older than anything else it has, or it would be history behind history. LogMismatch says what is wrong, before any
-    batch of the ranges is written.
+    batch of the ranges is written. A `dry` call only looks.
     """
     if target.describe().generation == incoming.source:
         raise SettingsError("a log cannot be copied into itself", hint="name another one")
@@ -95,19 +95,17 @@ def prepare(target: Log, incoming: Incoming) -> Prepared:
         for topic, count in target.describe().topics.items():
             if any(target.bounds(topic, partition).end for partition in range(count)):
                 raise LogMismatch(f"the target has records in {topic} and no genesis", hint="name an empty log")
-        target.create([TopicSpec(CLUSTER_TOPIC, 1)])
-        copier = Copier(target, incoming.source)
-        copier.put(incoming.genesis)
-        copier.flush()
+        if not dry:
+            target.create([TopicSpec(CLUSTER_TOPIC, 1)])
+            copier = Copier(target, incoming.source)
+            copier.put(incoming.genesis)
+            copier.flush()
     elif found[1:] != wanted[1:]:
         have, need = _numbers(found), _numbers(wanted)
         raise LogMismatch(f"the target has {have}; this needs {need}", hint="copy into an empty log")
-    target.create(
-        [
-            TopicSpec(KV_TOPIC, wanted.kv_partitions),
-            TopicSpec(STATUS_TOPIC, wanted.status_partitions, DEFAULT_STATUS_RETENTION_S),
-        ]
-    )
+    if not dry:
+        status = TopicSpec(STATUS_TOPIC, wanted.status_partitions, DEFAULT_STATUS_RETENTION_S)
+        target.create([TopicSpec(KV_TOPIC, wanted.kv_partitions), status])
     return Prepared({each.place: _start(target, each, incoming) for each in incoming.ranges}, found is None)
 
 
@@ -246,6 +244,8 @@ def _numbers(genesis: Genesis) -> str:
 def _start(target: Log, wanted: Range, incoming: Incoming) -> int:
     """Where to go on in a range. Raises LogMismatch if what is to come would not fit behind what is there."""
     place = wanted.place
+    if place.topic not in target.describe().topics:
+        return wanted.start  # a dry call
     name = f"{place.topic}/{place.partition} of the target"
     reached, batches = _reached(target, wanted, incoming.source)
     if reached is not None:

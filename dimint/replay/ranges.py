@@ -8,7 +8,7 @@ from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.log.port import Log, Record, TopicPartition
 from dimint.replay.positions import Bound, Range, format_position, places_of
 
-__all__ = ["TOPICS", "first_at", "own_time_ns", "select"]
+__all__ = ["TOPICS", "first_at", "next_time", "own_time_ns", "select"]
 
 TOPICS = (CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC)
 """The topics that make up a log."""
@@ -45,14 +45,14 @@ def first_at(log: Log, place: TopicPartition, time_ns: int) -> int:
     """
     low = log.offset_at(*place, time_ns)
     end = log.bounds(*place).end
-    probe = _next_time(log, place, low, end)
+    probe = next_time(log, place, low, end)
     if probe is None or probe[1] >= time_ns:
         return low
     high = end  # everything at or past it is late enough, what is at `low` is not
     low = probe[0]
     while low + 1 < high:
         middle = (low + high) // 2
-        probe = _next_time(log, place, middle, high)
+        probe = next_time(log, place, middle, high)
         if probe is None or probe[1] >= time_ns:
             high = middle
         else:
@@ -69,7 +69,7 @@ def own_time_ns(record: Record) -> int | None:
     return record.timestamp_ns if logged_at_ns is None else logged_at_ns
 
 
-def _next_time(log: Log, place: TopicPartition, offset: int, end: int) -> tuple[int, int] | None:
+def next_time(log: Log, place: TopicPartition, offset: int, end: int) -> tuple[int, int] | None:
     """Offset and own time of the first batch at or past `offset`, before `end`."""
     while offset < end:
         records = log.read(*place, offset, max_records=1)

@@ -16,55 +16,29 @@ import pytest
 from dimint.cli import main
 from dimint.events import KV_TOPIC
 from dimint.log.opening import GenesisSettings, genesis, open_log
-from dimint.log.port import Log
-from dimint.log.reading import Counted
-from dimint.replay import Stream, events_of, select
-from dimint.replay.event import json_line
 from dimint.system_clock import SystemClock
 from dimint.writer import BatchWriter, Outgoing
 from tests.support.replay_log import (
     REAL,
     ROOT,
     WAIT_S,
+    history_lines,
     kill_now_and_then,
+    made_log,
     new_location,
     status_digest,
     store_digests,
-    write_beats,
-    write_samples,
     write_sets,
 )
 
 pytestmark = pytest.mark.timeout(150)
 
 
-def made(location: str, batches: int, samples: int = 30) -> Log:
-    """A log with events of all kinds."""
-    log = open_log(location, clock=SystemClock())
-    found = genesis(log, wanted=GenesisSettings(kv_partitions=3), clock=SystemClock(), host="h", process="t")
-    write_sets(log, found, batches)
-    write_beats(log, found, 3)
-    write_samples(log, found, samples)
-    return log
-
-
-def history(log: Log) -> list[str]:
-    """Every event with its id, times and fields, by partition; offsets are a log's own."""
-    found = []
-    for item in Stream(log, select(log)).history():
-        assert isinstance(item.taken, Counted)
-        for event in events_of(item.place, item.taken):
-            line = json.loads(json_line(event))
-            del line["position"]
-            found.append(json.dumps(line))
-    return found
-
-
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A small embedded log, and its archive."""
     folder = tmp_path_factory.mktemp("archive")
-    made(str(folder / "log"), 20, 5).close()
+    made_log(str(folder / "log"), 20, 5).close()
     assert main(["export", f"--log={folder / 'log'}", f"--out={folder / 'file'}"]) == 0
     return folder / "log", folder / "file"
 
@@ -74,7 +48,7 @@ def test_round_trip_into_the_other_kind(backend: str, tmp_path: Path, capsys: py
     """Events, ids, log times, digests of stores and status tables are the same; a second import changes nothing."""
     (other,) = set(REAL) - {backend}
     location, target = new_location(backend, tmp_path / "source"), new_location(other, tmp_path / "target")
-    log, copy = made(location, 60), None
+    log, copy = made_log(location, 60, 30), None
     try:
         assert main(["export", f"--log={location}", f"--out={tmp_path / 'file'}", "--json"]) == 0
         told = json.loads(capsys.readouterr().out)
@@ -86,8 +60,8 @@ def test_round_trip_into_the_other_kind(backend: str, tmp_path: Path, capsys: py
             assert imported["batches"] + imported["there"] == told["batches"]
         assert imported["batches"] == 0
         copy = open_log(target, clock=SystemClock())
-        assert history(copy) == history(log)
-        assert len(history(log)) == told["events"]
+        assert history_lines(copy) == history_lines(log)
+        assert len(history_lines(log)) == told["events"]
         assert store_digests(copy, tmp_path / "n2") == store_digests(log, tmp_path / "n1")
         assert status_digest(copy, tmp_path / "t2") == status_digest(log, tmp_path / "t1")
     finally:
@@ -99,7 +73,7 @@ def test_round_trip_into_the_other_kind(backend: str, tmp_path: Path, capsys: py
 def test_a_stretch_through_a_pipe(small: tuple[Path, Path], tmp_path: Path) -> None:
     """Two stretches that tile, one after the other, are the whole; the later one first is refused."""
     log = open_log(small[0], clock=SystemClock())
-    expected = history(log)
+    expected = history_lines(log)
     cut = json.loads(expected[len(expected) // 2])["log_time_us"]
     log.close()
     middle = f"@{cut // 1_000_000}.{cut % 1_000_000:06}"
@@ -113,7 +87,7 @@ def test_a_stretch_through_a_pipe(small: tuple[Path, Path], tmp_path: Path) -> N
         done = copy(bound, tmp_path / "whole")
         assert (done.returncode, done.stderr) == (0, "")
     target = open_log(tmp_path / "whole", clock=SystemClock())
-    assert history(target) == expected
+    assert history_lines(target) == expected
     target.close()
     assert copy(f"--from={middle}", tmp_path / "late").returncode == 0
     refused = copy(f"--to={middle}", tmp_path / "late")
@@ -161,7 +135,7 @@ def test_the_sound_beginning_of_a_damaged_file(
         for future in writer.append(sets):
             future.result(WAIT_S)
     writer.close()
-    whole = history(log)
+    whole = history_lines(log)
     log.close()
     file = tmp_path / "file"
     assert main(["export", f"--log={tmp_path / 'log'}", f"--out={file}"]) == 0
@@ -170,14 +144,14 @@ def test_the_sound_beginning_of_a_damaged_file(
     assert main(["import", f"--into={tmp_path / 'target'}", str(file), "--keep-sound"]) == 1
     assert "batches were imported, up to the last sound frame; the archive is cut short" in capsys.readouterr().err
     target = open_log(tmp_path / "target", clock=SystemClock())
-    part = history(target)
+    part = history_lines(target)
     target.close()
     assert 1 < len(part) < len(whole)
     assert part == whole[: len(part)]
     file.write_bytes(content)  # and with the whole file it is finished
     assert main(["import", f"--into={tmp_path / 'target'}", str(file)]) == 0
     target = open_log(tmp_path / "target", clock=SystemClock())
-    assert history(target) == whole
+    assert history_lines(target) == whole
     target.close()
 
 
@@ -186,7 +160,7 @@ def test_killed_at_any_time(backend: str, tmp_path: Path) -> None:
     """SIGKILL while exporting and while importing, again and again: in the end the same history, nothing twice."""
     (other,) = set(REAL) - {backend}
     location, target, file = new_location(backend, tmp_path / "a"), new_location(other, tmp_path / "b"), tmp_path / "file"
-    log = made(location, 400, 100)
+    log = made_log(location, 400, 100)
     chance = random.Random(backend)
     program = [sys.executable, "-m", "dimint"]
     try:
@@ -194,9 +168,9 @@ def test_killed_at_any_time(backend: str, tmp_path: Path) -> None:
         kill_now_and_then([*program, "import", f"--into={target}", str(file)], chance=chance, longest_s=1.8, kills=4)
         copy = open_log(target, clock=SystemClock())
         try:
-            assert history(copy) == history(log)
+            assert history_lines(copy) == history_lines(log)
             records = sum(copy.bounds(topic, at).end for topic, count in copy.describe().topics.items() for at in range(count))
-            assert records <= len(history(log)) + 5 * 20  # what was under way at a kill may be there again, uncounted
+            assert records <= len(history_lines(log)) + 5 * 20  # what was under way at a kill may be there again, uncounted
             assert store_digests(copy, tmp_path / "n2") == store_digests(log, tmp_path / "n1")
         finally:
             copy.close()
@@ -207,8 +181,8 @@ def test_killed_at_any_time(backend: str, tmp_path: Path) -> None:
 def test_interrupted_exports_go_on(tmp_path: Path) -> None:
     """Ctrl-C says what to do; the next call keeps to the first one's end, and other stretches are refused."""
     location, file = tmp_path / "log", tmp_path / "file"
-    log = made(str(location), 300, 100)
-    before = history(log)
+    log = made_log(str(location), 300, 100)
+    before = history_lines(log)
     command = [sys.executable, "-m", "dimint", "export", f"--log={location}", f"--out={file}"]
     child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     part = tmp_path / "file.part"
@@ -229,7 +203,7 @@ def test_interrupted_exports_go_on(tmp_path: Path) -> None:
         assert subprocess.run(command, cwd=ROOT, capture_output=True, timeout=60, check=False).returncode == 0
     assert main(["import", f"--into={tmp_path / 'copy'}", str(file)]) == 0
     copy = open_log(tmp_path / "copy", clock=SystemClock())
-    assert history(copy)[: len(before)] == before
+    assert history_lines(copy)[: len(before)] == before
     copy.close()
 
 
@@ -237,12 +211,12 @@ def test_logs_that_do_not_fit(small: tuple[Path, Path], tmp_path: Path, capsys: 
     """Into itself, or into one with other partition counts: one line, and nothing is written."""
     other = open_log(tmp_path / "other", clock=SystemClock())
     genesis(other, wanted=GenesisSettings(kv_partitions=5), clock=SystemClock(), host="h", process="t")
-    before = history(other)
+    before = history_lines(other)
     assert main(["import", f"--into={small[0]}", str(small[1])]) == 2
     assert "a log cannot be copied into itself" in capsys.readouterr().err
     assert main(["import", f"--into={tmp_path / 'other'}", str(small[1])]) == 1
     assert "the target has hash_range 10000, kv_partitions 5, status_partitions 4; this needs" in capsys.readouterr().err
-    assert history(other) == before
+    assert history_lines(other) == before
     other.close()
 
 

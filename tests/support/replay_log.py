@@ -3,11 +3,12 @@
 `python -m tests.support.replay_log count LOG FILE` runs the projection `Counts` to the log's end.
 """
 
+import json
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.opening import GenesisSettings, genesis, open_log
 from dimint.log.port import Log
+from dimint.log.reading import Counted
 from dimint.node.replica import Replica
 from dimint.node.store import Store
-from dimint.replay import LoggedEvent, SqliteProjection, run
+from dimint.replay import TOPICS, LoggedEvent, SqliteProjection, Stream, events_of, run, select
+from dimint.replay.event import json_line
 from dimint.system_clock import SystemClock
 from dimint.testing import memory_log
 from dimint.writer import BatchWriter, Outgoing
@@ -99,6 +102,28 @@ def write_samples(log: Log, found: Genesis, samples: int) -> None:
         batch = Outgoing(STATUS_TOPIC, partition, (writer.by,), events[at : at + _SAMPLES_A_BATCH], compress=True)
         writer.append_and_wait(batch, WAIT_S)
     writer.close()
+
+
+def made_log(location: str, batches: int, samples: int) -> Log:
+    """A new log with events of all kinds."""
+    log = open_log(location, clock=SystemClock())
+    found = genesis(log, wanted=GenesisSettings(kv_partitions=3), clock=SystemClock(), host="h", process="t")
+    write_sets(log, found, batches)
+    write_beats(log, found, 3)
+    write_samples(log, found, samples)
+    return log
+
+
+def history_lines(log: Log, topics: Sequence[str] = TOPICS) -> list[str]:
+    """Every event as JSON with its id, times and fields, but without its position, which is each log's own."""
+    found = []
+    for item in Stream(log, select(log, topics=topics)).history():
+        assert isinstance(item.taken, Counted)
+        for event in events_of(item.place, item.taken):
+            line = json.loads(json_line(event))
+            del line["position"]
+            found.append(json.dumps(line))
+    return found
 
 
 def store_digests(log: Log, directory: Path) -> list[tuple[int, int]]:

@@ -1,0 +1,101 @@
+"""How fast a big log is read again: counted by headers, streamed event by event, exported, and rebuilt into a store.
+
+    python -m benchmarks.events [--events N] [--batch N] [--keys N]
+
+An embedded log of key-value events in eight partitions, made anew in a temporary directory: sets of random keys with
+values of 60 bytes, in batches as group commit makes of many clients. Everything runs in this one process.
+"""
+
+import argparse
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dimint.batch import By, encode
+from dimint.events import KV_TOPIC
+from dimint.genesis import Genesis
+from dimint.log.embedded import EmbeddedLog
+from dimint.log.opening import GenesisSettings, genesis
+from dimint.log.port import Entry, Log
+from dimint.node.loop import tune_collector
+from dimint.node.rebuild import rebuild_store
+from dimint.node.replica import Replica
+from dimint.node.store import Store
+from dimint.replay import Stream, select
+from dimint.replay.counting import count_events
+from dimint.replay.export import export_to_file
+from dimint.system_clock import SystemClock
+
+CALL_BYTES = 4 << 20
+
+
+def fill(log: Log, found: Genesis, events: int, batch: int, keys: int) -> int:
+    """Append so many events; the records' bytes."""
+    chance = random.Random(1)
+    homes: list[list[str]] = [[] for _ in range(found.kv_partitions)]
+    for number in range(keys):
+        key = f"user:{number:08d}"
+        homes[found.partition_of_key(key.encode())].append(key)
+    people = tuple(By(None, f"host-{number}", "overlord") for number in range(4))
+    entries: list[Entry] = []
+    size = total = 0
+    for number in range(events // batch):
+        partition = number % found.kv_partitions
+        chosen = chance.choices(homes[partition], k=batch)
+        value = b'J"%060d"' % number
+        rows = [["kv.set", key, 0, 0, None, value, None, 0] for key in chosen]
+        record = encode(b"w" * 16, 1 + number // found.kv_partitions, SystemClock().time_ns(), people, rows)
+        entries.append(Entry(KV_TOPIC, partition, record))
+        size += len(record)
+        total += len(record)
+        if size >= CALL_BYTES:
+            for future in log.append(entries):
+                future.result()
+            entries, size = [], 0
+    for future in log.append(entries):
+        future.result()
+    return total
+
+
+def timed(what: str, events: int, work: Callable[[], object]) -> None:
+    """Print the rate of one piece of work."""
+    start, start_cpu = time.perf_counter(), time.process_time()
+    work()
+    took, took_cpu = time.perf_counter() - start, time.process_time() - start_cpu
+    print(f"{what:28s} {events / took:12,.0f} events/s ({events / took_cpu:12,.0f} a second of CPU), {took:6.1f} s", flush=True)
+
+
+def main() -> None:
+    """Print one line a piece of work."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--events", type=int, default=10_000_000)
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--keys", type=int, default=200_000)
+    arguments = parser.parse_args()
+    tune_collector()
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        log = EmbeddedLog(directory / "data", clock=SystemClock())
+        found = genesis(log, wanted=GenesisSettings(), clock=SystemClock(), host="h", process="bench")
+        events = arguments.events // arguments.batch * arguments.batch
+        timed("build", events, lambda: fill(log, found, events, arguments.batch, arguments.keys))
+        ranges = select(log, topics=[KV_TOPIC])
+        counted = []
+        timed("count (events --count)", events, lambda: counted.append(sum(c.events for c in count_events(log, ranges).values())))
+        assert counted == [events]
+        timed("stream, merged by log time", events, lambda: sum(1 for _ in Stream(log, ranges).history()))
+        timed("export", events, lambda: export_to_file(log, ranges, directory / "archive"))
+        live = Store(directory / "live")
+        for partition in range(found.kv_partitions):
+            first = log.read(KV_TOPIC, partition, 0, max_records=1)
+            Replica(partition, log.describe().generation, live.partition(partition)).apply(first)
+        live.commit()
+        timed("rebuild into a new store", events, lambda: list(rebuild_store(live, log, directory / "rebuilt")))
+        live.close()
+        log.close()
+
+
+if __name__ == "__main__":
+    main()

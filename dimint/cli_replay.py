@@ -1,0 +1,70 @@
+"""`dimint replay`: a stretch of a log once more, into another log."""
+
+from typing import Any
+
+import click
+
+from dimint.cli_client import write_json, write_row
+from dimint.cli_log import opened, stretch_flags, stretch_of
+from dimint.cli_options import with_settings
+from dimint.log.opening import is_missing
+from dimint.progress import progress_of
+from dimint.replay.counting import Count
+from dimint.replay.pacing import parse_pace
+from dimint.replay.positions import Range, format_position
+from dimint.replay.ranges import select
+from dimint.replay.replaying import plan_replay, replay
+from dimint.settings import ToolSettings
+
+__all__ = ["replay_command"]
+
+HELP = """
+    Copy a stretch of a log into another log of either kind: the same events, ids, log times and order.
+
+    With --pace original every batch comes when its time has come again, with x10 ten times as fast. Called again after any
+    end it goes on where it was, and nothing is there twice.
+"""
+
+
+@click.command(name="replay", help=HELP)
+@stretch_flags
+@click.option("--into", required=True, metavar="LOG", help="A data directory, or kafka://host:port[/name].")
+@click.option("--pace", default="max", show_default=True, metavar="original|xN|max", help="How fast.")
+@click.option("--dry-run", "--dry_run", is_flag=True, help="Only show what would be copied.")
+@click.option("as_json", "--json", is_flag=True, help="The result as JSON, and progress as JSON lines on stderr.")
+@with_settings(ToolSettings)
+def replay_command(settings: Any, into: str, pace: str, dry_run: bool, as_json: bool, **flags: Any) -> None:
+    """See the help text."""
+    stretch = stretch_of(flags["topic"], flags["start"], flags["end"])
+    speed = parse_pace(pace)
+    with opened(settings) as source:
+        ranges = select(source, topics=stretch.topics, start=stretch.start, end=stretch.end)
+        if dry_run and is_missing(into):
+            _tell_plan(plan_replay(source, ranges, None), as_json)
+            return
+        with opened(settings, into, new=not dry_run) as target:
+            if dry_run:
+                _tell_plan(plan_replay(source, ranges, target), as_json)
+                return
+            try:
+                done = replay(source, ranges, target, speed=speed, progress=progress_of("replay", as_json=as_json))
+            except KeyboardInterrupt:
+                click.echo("dimint: stopped; the same command goes on where it was", err=True)
+                raise
+    if as_json:
+        write_json(done._asdict())
+        return
+    click.echo(f"{done.events:,} events in {done.batches:,} batches copied")
+    if done.repeated or done.dead_letters:
+        click.echo(f"dimint: {done.repeated} repeated batches and {done.dead_letters} dead letters were left out", err=True)
+
+
+def _tell_plan(plan: dict[Range, Count], as_json: bool) -> None:
+    for each, count in plan.items():
+        start = format_position(*each.place, each.start)
+        if as_json:
+            write_json({"from": start, "to": format_position(*each.place, each.end or 0), **count._asdict()})
+        elif count.batches:
+            write_row(f"{start:<28} {count.events:>12,} events in {count.batches:,} batches")
+    if not as_json:
+        write_row(f"{'all':<28} {sum(count.events for count in plan.values()):>12,} events would be copied")
