@@ -14,7 +14,12 @@ from dimint.system_clock import SystemClock
 from tests.support.fleet import MemoryTables, busy_sample, host_id
 from tests.support.web import serving
 
-PATHS = ("/states/", "/?term=true", "/?term=true&detail=true", "/gpu_table?term=true", "/", "/gpu_table", "/?page=1", "/-/ready")
+PATHS = (
+    "/states/", "/?term=true", "/?term=true&detail=true", "/gpu_table?term=true", "/?term=true&view=auto",
+    "/?term=true&view=grid", "/", "/?view=grid", "/?view=rows", "/?filter=gpu.util<5+and+held>30m", "/gpu_table", "/?page=1",
+    "/?at=-1s", "/changes",
+    "/-/ready",
+)  # fmt: skip
 
 
 def main() -> None:
@@ -38,7 +43,7 @@ def main() -> None:
 
         def ask(path: str) -> tuple[float, int]:
             began = time.perf_counter()
-            connection.request("GET", path)
+            connection.request("GET", path.replace(">", "%3E").replace("<", "%3C"))
             size = len(connection.getresponse().read())
             return (time.perf_counter() - began) * 1000, size
 

@@ -225,7 +225,7 @@ class Board:
         sample = self._samples.get(row.id)
         samples = () if sample is None else (sample,)
         lines: tuple[Trend, ...] = ()
-        hour: tuple[tuple[Cell, ...], ...] = ()
+        hour: Sequence[tuple[Cell, ...]] = ()
         if sample is not None:
             trends, gpus = self._trends[row.id], len(sample.gpus)
             lines, hour = trends.lines(gpus), trends.hour(gpus)

@@ -1,9 +1,10 @@
 """A host as a card: all its GPUs with gauges and the last minutes, its processes by user, its facts. [S]"""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from dimint.webapp.judge import slow_reasons
+from dimint.webapp.judge import orphan_mib, slow_reasons
 from dimint.webapp.models import Gpu, Host, Process, Sampled, Status
 from dimint.webapp.nodes import Child, Node, node, users_text
 from dimint.webapp.parts import (
@@ -96,6 +97,14 @@ def _process_row(gpu: Gpu, process: Process) -> Node:
     )
 
 
+def _nobodys_row(gpu: Gpu) -> Node:
+    """Memory in use that belongs to no process: what a crashed one left behind, or one that cannot be seen."""
+    words = node("span", "▲ memory of no process", cls="warn")
+    size = node("td", number(orphan_mib(gpu), "MiB"), cls="right")
+    cells = [node("td", str(gpu.index), cls="right"), node("td", "–", cls="user"), node("td", words), node("td", "", cls="pid")]
+    return node("tr", *cells, size)
+
+
 def _process_table(rows: Iterable[Node], *, headed: bool) -> Node:
     head = node("thead", node("tr", *(node("th", word, scope="col", cls=cls) for word, cls in (
         ("GPU", "right"), ("user", None), ("program", None), ("pid", "right pid"), ("memory", "right")))))  # fmt: skip
@@ -104,8 +113,13 @@ def _process_table(rows: Iterable[Node], *, headed: bool) -> Node:
 
 def _processes_part(sample: Sampled) -> list[Child]:
     pairs = [(gpu, process) for gpu in sample.gpus for process in gpu.processes]
-    pairs.sort(key=lambda pair: (-(pair[1].used_mib or 0), pair[0].index, pair[1].pid))
-    rows = [_process_row(gpu, process) for gpu, process in pairs]
+    held: Counter[str | None] = Counter()
+    for _, process in pairs:
+        held[process.user] += process.used_mib or 0
+    # by user, who holds the most first; then by memory
+    pairs.sort(key=lambda pair: (-held[pair[1].user], pair[1].user or "", -(pair[1].used_mib or 0), pair[0].index, pair[1].pid))
+    rows = [_nobodys_row(gpu) for gpu in sample.gpus if orphan_mib(gpu)]
+    rows += [_process_row(gpu, process) for gpu, process in pairs]
     unread = [str(gpu.index) for gpu in sample.gpus if not gpu.processes_known]
     parts: list[Child] = []
     if rows:

@@ -4,7 +4,7 @@ Names in here are raw (hostile) text: whoever prints one passes it through text.
 as the field says; None always means "not available".
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -151,7 +151,7 @@ class Host:
     heard_ns: int | None
     facts: str
     trends: tuple[tuple[int | None, ...], ...] = ()
-    hour: tuple[tuple[Cell, ...], ...] = ()
+    hour: Sequence[tuple[Cell, ...]] = ()
     tags: tuple[tuple[str, str], ...] = ()
     driver: str | None = None
     backfilled: bool = False

@@ -1,12 +1,13 @@
 """The recent past of every GPU, kept in memory in even steps: ten minutes for little lines, an hour for heat grids. [S]"""
 
 from collections import deque
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Sequence
+from typing import Final, NamedTuple, TypeAlias, overload
 
 from dimint.webapp.judge import holder, use_of
 from dimint.webapp.models import Cell, Sampled, Use
 
-__all__ = ["CELLS", "CELL_NS", "NO_CELL", "STEPS", "STEP_NS", "Trend", "Trends"]
+__all__ = ["CELLS", "CELL_NS", "NO_CELL", "Hour", "STEPS", "STEP_NS", "Trend", "Trends"]
 
 STEP_NS: Final = 10 * 1_000_000_000
 STEPS: Final = 60
@@ -23,9 +24,34 @@ Trend: TypeAlias = tuple[int | None, ...]
 
 class _Minute(NamedTuple):
     number: int
-    sums: list[int]
-    counts: list[int]
+    sums: tuple[int, ...]
+    counts: tuple[int, ...]
     ends: tuple[tuple[Use, str | None], ...]
+
+
+class Hour(Sequence[tuple[Cell, ...]]):
+    """For each GPU its cells. Made of what was known when it was asked for, and only when somebody looks: few do."""
+
+    __slots__ = ("_gpus", "_minutes", "_rows")
+
+    def __init__(self, minutes: tuple[_Minute, ...], gpus: int) -> None:
+        self._minutes, self._gpus = minutes, gpus if minutes else 0
+        self._rows: tuple[tuple[Cell, ...], ...] | None = None
+
+    def __len__(self) -> int:
+        return self._gpus
+
+    @overload
+    def __getitem__(self, at: int) -> tuple[Cell, ...]: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[tuple[Cell, ...], ...]: ...
+    def __getitem__(self, at: int | slice) -> tuple[Cell, ...] | tuple[tuple[Cell, ...], ...]:
+        if self._rows is None:
+            newest = self._minutes[-1].number if self._minutes else 0
+            known = {minute.number: minute for minute in self._minutes}
+            window = [known.get(number) for number in range(newest - CELLS + 1, newest + 1)]
+            self._rows = tuple(tuple(_cell(minute, gpu) for minute in window) for gpu in range(self._gpus))
+        return self._rows[at]
 
 
 class Trends:
@@ -59,31 +85,27 @@ class Trends:
         _bridge(window)
         return tuple(tuple(values[gpu] if gpu < len(values) else None for values in window) for gpu in range(gpus))
 
-    def hour(self, gpus: int) -> tuple[tuple[Cell, ...], ...]:
+    def hour(self, gpus: int) -> Hour:
         """For each of `gpus` GPUs CELLS minutes up to the newest sample."""
-        if not self._minutes:
-            return ()
-        newest = self._minutes[-1].number
-        known = {minute.number: minute for minute in self._minutes}
-        window = [known.get(number) for number in range(newest - CELLS + 1, newest + 1)]
-        return tuple(tuple(_cell(minute, gpu) for minute in window) for gpu in range(gpus))
+        return Hour(tuple(self._minutes), gpus)
 
     def _add_minute(self, sample: Sampled) -> None:
         number = sample.time_ns // self._cell_ns
         ends = tuple((use_of(gpu), holder(gpu)) for gpu in sample.gpus)
         if not self._minutes or number > self._minutes[-1].number:
-            self._minutes.append(_Minute(number, [], [], ()))
+            self._minutes.append(_Minute(number, (), (), ()))
         minute = self._minutes[-1]
         if number < minute.number:
             return
-        self._minutes[-1] = minute = minute._replace(ends=ends)
-        missing = len(sample.gpus) - len(minute.sums)
-        minute.sums.extend([0] * missing)
-        minute.counts.extend([0] * missing)
+        sums, counts = list(minute.sums), list(minute.counts)
+        missing = len(sample.gpus) - len(sums)
+        sums += [0] * missing
+        counts += [0] * missing
         for index, gpu in enumerate(sample.gpus):
             if gpu.util_pct is not None:
-                minute.sums[index] += gpu.util_pct
-                minute.counts[index] += 1
+                sums[index] += gpu.util_pct
+                counts[index] += 1
+        self._minutes[-1] = _Minute(number, tuple(sums), tuple(counts), ends)
 
 
 def _cell(minute: _Minute | None, gpu: int) -> Cell:

@@ -51,7 +51,7 @@ def host_view(
     heard_ns: int | None,
     samples: Iterable[Sampled],
     trends: tuple[tuple[int | None, ...], ...] = (),
-    hour: tuple[tuple[Cell, ...], ...] = (),
+    hour: Sequence[tuple[Cell, ...]] = (),
     backfilled: bool = False,
 ) -> Host:
     """One host with its newest samples, oldest first."""

@@ -86,6 +86,10 @@ def test_sample_reaches_an_open_page_within_a_second_of_its_commit(tmp_path: Pat
                 _, fields = next(found for found in events if "73 %" in found[1]["data"])
                 assert "gpu_01_lab" in fields["data"]
                 assert "simulated" in fields["data"]
+            assert "73 %" in client.get("/?at=now&view=cards").text
+            assert client.get("/states/?at=-1h").json() == {}
+            assert "is new" in client.get("/changes?term=true").text
+            assert "GPU utilisation" in client.get("/hosts/gpu-01.lab/").text
             found = client.get("/states/gpu-01.lab/?fetch_num=5").json()["gpu_01_lab"]
             assert found["status"] == "running"
             assert [entry["gpu_data"]["gpu:0"]["gpu_volatile"] for entry in found["data"]] == [41, 73]

@@ -143,3 +143,17 @@ def test_trend_has_gaps_and_words() -> None:
     assert line.children[0] == node("path", d="M25.0 20.8L50.0 18.6M100.0 16.4")
     assert line.attributes["aria-label"] == "GPU 0: median 20 %, highest 30 %"
     assert trend((None, 10), "GPU 0") is None
+
+
+def test_processes_stand_by_user_and_orphans_first() -> None:
+    """Who holds the most stands first; memory that belongs to no process has a row of its own; places are named."""
+    card = gpu(0, GTX, 9000, 11_169, 50, 40) | {"mem_other": 3000 * MIB}
+    processes = [
+        {"g": 0, "pid": 1, "name": "a", "user": "small", "mem": 100 * MIB, "job": "77"},
+        {"g": 0, "pid": 2, "name": "b", "user": "big", "mem": 3000 * MIB, "ns": "lab", "pod": "train-0"},
+        {"g": 0, "pid": 3, "name": "c", "user": "big", "mem": 2900 * MIB, "ctr": "0123456789abcdef", "rt": "docker"},
+    ]
+    text = Outline(whole_page([host("h", sample([card], processes))], "cards")).text
+    places = [text.index(words) for words in ("memory of no process", "pod lab/train-0", "docker 0123456789ab", "job 77")]
+    assert places == sorted(places)
+    assert "3000 MiB belong to no process" in text
