@@ -5,7 +5,7 @@ The faults of one GPU all stand on one host, each on a GPU of its own, so that w
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -53,6 +53,16 @@ class Agent:
             if "gpu" in sample[5]:  # on a busy machine the driver's answer may come with a later sample
                 return sample[5], events
         raise AssertionError("no sample tells of GPUs")
+
+    def tick_until(self, happened: Callable[[Sample], bool]) -> tuple[Sample, list[list[Any]]]:
+        """The first sample of which this is true, and what else happened until then; an answer may be an older one."""
+        events: list[list[Any]] = []
+        for _ in range(20):
+            sample, more = self.tick()
+            events += more
+            if happened(sample):
+                return sample, events
+        raise AssertionError(f"the last sample was {sample}")
 
 
 @contextmanager
@@ -103,15 +113,13 @@ def test_a_driver_that_goes_and_comes(library: Path, tmp_path: Path) -> None:
     with agent_on(driver, tmp_path) as agent:
         assert [gpu["st"] for gpu in agent.tick()[0]["gpu"]] == ["ok", "ok"]
         driver.tell("count 2", "fault * nvmlInitWithFlags 18", *(f"fault * {call} 999" for call in device_calls()))
-        states = []
-        for _ in range(4):
-            states.append([gpu["st"] for gpu in agent.tick()[0]["gpu"]])
-            agent.clock.ahead += 31
-        assert states[0] == states[-1] == ["unknown", "unknown"]
-        assert agent.tick()[0]["gpu_state"] == "driver_mismatch"
+        agent.tick_until(lambda sample: [gpu["st"] for gpu in sample["gpu"]] == ["unknown", "unknown"])
+        agent.clock.ahead += 31
+        sample, _ = agent.tick_until(lambda sample: sample["gpu_state"] == "driver_mismatch")
+        assert [gpu["st"] for gpu in sample["gpu"]] == ["unknown", "unknown"]
         driver.tell("count 1", "driver 580.1")
         agent.clock.ahead += 301
-        sample, events = agent.tick()
+        sample, events = agent.tick_until(lambda sample: sample["gpu_state"] == "ok")
     assert [(gpu["u"], gpu["st"]) for gpu in sample["gpu"]] == [("GPU-0", "ok"), ("GPU-1", "missing")]
     happened = [[event[0], *event[3:]] for event in events]
     assert ["gpu.lost", "GPU-1", "missing"] in happened
