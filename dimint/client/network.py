@@ -110,6 +110,7 @@ class Network:
         self._last_id = 0
         self._topology_at = -1e9
         self._is_stale = False
+        self._doubted_at: float | None = None
 
     # --- requests ----------------------------------------------------------------------------------------------------
     def send(self, part: Part, request: dict[str, Any], now: float) -> None:
@@ -186,8 +187,29 @@ class Network:
         addresses = [] if self.topology is None else self.topology.addresses(partition)
         return [address for address in addresses if self._usable(address, now)]
 
+    def overlord_for_reads(self, now: float) -> str | None:
+        """The home, or another overlord while the home is one that answers but cannot serve reads; None without a home.
+
+        An overlord that is cut off from the nodes or from the log is such a one. Writes stay at the home, whose order counts.
+        """
+        if self.home is None or self._usable(self.home, now):
+            return self.home
+        others = [address for address in self._overlords() if address != self.home and self._usable(address, now)]
+        return self._choose(others) if others else self.home
+
+    def doubt_home(self, address: str, now: float) -> None:
+        """A write got no answer from the home in time. It may answer probes and still be cut off from the log or the nodes: if
+        another overlord answers, that one becomes the home, and what the old one was sent counts as lost."""
+        if address == self.home:
+            self._doubted_at = now
+            self.want_home(now)
+
+    def served(self, address: str) -> None:
+        """An overlord served a read."""
+        self._link(address).pause_s = NODE_PAUSE_S
+
     def avoid(self, address: str, now: float) -> None:
-        """A node did not answer in time: no reads for it for a while."""
+        """A node or an overlord did not answer in time, or could not: no reads for it for a while."""
         link = self._link(address)
         if now >= link.avoid_until:
             link.avoid_until = now + link.pause_s
@@ -207,11 +229,15 @@ class Network:
         """Probe what is silent; the requests of links that were found dead."""
         self._refresh(now)
         lost: list[Part] = []
+        if self._doubted_at is not None and now - self._doubted_at > GIVE_UP_S:
+            self._doubted_at = None  # there is no better one
         if self.home is None:
             self.want_home(now)
         for address, link in list(self._links.items()):
             is_home = address == self.home
-            if link.probe is None:
+            if is_home and self._doubted_at is not None and self._another(self._doubted_at):
+                lost += self._bury(address, now)
+            elif link.probe is None:
                 if is_home and link.silent_since is not None and now - link.silent_since >= PROBE_AFTER_S:
                     self.want_home(now)
             elif now - link.probe_at >= GIVE_UP_S or (
@@ -268,10 +294,9 @@ class Network:
         self.effects.append(Drop(address))
         parts = [self._parts.pop(part_id) for part_id in link.waiting if part_id in self._parts]
         if address == self.home:
-            self.home, self._is_stale = None, True
-            alive = [
-                other for other in self._overlords() if other in self._links and self._links[other].heard_at >= link.probe_at
-            ]
+            since = link.probe_at if self._doubted_at is None else self._doubted_at
+            self.home, self._is_stale, self._doubted_at = None, True, None
+            alive = [other for other in self._overlords() if other != address and self._heard(other, since)]
             if alive:
                 self.home = alive[0] if len(alive) == 1 else self._choose(alive)
             else:

@@ -1,7 +1,8 @@
 """How reads and questions find their answer. [S]
 
 Weak and session reads of keys go straight to a random replica; everything else, and every read that a node refused or
-did not answer in time, goes to the home overlord. Reads can be repeated at will, so they are, until the deadline.
+did not answer in time, goes to the home overlord, or to another one while the home cannot serve reads. Reads can be
+repeated at will, so they are, until the deadline.
 """
 
 from collections.abc import Callable, Iterable
@@ -61,6 +62,7 @@ class Reads:
                 self._network.avoid(part.address, now)
             else:
                 call.patience_s *= 2
+                self._unable(call, part, now)
             self._drop(call, part)
             call.todo.append(Todo(now, part.keys, part.form))
         if overdue:
@@ -77,6 +79,8 @@ class Reads:
         """Take in a reply; ends the call if it was the last one."""
         call: Call = part.call
         call.parts.pop(part.id, None)
+        if "error" not in reply and not part.is_direct:
+            self._network.served(part.address)
         if "error" in reply:
             self._refused(call, part, error_for_code(str(reply["error"]), str(reply.get("message") or "")), now)
         elif call.op.cmd == "mget":
@@ -113,6 +117,8 @@ class Reads:
         elif error.retriable:
             call.problem = error
             call.tries += 1
+            if isinstance(error, NodeNotAvailable | TimedOut):
+                self._unable(call, part, now)
             call.todo.append(todo._replace(not_before=now + backoff_s(call.tries)))
         else:
             self._finish(call, error)
@@ -127,9 +133,9 @@ class Reads:
                 continue
             for address, keys in self._places(item, now):
                 if address is not None:
-                    self._send(call, address, keys, item.form, now)
-                elif self._network.home is not None:
-                    self._send(call, self._network.home, keys, item.form, now)
+                    self._send(call, address, keys, item.form, now, is_direct=True)
+                elif (overlord := self._network.overlord_for_reads(now)) is not None:
+                    self._send(call, overlord, keys, item.form, now, is_direct=False)
                 else:
                     self._network.want_home(now)
                     call.todo.append(Todo(now, keys, item.form, item.may_be_direct))
@@ -156,8 +162,12 @@ class Reads:
             groups.setdefault(of_partition[partition], []).append(key)
         return [(address, tuple(keys)) for address, keys in groups.items()]
 
-    def _send(self, call: Call, address: str, keys: tuple[str, ...], form: Form, now: float) -> None:
-        is_direct = address != self._network.home
+    def _unable(self, call: Call, part: Part, now: float) -> None:
+        """An overlord did not serve a read: others may."""
+        if call.op.kind is Kind.READ:
+            self._network.avoid(part.address, now)
+
+    def _send(self, call: Call, address: str, keys: tuple[str, ...], form: Form, now: float, *, is_direct: bool) -> None:
         request = call.op.request(keys)
         if call.op.kind is Kind.READ:
             if len(keys) == 1 and call.op.cmd == "mget":

@@ -96,6 +96,7 @@ class Writes:
             return
         call.patience_s *= 2
         for part in list(call.parts.values()):
+            self._network.doubt_home(part.address, now)
             self._network.forget(part)
             self.lost(part, now)
 

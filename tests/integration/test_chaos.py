@@ -28,6 +28,6 @@ def test_a_cluster_of_which_one_process_after_the_other_falls(tmp_path: Path) ->
     seed = int(os.environ.get("DIMINT_TEST_SEED", "0")) or random.SystemRandom().randint(1, 10**9)
     print(f"DIMINT_TEST_SEED={seed}")
     chaos = Chaos(tmp_path, seed=seed)
-    chaos.run(seconds=60 * MINUTES, down_s=LONG_DOWN_S if MINUTES else SHORT_DOWN_S, windows=240 if MINUTES else 48)
+    chaos.run(seconds=60 * MINUTES, down_s=LONG_DOWN_S if MINUTES else SHORT_DOWN_S, windows=120 if MINUTES else 48)
     assert {fault.split(" ", 1)[1] for fault in chaos.faults} == set(KINDS)
     gc.collect()

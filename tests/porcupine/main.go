@@ -17,7 +17,7 @@ import (
 	"github.com/anishathalye/porcupine"
 )
 
-const perGroup = 20 * time.Second
+const perGroup = 5 * time.Second
 
 // Value is a key's value; texts and numbers only.
 type Value struct {

@@ -1,5 +1,6 @@
 """A whole cluster under a mixed load, of which one process after the other is killed or paused, and a judgement at the end."""
 
+import json
 import os
 import random
 import signal
@@ -63,6 +64,8 @@ class Chaos:
             finally:
                 load.stop()
             self._report(load, time.monotonic() - began)
+            history = self.directory / "history.jsonl"
+            history.write_text("".join(json.dumps(op._asdict()) + "\n" for op in load.ops))
             assert not load.problems, (self.seed, len(load.problems), load.problems[:5])
             address = f"tcp://{self._system.address}"
             expect_replicas_at_the_end(address, 60)
@@ -76,7 +79,7 @@ class Chaos:
                 self._say(f"porcupine: skipped: {why}")
             else:
                 self._say(f"porcupine: {dict(results)}")
-                assert not illegal, (self.seed, illegal)
+                assert not illegal, (self.seed, illegal, str(history))
 
     def _disturb(self, began: float, seconds: float, down_s: tuple[float, float]) -> None:
         first = list(KINDS)

@@ -38,6 +38,10 @@ class KvSystem:
     def address(self) -> str:
         return self.addresses[0]
 
+    def ports(self, overlord: str) -> tuple[int, int]:
+        """Of an overlord's doors: for clients, for nodes."""
+        return self._ports[overlord]
+
     def start(self, name: str) -> None:
         """Start one process (again)."""
         role, _, number = name.partition("-")

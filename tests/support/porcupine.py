@@ -18,7 +18,7 @@ __all__ = ["NoPorcupine", "build", "judge"]
 
 SOURCE = ROOT / "tests" / "porcupine"
 PROGRAM = ROOT / ".cache" / "porcupine"
-WINDOW_OPS = 120
+WINDOW_OPS = 80
 BUILD_S = 180
 JUDGE_S = 240
 
@@ -60,7 +60,7 @@ def judge(ops: Sequence[Op], *, windows: int, seed: int) -> tuple[Counter[str], 
         mine = sorted(by_key[key], key=lambda op: op.started)
         first = rng.randrange(max(1, len(mine) - WINDOW_OPS))
         begin, end = mine[first].started, mine[min(first + WINDOW_OPS, len(mine)) - 1].started
-        lines += [_line(f"{key}#{number}", op, end) for op in mine if _belongs(op, begin, end)]
+        lines += [_line(f"{key}#{number}", op, begin, end) for op in mine if _belongs(op, begin, end)]
     done = subprocess.run([str(program)], input="\n".join(lines), capture_output=True, text=True, timeout=JUDGE_S, check=True)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     illegal = [result["group"] for result in results if result["result"] == "Illegal"]
@@ -68,14 +68,15 @@ def judge(ops: Sequence[Op], *, windows: int, seed: int) -> tuple[Counter[str], 
 
 
 def _belongs(op: Op, begin: float, end: float) -> bool:
-    """Whether an operation may have happened in a window; reads only if they ended in it: the others say nothing."""
-    ended = float("inf") if op.status == "unknown" else op.ended
-    return op.started <= end and ended >= begin and (op.kind != "get" or ended <= end)
+    """Whether an operation may have happened in a window. Reads must lie in it: the others saw what is not known here."""
+    if op.kind == "get":
+        return op.started >= begin and op.ended <= end
+    return op.started <= end and (op.status == "unknown" or op.ended >= begin)
 
 
-def _line(group: str, op: Op, end: float) -> str:
-    """An operation that did not end within the window is one without a reply."""
-    unknown = op.status == "unknown" or op.ended > end
+def _line(group: str, op: Op, begin: float, end: float) -> str:
+    """A write that reaches out of the window may have happened before or after it: as if there were no reply."""
+    unknown = op.status == "unknown" or op.started < begin or op.ended > end
     fields = {
         "group": group,
         "kind": op.kind,

@@ -51,11 +51,14 @@ class _Wire:
 
 
 class Proxy:
-    """Listens at `port` (0 for any) and passes connections on to `target`, both of the loopback."""
+    """Listens at `port` (0 for any) and passes connections on to port `target` of 127.0.0.1.
 
-    def __init__(self, target: int, port: int = 0) -> None:
+    `host` may be another address of the loopback, 127.0.0.2 say, where a process that advertises it is reached at its own port.
+    """
+
+    def __init__(self, target: int, port: int = 0, *, host: str = "127.0.0.1") -> None:
         self._target = target
-        self._listener = socket.create_server(("127.0.0.1", port))
+        self._listener = socket.create_server((host, port))
         self.port: int = self._listener.getsockname()[1]
         self.delay_s = 0.0
         self._changed = threading.Condition()

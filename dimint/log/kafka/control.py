@@ -26,6 +26,7 @@ _T = TypeVar("_T")
 
 _PAUSE_S = 0.1
 _PAUSE_MAX_S = 1.0
+_SETTLE_S = 2.0
 
 
 class Found(NamedTuple):
@@ -117,16 +118,25 @@ class Control:
             # what another process made meanwhile is checked below like the rest
             self._call("cannot create topics", lambda admin: _create(admin, wanted))
             there = self._wait_for([spec.name for spec in specs])
-        settings = self.settings([spec.name for spec in specs])
         for spec in specs:
             found = there[spec.name]
             if found.partitions != spec.partitions:
                 raise LogMismatch(f"topic {spec.name} has {found.partitions} partitions, not {spec.partitions}")
-            wrong = wrong_settings(spec, found.replication, settings[spec.name])
-            if wrong:
-                raise LogMismatch(
-                    f"topic {spec.name} is not set up as it must be", hint=repair_command(self._servers, spec.name, wrong)
-                )
+        # a broker may know a topic that somebody has just made, and not yet its settings
+        deadline = time.monotonic() + _SETTLE_S
+        while wrong := self._wrong(specs, there):
+            if time.monotonic() > deadline:
+                name, settings = wrong
+                raise LogMismatch(f"topic {name} is not set up as it must be", hint=repair_command(self._servers, name, settings))
+            time.sleep(_PAUSE_S)
+
+    def _wrong(self, specs: Sequence[TopicSpec], there: Mapping[str, Found]) -> tuple[str, dict[str, str]] | None:
+        """The first topic whose settings are not as they must be, and what must be changed."""
+        settings = self.settings([spec.name for spec in specs])
+        for spec in specs:
+            if wrong := wrong_settings(spec, there[spec.name].replication, settings[spec.name]):
+                return spec.name, wrong
+        return None
 
     def bounds(self, topic: str, partition: int) -> Bounds:
         place = KafkaPartition(topic, partition)

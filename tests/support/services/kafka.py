@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from dimint.log.kafka.library import KafkaAdminClient, kafka_errors
+from dimint.log.kafka.library import ConfigResource, ConfigResourceType, KafkaAdminClient, kafka_errors
 from tests.support.proxy import Proxy
 from tests.support.services.jars import need_jars
 from tests.support.services.process import JavaServer, answers, free_ports
@@ -193,6 +193,14 @@ class KafkaCluster:
     @property
     def url(self) -> str:
         return "kafka://" + ",".join(self.servers)
+
+    def set_topic(self, topic: str, settings: Mapping[str, str]) -> None:
+        """Change settings of a topic."""
+        admin = KafkaAdminClient(bootstrap_servers=self.servers)
+        try:
+            admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=dict(settings))])
+        finally:
+            admin.close()
 
     def close(self) -> None:
         for broker in self.brokers:
