@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dimint.batch import By, encode
+from dimint.consumers.accounting import question
 from dimint.consumers.digest import table_digest
 from dimint.consumers.feeder import Feeder
 from dimint.consumers.reading import CURRENT, StatusReader
@@ -69,6 +70,7 @@ def main() -> None:
         print(f"{len(records) / took:.0f} samples/s, {len(records) / core:.0f} a second of one core")
         print(f"{path.stat().st_size / len(records):.0f} B a sample on disk, {size / len(records):.0f} in the log")
         with StatusReader(folder) as reader:
+            asked = question(START_NS, 2 * START_NS, "user,host", "full")
             ids = [machine.id for machine in machines]
             for name, ask in (
                 ("hosts", reader.hosts),
@@ -76,10 +78,15 @@ def main() -> None:
                 ("last 60 of one", lambda: reader.last(ids[0], 60)),
                 ("last 1000 of one", lambda: reader.last(ids[0], 1000)),
                 ("version", reader.version),
+                (f"{hosts} as they were", lambda: reader.fleet_at(START_NS + count * 2_500_000_000)),
+                ("series of one, 100 points", lambda: reader.series(ids[0], START_NS, START_NS + count * 5_000_000_000, 100)),
+                ("processes of one", lambda: reader.processes(ids[0], 0, 1 << 62)),
+                ("GPU-hours of all", lambda: reader.accounting(asked, START_NS * 2)),
             ):
-                start = time.perf_counter()
+                start, core = time.perf_counter(), time.process_time()
                 ask()
-                print(f"{name:20}{(time.perf_counter() - start) * 1e3:9.2f} ms")
+                took, core = time.perf_counter() - start, time.process_time() - core
+                print(f"{name:28}{took * 1e3:9.2f} ms, {core * 1e3:.2f} of a core")
         start = time.perf_counter()
         table_digest(folder)
         print(f"digest: {len(records) / (time.perf_counter() - start):.0f} samples/s")
