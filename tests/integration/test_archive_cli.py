@@ -10,10 +10,12 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
 from dimint.cli import main
+from dimint.consumers.reading import StatusReader
 from dimint.events import KV_TOPIC
 from dimint.log.opening import GenesisSettings, genesis, open_log
 from dimint.system_clock import SystemClock
@@ -30,6 +32,7 @@ from tests.support.replay_log import (
     store_digests,
     write_sets,
 )
+from tests.support.web import serving
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -43,9 +46,23 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "log", folder / "file"
 
 
+def pages(tables: Path, instants_us: list[int]) -> list[str]:
+    """What `/states/` says of status tables: a host's samples, and all hosts at these instants."""
+    paths = ["/states/", "/states/gpu_01/?fetch_num=1000"]
+    paths += [f"/states/?at=@{at // 1_000_000}.{at % 1_000_000:06}" for at in instants_us]
+    found = []
+    with StatusReader(tables) as reader, serving(reader, SystemClock(), down_threshold=10**6) as (host, port):
+        for path in paths:
+            with urlopen(f"http://{host}:{port}{path}", timeout=10) as answer:
+                found.append(answer.read().decode())
+    assert found[1].count("H100") >= 60
+    assert len(set(found)) > 2
+    return found
+
+
 @pytest.mark.parametrize("backend", REAL)
 def test_round_trip_into_the_other_kind(backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Events, ids, log times, digests of stores and status tables are the same; a second import changes nothing."""
+    """Events, ids, log times, digests of stores and tables, and the pages are the same; a second import changes nothing."""
     (other,) = set(REAL) - {backend}
     location, target = new_location(backend, tmp_path / "source"), new_location(other, tmp_path / "target")
     log, copy = made_log(location, 60, 30), None
@@ -64,6 +81,12 @@ def test_round_trip_into_the_other_kind(backend: str, tmp_path: Path, capsys: py
         assert len(history_lines(log)) == told["events"]
         assert store_digests(copy, tmp_path / "n2") == store_digests(log, tmp_path / "n1")
         assert status_digest(copy, tmp_path / "t2") == status_digest(log, tmp_path / "t1")
+        samples = [line for line in map(json.loads, history_lines(log)) if line["kind"] == "host.sample"]
+        instants = [line["log_time_us"] for line in samples[::7]] + [
+            samples[0]["log_time_us"] - 1,
+            samples[-1]["log_time_us"] + 1,
+        ]
+        assert pages(tmp_path / "t2", instants) == pages(tmp_path / "t1", instants)
     finally:
         log.close()
         if copy is not None:
