@@ -10,7 +10,7 @@ import msgpack
 from dimint.consumers.reading import CURRENT, open_read_only, samples_in_order
 from dimint.consumers.tiers import unpack_block
 
-__all__ = ["table_digest"]
+__all__ = ["table_digest", "table_rows"]
 
 _HOSTS: Final = """select m.id, m.name, m.given_name, m.claimed_ns, m.ip, m.simulated, m.registered_ns, m.facts, m.renamed,
                           m.merged_into, m.merged_ns,
@@ -26,12 +26,13 @@ def table_digest(path: str | Path) -> str:
     empty system has a digest too.
     """
     digest = sha256()
-    for row in _rows(Path(path)):
+    for row in table_rows(Path(path)):
         digest.update(msgpack.packb(row))
     return digest.hexdigest()
 
 
-def _rows(path: Path) -> Iterator[list[Any]]:
+def table_rows(path: Path) -> Iterator[list[Any]]:
+    """What the digest is of, row by row."""
     if path.is_dir():
         try:
             path = path / (path / CURRENT).read_text().strip()

@@ -285,6 +285,18 @@ class StatusReader:
         return self._db
 
 
+def copy_tables(path: Path, into: Path) -> None:
+    """A copy of the live table file, as one commit left it, while others go on. Raises what apsw raises."""
+    source, target = open_read_only(path), apsw.Connection(str(into))
+    try:
+        with target.backup("main", source, "main") as copying:
+            while not copying.done:
+                copying.step(10_000)
+    finally:
+        target.close()
+        source.close()
+
+
 def open_read_only(path: Path) -> apsw.Connection:
     """A connection that cannot write. Raises what apsw raises if that is no table file."""
     db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=256)

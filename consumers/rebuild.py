@@ -14,7 +14,7 @@ from dimint.errors import LogMismatch, OffsetOutOfRange, SettingsError
 from dimint.events import STATUS_TOPIC
 from dimint.log.port import Log
 
-__all__ = ["Rebuilt", "rebuild_tables"]
+__all__ = ["Rebuilt", "fill_partition", "rebuild_tables"]
 
 _COMMIT_EVENTS: Final = 20_000
 _PASSES: Final = 3
@@ -85,7 +85,7 @@ def _fill(source: Log, path: Path, archives: Sequence[Path], say: Callable[[str]
         for _ in range(_PASSES):
             for topic, partition in feeder.positions():
                 end = source.bounds(topic, partition).end
-                events += _fill_partition(source, feeder, partition, end)
+                events += fill_partition(source, feeder, partition, end)
             say(f"{events} events read")
         return events, {at: tables.position for at, tables in feeder.tables.partitions().items()}
     finally:
@@ -119,7 +119,8 @@ def _fill_from(archive: Archive, feeder: Feeder) -> int:
     return events
 
 
-def _fill_partition(source: Log, feeder: Feeder, partition: int, end: int) -> int:
+def fill_partition(source: Log, feeder: Feeder, partition: int, end: int) -> int:
+    """Read a partition up to `end` (not further) and commit; how many events that were."""
     events = 0
     while (position := _position(feeder, partition)) is not None and position < end:
         try:
@@ -129,7 +130,7 @@ def _fill_partition(source: Log, feeder: Feeder, partition: int, end: int) -> in
             continue
         if not records:
             break
-        feeder.take(records)
+        feeder.take([record for record in records if record.offset < end])
         if feeder.events >= _COMMIT_EVENTS:
             events += feeder.events
             feeder.commit()

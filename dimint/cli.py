@@ -52,6 +52,7 @@ COMMANDS: Final = {
     "export": ("dimint.cli_archive", "COMMANDS", "Write a stretch of a log into a file."),
     "import": ("dimint.cli_archive", "COMMANDS", "Copy such a file into another log."),
     "replay": ("dimint.cli_replay", "replay_command", "Copy a stretch of a log into another log, at any pace."),
+    "verify": ("dimint.cli_verify", "verify", "Check the log, and what was made of it."),
     "rebuild": ("dimint.cli_rebuild", "rebuild", "Rebuild stores or tables from the log."),
     "completion": ("dimint.cli_completion", "completion", "Print the completion script of a shell."),
 }

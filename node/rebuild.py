@@ -10,7 +10,7 @@ from dimint.log.port import Log
 from dimint.node.replica import META, Replica, read_meta
 from dimint.node.store import Store
 
-__all__ = ["Rebuilt", "rebuild_store"]
+__all__ = ["Rebuilt", "read_to", "rebuild_store"]
 
 COMMIT_BYTES: Final = 32 << 20
 
@@ -43,17 +43,18 @@ def rebuild_store(live: Store, log: Log, directory: Path) -> Iterator[Rebuilt]:
             live.release()
             same: bool | None = None
             if before is not None and before.fingerprint.generation == generation:
-                _read_to(replica, log, store, before.next_offset)
+                read_to(replica, log, store, before.next_offset)
                 if replica.next_offset == before.next_offset:
                     same = replica.digest == before.digest
-            _read_to(replica, log, store, log.bounds(KV_TOPIC, partition).end)
+            read_to(replica, log, store, log.bounds(KV_TOPIC, partition).end)
             store.commit()
             yield Rebuilt(partition, replica.next_offset, replica.key_count, f"{replica.digest:032x}", same)
     finally:
         store.close()
 
 
-def _read_to(replica: Replica, log: Log, store: Store, end: int) -> None:
+def read_to(replica: Replica, log: Log, store: Store, end: int) -> None:
+    """Apply the records below `end`. Raises LogMismatch at one that cannot be applied."""
     while replica.next_offset < end:
         records = log.read(KV_TOPIC, replica.partition, replica.next_offset)
         replica.apply([record for record in records if record.offset < end])

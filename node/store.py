@@ -24,7 +24,7 @@ from dimint.limits import PARTITIONS_MAX
 from dimint.locks import FileLock
 from dimint.node.state import State
 
-__all__ = ["FORMAT", "Frozen", "Interrupted", "MapFull", "Store", "StoreInUse"]
+__all__ = ["FORMAT", "copy_store", "Frozen", "Interrupted", "MapFull", "Store", "StoreInUse"]
 
 FORMAT: Final = b"1"
 MAP_BYTES: Final = 1 << 32
@@ -226,6 +226,18 @@ class Store:
         size: int = info["map_size"]
         if size - info["last_pgno"] * 4096 < min(_ROOM_BYTES, size // 4):
             self.grow()
+
+
+def copy_store(directory: Path, into: Path) -> None:
+    """A copy of a node's store as its last commit left it, while the node goes on. Raises StoreError."""
+    path = directory / "store"
+    (into / "store").mkdir(parents=True)
+    with _translated(directory):
+        source = lmdb.open(str(path), readonly=True, max_dbs=2 * PARTITIONS_MAX + 1)
+        try:
+            source.copy(str(into / "store"), compact=True)
+        finally:
+            source.close()
 
 
 class LmdbTable:
