@@ -12,7 +12,7 @@ from dimint.log.kafka import KafkaLog, KafkaOptions
 from dimint.log.memory import MemoryBroker, MemoryLog
 from dimint.log.port import Log, TopicSpec
 from dimint.testing import FaultyLog
-from tests.support.services.kafka import shared_broker
+from tests.support.services.kafka import shared_broker, shared_cluster
 
 TOPIC = "t.one"
 OTHER = "t.two"
@@ -51,14 +51,21 @@ def _faulty(path: Path, clock: Clock) -> Callable[[], Log]:
 
 
 def _kafka(_path: Path, clock: Clock) -> Callable[[], Log]:
-    servers = shared_broker().servers
+    return _on(shared_broker().servers, clock)
+
+
+def _kafka_of_three(_path: Path, clock: Clock) -> Callable[[], Log]:
+    return _on(shared_cluster().servers, clock)
+
+
+def _on(servers: list[str], clock: Clock) -> Callable[[], Log]:
     options = KafkaOptions(prefix=f"{os.urandom(6).hex()}.")
     return lambda: KafkaLog(servers, options=options, clock=clock)
 
 
-BACKENDS = {"memory": _memory, "embedded": _embedded, "faulty": _faulty, "kafka": _kafka}
+BACKENDS = {"memory": _memory, "embedded": _embedded, "faulty": _faulty, "kafka": _kafka, "kafka-of-three": _kafka_of_three}
 """`faulty` is the fake that breaks on purpose: unbroken it keeps the contract too."""
-WITH_OUR_CLOCK = [backend for backend in BACKENDS if backend != "kafka"]
+WITH_OUR_CLOCK = [backend for backend in BACKENDS if not backend.startswith("kafka")]
 """Backends that stamp records with the clock that they are given."""
 
 

@@ -295,6 +295,14 @@ def shared_broker() -> KafkaCluster:
     return cluster
 
 
+@functools.cache
+def shared_cluster() -> KafkaCluster:
+    """As `shared_broker`, with three brokers: topics get three copies, of which two must have a record."""
+    cluster = KafkaCluster(3)
+    atexit.register(cluster.close)
+    return cluster
+
+
 if __name__ == "__main__":  # a broker to play with: python -m tests.support.services.kafka
     with KafkaCluster() as playground:
         print(playground.url, flush=True)
