@@ -13,6 +13,8 @@ from dimint.limits import RECORD_MAX_BYTES
 from dimint.log.port import Bounds, Entry, Log, Reader, Record, TopicPartition, TopicSpec
 from tests.support.logs import BACKENDS, OTHER, PARTITIONS, TOPIC, WITH_OUR_CLOCK, LogUnderTest, log_under_test
 
+pytestmark = pytest.mark.timeout(180)  # the first test of a backend starts its servers
+
 
 @pytest.fixture(params=BACKENDS)
 def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LogUnderTest]:
@@ -341,11 +343,10 @@ def test_reader_says_when_its_position_is_gone(log: Log, position: int) -> None:
     log.trim(TOPIC, 0, 2)
     reader = log.reader()
     reader.assign({TopicPartition(TOPIC, 0): position, TopicPartition(TOPIC, 1): 0})
-    with pytest.raises(OffsetOutOfRange) as caught:
-        reader.poll(1)
-    assert (caught.value.partition, caught.value.start, caught.value.end) == (0, 2, 2)
-    with pytest.raises(OffsetOutOfRange):
-        reader.poll(1)
+    for _ in range(2):  # it stays so
+        with pytest.raises(OffsetOutOfRange) as caught:
+            _poll_values(reader, 2)  # the other partition may be on a broker that answers first
+        assert (caught.value.partition, caught.value.start, caught.value.end) == (0, 2, 2)
     reader.assign({TopicPartition(TOPIC, 0): 2, TopicPartition(TOPIC, 1): 0})
     assert _poll_values(reader, 1) == [b"c"]
     reader.close()

@@ -18,6 +18,8 @@ from tests.support.logs import BACKENDS, TOPIC, log_under_test
 
 BY = (By("client", "host", "process"),)
 
+pytestmark = pytest.mark.timeout(180)  # the first test of a backend starts its servers
+
 
 @pytest.fixture(params=[backend for backend in BACKENDS if backend != "faulty"])
 def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FaultyLog]:
