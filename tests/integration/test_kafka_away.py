@@ -1,4 +1,7 @@
-"""Programs that are started while Kafka is away, and a node that is given partitions then: they wait and go on."""
+"""Programs that are started while Kafka is away, and a node that is given partitions then: they wait and go on.
+
+So does a running system whose broker is away for longer than appends are tried.
+"""
 
 import os
 import signal
@@ -12,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from dimint.client import Client
-from dimint.errors import DimintError
+from dimint.errors import DimintError, NodeNotAvailable, NotApplied, OutcomeUnknown, TimedOut
 from dimint.slots import partition_of
+from tests.support.impatient import DELIVERY_TIMEOUT_S, STUCK_S
 from tests.support.kv_system import KvSystem
 from tests.support.services.kafka import KafkaCluster
 from tests.support.system import free_ports, wait_until
@@ -108,6 +112,74 @@ def test_a_node_that_is_given_partitions_during_an_outage_waits(broker: KafkaClu
             server.wait()
             wait_until(lambda: _values(client, list(keys)) == keys, 60, "everything is served")
             assert system.processes["node-2"].poll() is None
+    finally:
+        system.stop()
+
+
+@pytest.mark.timeout(180)
+def test_an_outage_longer_than_the_delivery_time_out(broker: KafkaCluster, tmp_path: Path) -> None:
+    """A broker that stands still, then one that is killed: writes end as named errors that are true, weak reads go on and
+    say their age, and the same processes go on afterwards."""
+    system = KvSystem(tmp_path, overlords=1, nodes=1, flags=[f"--log={broker.url}/longer", "--partitions=2"])
+    system.program = "tests.support.impatient"
+    server = broker.brokers[0].server
+    written: dict[str, int] = {}
+    refused: set[str] = set()
+    unknown: dict[str, int] = {}
+
+    def write(client: Client) -> bool:
+        """Whether one more is acknowledged."""
+        number = len(written) + len(refused) + len(unknown)
+        key = f"w{number}"
+        try:
+            client.set(key, number)
+        except NotApplied:
+            refused.add(key)
+        except (OutcomeUnknown, TimedOut):
+            unknown[key] = number
+        else:
+            written[key] = number
+        return key in written
+
+    def away(client: Client) -> None:
+        """Write and read until every append that was under way has been given up, twice over."""
+        began = time.monotonic()
+        while (lasted := time.monotonic() - began) < 2 * (DELIVERY_TIMEOUT_S + STUCK_S):
+            assert not write(client)
+            read = client.get_aged("steady", consistency="weak")
+            assert read.value == 1
+            assert lasted < 2 or (read.age_s or 0) > lasted - 1.5, "weak reads say how old they are"
+            time.sleep(0.1)
+        with pytest.raises((TimedOut, NodeNotAvailable)):
+            client.get("steady", consistency="strong")
+
+    try:
+        system.start_all()
+        before = {name: process.pid for name, process in system.processes.items()}
+        with Client(system.address, timeout=1) as client:
+            client.set("steady", 1)
+            for _ in range(10):
+                assert write(client)
+            wait_until(lambda: client.get_aged("steady", consistency="weak").age_s is not None, 20, "ages are known")
+            server.pause()
+            try:
+                away(client)
+            finally:
+                server.resume()
+            wait_until(lambda: write(client), 40, "it goes on after the broker stood still")
+            server.kill()
+            try:
+                away(client)
+            finally:
+                broker.brokers[0].start()
+            broker.brokers[0].wait()
+            wait_until(lambda: write(client), 40, "it goes on after the broker was killed")
+            assert unknown or refused
+            found = client.mget([*written, *refused, *unknown], consistency="strong", timeout=20)
+            assert {key: found.get(key) for key in written} == written
+            assert refused.isdisjoint(found), "what was refused never takes effect"
+            assert all(found.get(key, number) == number for key, number in unknown.items())
+            assert {name: process.pid for name, process in system.processes.items() if process.poll() is None} == before
     finally:
         system.stop()
 

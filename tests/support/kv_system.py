@@ -27,6 +27,8 @@ class KvSystem:
         self._nodes = [f"node-{n + 1}" for n in range(nodes)]
         self.flags_of: dict[str, Sequence[str]] = {}
         """More flags of single processes, by name; they overrule those of all."""
+        self.program = "dimint"
+        """The module that is run."""
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -50,7 +52,7 @@ class KvSystem:
             flags = [f"--port_for_client={client}", f"--port_for_node={node}", f"--max_slave_count={self._slaves}"]
         else:
             flags = [f"--node_name={number}"]
-        command = [sys.executable, "-m", "dimint", role, "run", f"--data_dir={self.directory}", *flags, *self.flags]
+        command = [sys.executable, "-m", self.program, role, "run", f"--data_dir={self.directory}", *flags, *self.flags]
         command += self.flags_of.get(name, ())
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DIMINT_")}
         with open(self.directory / f"{name}.out", "ab") as output:
