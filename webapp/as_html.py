@@ -19,8 +19,10 @@ __all__ = ["Page", "framed", "hosts_page", "message_page"]
 
 _HOLE: Final = "\u0000parts\u0000"
 """Where the parts go; no text of a page can contain it, because NUL is made visible before."""
-_VIEWS: Final = (("/", "Hosts"), ("/gpu_table", "GPUs"), ("/changes", "Changes"))
+_VIEWS: Final = (("/", "Hosts"), ("/gpu_table", "GPUs"), ("/alerts", "Alerts"), ("/changes", "Changes"))
 _OVERVIEWS: Final = frozenset(path for path, _ in _VIEWS)
+_OF_NOW: Final = frozenset({"/alerts"})
+"""Pages that know the present only."""
 _FILTER_HINT: Final = "gpu.util<5 and held>30m"
 
 
@@ -152,7 +154,10 @@ def framed(page: Page, style: PageStyle, content: Iterable[Child], *, typed: str
         node("script", src="/static/live.js", type="module"),
     )
     times = Asked(at=page.asked.at, from_=page.asked.from_, to=page.asked.to).query()
-    links = [node("a", word, href=path + times, aria_current="page" if path == page.path else None) for path, word in _VIEWS]
+    links = [
+        node("a", word, href=path if path in _OF_NOW else path + times, aria_current="page" if path == page.path else None)
+        for path, word in _VIEWS
+    ]
     clock: list[Child] = ["data of ", node("time", page.when, id="data-time")] if page.when else []
     top = node(
         "header",
@@ -168,7 +173,7 @@ def framed(page: Page, style: PageStyle, content: Iterable[Child], *, typed: str
         cls="top",
     )
     description = node("p", users_text(style.description), cls="description") if style.description else None
-    bar = time_bar(page.path, page.asked, page.now_ms) if page.path else None
+    bar = time_bar(page.path, page.asked, page.now_ms) if page.path and page.path not in _OF_NOW else None
     main = node("main", description, *content, id="main", cls="past" if page.past else None)
     body = node("body", node("a", "Skip to content", href="#main", cls="skip"), top, bar, main)
     return "<!DOCTYPE html>\n" + to_html(node("html", head, body, lang="en"))

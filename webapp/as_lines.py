@@ -7,6 +7,7 @@ Problems come first, then the lines, a line of totals, and last how old the data
 from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
+from dimint.webapp.alerts import AlertLine
 from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.groups import grouped, load_of
 from dimint.webapp.head import SEVERITY
@@ -43,6 +44,7 @@ class Frame(NamedTuple):
     data: str
     group: str | None = None
     top: int = 0
+    alerts: Sequence[AlertLine] = ()
 
 
 Lines: TypeAlias = Iterator[Line]
@@ -77,12 +79,18 @@ def tsv(hosts: Sequence[Host]) -> str:
 
 def _problems(frame: Frame) -> Lines:
     found = problems(frame.hosts, frame.now_ns)
-    for problem in found[:_PROBLEMS_MAX]:
+    for alert in frame.alerts[:_PROBLEMS_MAX]:
+        where = f" {clean(alert.where)}" if alert.where else ""
+        words = f"{alert.symbol} {clean(alert.alert.severity)} {clean(alert.name)}{where}: {clean(alert.alert.text)}"
+        yield Line(alert.name, words)
+    room = max(0, _PROBLEMS_MAX - len(frame.alerts))
+    for problem in found[:room]:
         where = f" {problem.where}" if problem.gpus else ""
         yield Line(problem.host.name, f"{SEVERITY[problem.severity][0]} {_name(problem.host)}{where}: {clean(problem.text)}")
-    if len(found) > _PROBLEMS_MAX:
-        yield Line(None, f"  and {len(found) - _PROBLEMS_MAX} more problems")
-    if found:
+    count = len(frame.alerts) + len(found)
+    if count > _PROBLEMS_MAX:
+        yield Line(None, f"  and {count - _PROBLEMS_MAX} more problems")
+    if count:
         yield Line(None, "")
 
 

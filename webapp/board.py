@@ -12,9 +12,11 @@ from typing import Final, Protocol
 
 from dimint.clock import Clock
 from dimint.consumers.accounting import Accounting, Question
+from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.past import GAP_INTERVALS, HostAt, SamplePage, interval_ns
 from dimint.consumers.rows import HostEvent, HostRow, StoredSample
 from dimint.limits import FETCH_MAX_SAMPLES, HOST_NAME_MAX_CHARS
+from dimint.webapp.alerts import XID_NS
 from dimint.webapp.history import POINTS, History, history_of
 from dimint.webapp.models import Cell, Host, Sampled, Snapshot, Status
 from dimint.webapp.past import hour_before, past_hosts
@@ -26,6 +28,9 @@ __all__ = ["Board", "BoardRules", "Tables"]
 
 _PAST_KEPT: Final = 16
 """Past snapshots that are kept: pages, streams and their reader's next steps ask for the same ones."""
+
+_EVENTS_LOOKED_AT: Final = 500
+"""The newest events among which a look finds XIDs."""
 
 _READ_BACK_S: Final = 0.1
 """Time that a look may spend on the past hour of hosts that are new here; the rest of them have theirs at the next look."""
@@ -40,7 +45,8 @@ class Tables(Protocol):
     def last(self, host_id: str, n: int) -> list[StoredSample]: ...
     def fleet_at(self, at_ns: int) -> list[HostAt]: ...
     def page(self, host_id: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int) -> SamplePage: ...
-    def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None) -> list[HostEvent]: ...
+    def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = ...) -> list[HostEvent]: ...
+    def alerts(self) -> list[OpenAlert]: ...
     def version(self) -> int: ...
     def changed_since(self, sequence: int) -> tuple[int, set[str]]: ...
     def positions(self) -> dict[int, int]: ...
@@ -76,6 +82,8 @@ class Board:
         self._unread: deque[str] = deque()
         """Hosts whose last hour is still to be read."""
         self._past: OrderedDict[tuple[int, int | None, bool], tuple[int, Snapshot]] = OrderedDict()
+        self._alerts: tuple[OpenAlert, ...] = ()
+        self._xids: tuple[HostEvent, ...] = ()
         self._snapshot = Snapshot(0, (), {}, 0, None)
 
     def refresh(self) -> Snapshot:
@@ -94,6 +102,9 @@ class Board:
             self._rows = self._reader.hosts()
             for host_id, stored in self._reader.latest(fresh).items():
                 self._take(host_id, stored)
+            self._alerts = tuple(self._reader.alerts())
+            happened = self._reader.events(now_ns - XID_NS, now_ns, limit=_EVENTS_LOOKED_AT)
+            self._xids = tuple(event for event in happened if event.kind == "gpu.xid")
             self._version = version
         return self._publish(fresh | self._read_back(), now_ns)
 
@@ -210,12 +221,15 @@ class Board:
         arranged = ordered(hosts, self._rules.order)
         ids = [host.id for host in arranged]
         same_order = ids == [host.id for host in old.hosts]
-        if same_order and all(map(lambda a, b: a is b, arranged, old.hosts)):
+        same_warnings = self._alerts == old.alerts and self._xids == old.xids
+        if same_order and same_warnings and all(map(lambda a, b: a is b, arranged, old.hosts)):
             return old
         data_ns = max((row.received_ns for row in self._rows if row.received_ns is not None), default=None)
         kept = {host_id: changed[host_id] for host_id in ids}
         order_changed = old.order_changed if same_order else sequence
-        self._snapshot = Snapshot(sequence, tuple(arranged), kept, order_changed, data_ns, self._position)
+        self._snapshot = Snapshot(
+            sequence, tuple(arranged), kept, order_changed, data_ns, self._position, self._alerts, self._xids
+        )
         return self._snapshot
 
     def _status(self, row: HostRow, now_ns: int) -> Status:

@@ -30,8 +30,11 @@ class Mark(NamedTuple):
     words: str
 
 
-def charts_node(history: History, marks: Sequence[Mark], zone: tzinfo, *, refresh: str | None) -> Node:
-    """All charts of a host under each other, with the event lane; `refresh` is where a live page asks for them again."""
+def charts_node(
+    history: History, marks: Sequence[Mark], zone: tzinfo, *, refresh: str | None, alerts: Sequence[Node] = ()
+) -> Node:
+    """Open alerts, the event lane, and all charts of a host; `refresh` is where a live page asks for them again."""
+    opened = [node("figcaption", node("b", "Open alerts")), node("ul", *alerts, cls="changes")] if alerts else []
     parts: list[Child] = []
     if history.util:
         parts += [
@@ -43,7 +46,8 @@ def charts_node(history: History, marks: Sequence[Mark], zone: tzinfo, *, refres
         ]  # fmt: skip
     parts.append(_figure("CPU and memory of the host", "%", history, history.host, 100, zone))
     lane = _lane(history, marks, zone)
-    return node("section", lane, *parts, id="charts", cls="charts", aria_label="History", data_refresh=refresh)
+    above = node("figure", *opened) if opened else None
+    return node("section", above, lane, *parts, id="charts", cls="charts", aria_label="History", data_refresh=refresh)
 
 
 def _in_gib(series: Iterable[Series]) -> list[Series]:

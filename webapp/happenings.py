@@ -12,7 +12,7 @@ __all__ = ["gpu_names", "mark_of", "marks_of"]
 
 _SIGNS: Final = {
     "gpu.lost": ("✖", "bad"), "gpu.xid": ("▲", "warn"), "gpu.back": ("●", "ok"), "host.gap": ("◌", "wait"),
-    "driver.changed": ("▲", "warn"), "clock.stepped": ("▲", "warn"),
+    "driver.changed": ("▲", "warn"), "clock.stepped": ("▲", "warn"), "alert.raised": ("▲", "warn"), "alert.cleared": ("●", "ok"),
 }  # fmt: skip
 
 
@@ -60,4 +60,10 @@ def _words(kind: str, fields: Mapping[str, Any], names: Mapping[str, str]) -> st
             return "agent stopped"
         case "clock.stepped":
             return f"the clock was set by {fields.get('by_ms', '?')} ms"
+        case "alert.raised" | "alert.cleared":
+            over = "is over: " if kind == "alert.cleared" else ""
+            return f"alert {fields.get('rule', '?')} {over or fields.get('severity', '') + ': '}{fields.get('text', '')}"
+        case "alert.told":
+            problem = f" could not be told: {fields['problem']}" if fields.get("problem") else " were told"
+            return f"people{problem} of alert {fields.get('rule', '?')} by {fields.get('channel', '?')}"
     return kind.replace(".", " ")

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from dimint.webapp.judge import Problem, Severity, holder, problems, use_of
+from dimint.webapp.alerts import AlertLine
+from dimint.webapp.judge import Problem, Severity, holder, use_of
 from dimint.webapp.models import Host, Status, Use
 from dimint.webapp.nodes import Child, Node, node, users_text
 from dimint.webapp.parts import SIGNS, PageStyle, host_link
@@ -22,9 +23,12 @@ _FREE_MAX: Final = 6
 _USERS_MAX: Final = 24
 
 
-def head_node(hosts: Sequence[Host], style: PageStyle, now_ns: int, known: int) -> Node:
-    """All of it, with the id `head`, for the hosts shown; `known` is how many there are without the filter."""
-    panels = [_problems_panel(problems(hosts, now_ns), style), _free_panel(hosts, style), _users_panel(hosts)]
+def head_node(hosts: Sequence[Host], style: PageStyle, known: int, alerts: Sequence[AlertLine], found: Sequence[Problem]) -> Node:
+    """All of it, with the id `head`, for the hosts shown, their open alerts and what else is wrong.
+
+    `known` is how many hosts there are without the filter.
+    """
+    panels = [_problems_panel(alerts, found, style), _free_panel(hosts, style), _users_panel(hosts)]
     return node("section", _totals(hosts, known), node("div", *panels, cls="panels"), id="head", aria_label="Overview")
 
 
@@ -75,16 +79,24 @@ def _panel(title: str, count: int, lines: Sequence[Node], rest: int, cls: str) -
     return node("div", heading, node("ul", *lines, more), cls=f"panel {cls}")
 
 
-def _problems_panel(found: Sequence[Problem], style: PageStyle) -> Node | None:
+def _problems_panel(alerts: Sequence[AlertLine], found: Sequence[Problem], style: PageStyle) -> Node | None:
+    """Open alerts first, then what the newest samples say."""
     lines = []
-    for problem in found[:_LINES_MAX]:
+    for alert in alerts[:_LINES_MAX]:
+        mark = node("span", alert.symbol, cls=f"sign {alert.cls}", aria_hidden="true")
+        name = host_link(alert.host, style, short=True) if alert.host is not None else node("bdi", users_text(alert.name))
+        where = f" {users_text(alert.where)}" if alert.where else ""
+        level = node("a", users_text(alert.alert.severity), href="/alerts")
+        lines.append(node("li", mark, " ", level, " ", name, f"{where}: ", node("bdi", users_text(alert.alert.text))))
+    for problem in found[: max(0, _LINES_MAX - len(lines))]:
         symbol, word, cls = SEVERITY[problem.severity]
-        where = f" {problem.where}" if problem.gpus else ""
-        mark = node("span", symbol, cls=f"sign {cls}", role="img", aria_label=word)
+        spot = f" {problem.where}" if problem.gpus else ""
+        sign = node("span", symbol, cls=f"sign {cls}", role="img", aria_label=word)
         lines.append(
-            node("li", mark, " ", host_link(problem.host, style, short=True), f"{where}: ", node("bdi", users_text(problem.text)))
+            node("li", sign, " ", host_link(problem.host, style, short=True), f"{spot}: ", node("bdi", users_text(problem.text)))
         )
-    return _panel("Problems", len(found), lines, len(found) - _LINES_MAX, "problems")
+    count = len(alerts) + len(found)
+    return _panel("Problems", count, lines, count - _LINES_MAX, "problems")
 
 
 def _free_panel(hosts: Iterable[Host], style: PageStyle) -> Node | None:

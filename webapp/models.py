@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from dimint.consumers.alerts.rows import OpenAlert
+from dimint.consumers.rows import HostEvent
+
 __all__ = ["Cell", "Gpu", "Host", "Process", "Sampled", "Snapshot", "Status", "Use"]
 
 
@@ -174,6 +177,10 @@ class Snapshot:
     data_ns: int | None
     position: str = ""
     """Where in the log its data ends, at least (positions.py)."""
+    alerts: tuple[OpenAlert, ...] = ()
+    """Those that are open; none for the past."""
+    xids: tuple[HostEvent, ...] = ()
+    """The newest XIDs of GPUs, as many as were read."""
 
     def by_name(self, name: str) -> Host | None:
         return next((host for host in self.hosts if host.name == name), None)

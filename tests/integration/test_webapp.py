@@ -11,6 +11,7 @@ from datetime import UTC
 import httpx
 import pytest
 
+from dimint.consumers.alerts.rows import OpenAlert
 from dimint.errors import CorruptRecord, SettingsError
 from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.server import WebServer, bind
@@ -39,6 +40,7 @@ def filled() -> MemoryTables:
     for second in range(5):
         tables.put(host_id(1), now + second * 1_000_000_000, CONTENT)
     tables.put(host_id(2), now, busy_sample(2, 0, 2))
+    tables.opened.append(OpenAlert(host_id(3), "down", "", "critical", 1, 1, "new <is> down", told=False))
     return tables
 
 
@@ -102,6 +104,23 @@ def test_accounting(client: httpx.Client) -> None:
     for query in ("from=now", "to=-8d", "from=soon", "by=gpu", "sharing=x", "format=xml"):
         refused = client.get(f"/accounting/?{query}")
         assert (refused.status_code, refused.json()["status_code"]) == (400, 400)
+
+
+def test_alerts(client: httpx.Client) -> None:
+    """Open alerts on their own page, first among the problems, and on the page of their host; of now only."""
+    assert client.get("/alerts?format=json").json()["alerts"][0] | {"since": ""} == {
+        "severity": "critical", "rule": "down", "host": "new", "subject": "", "where": "", "text": "new <is> down",
+        "since": "", "raised": "1970-01-02T00:00:00Z", "told": False,
+    }  # fmt: skip
+    assert "✖ critical" in client.get("/alerts?term=true").text
+    assert "X critical" in client.get("/alerts?term=true&ascii=1").text
+    assert client.get("/alerts?format=json&filter=host==sim").json() == {"alerts": []}
+    for path in ("/alerts", "/", "/hosts/new/", "/?term=true&view=rows"):
+        body = client.get(path).text
+        assert ("new <is> down" if "term" in path else "new &lt;is&gt; down") in body, path
+    assert "new &lt;is&gt; down" not in client.get("/?at=-1h").text
+    for query in ("at=-1h&format=json", "from=-1h&to=now"):
+        assert client.get(f"/alerts?{query}").status_code == 400
 
 
 def test_metrics(client: httpx.Client) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dimint.consumers.accounting import Accounting, Question, account
+from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.rows import HostEvent, HostRow, StoredSample
@@ -29,6 +30,7 @@ class MemoryTables:
         self._sequence = 0
         self.happened: list[HostEvent] = []
         """What happened on hosts, oldest first."""
+        self.opened: list[OpenAlert] = []
         self.fault: Exception | None = None
         """What reading raises while it is set."""
 
@@ -85,8 +87,16 @@ class MemoryTables:
         steps = {one.time_ns // max(1, step_ns): one for one in self.between(host_id, from_ns, to_ns)}
         return SamplePage(list(steps.values())[:limit], [], None)
 
-    def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None) -> list[HostEvent]:
-        return [event for event in self.happened if from_ns <= event.time_ns <= to_ns and host_id in (None, event.host)]
+    def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = 10_000) -> list[HostEvent]:
+        found = [event for event in self.happened if from_ns <= event.time_ns <= to_ns and host_id in (None, event.host)]
+        return found[-limit:]
+
+    def alerts(self) -> list[OpenAlert]:
+        return list(self.opened)
+
+    def commit(self) -> None:
+        """What readers see as a change of something else than samples."""
+        self._sequence += 1
 
     def positions(self) -> dict[int, int]:
         return {0: self._sequence}

@@ -8,6 +8,8 @@ from sanic import Request
 from sanic.response import HTTPResponse, html, raw, text
 
 from dimint.errors import BadQuery
+from dimint.webapp.alerts import alert_lines
+from dimint.webapp.as_alerts import alerts_list
 from dimint.webapp.as_html import Page, hosts_page, message_page
 from dimint.webapp.as_json import dump, error_body
 from dimint.webapp.as_terminal import DETAIL_VIEW, GPU_TABLE_VIEW, STATUS_VIEW, TerminalView
@@ -15,7 +17,7 @@ from dimint.webapp.asked import Asked, read_page
 from dimint.webapp.charts import charts_node
 from dimint.webapp.filter import parse_filter
 from dimint.webapp.happenings import marks_of
-from dimint.webapp.models import Host
+from dimint.webapp.models import Host, Snapshot
 from dimint.webapp.nodes import Node, to_html, to_json
 from dimint.webapp.routes.terminal import terminal_answer
 from dimint.webapp.site import App, Moment, Site
@@ -97,24 +99,26 @@ def add_routes(app: App, site: Site) -> None:
             now_ms=site.now_ms() if moment is None else moment.at_ns // 1_000_000,
             past=moment is not None,
         )
-        below = to_html(await charts(found, moment))
+        below = to_html(await charts(found, moment, snapshot))
         return html(hosts_page(page, site.page_style, shown, site.html_of(shown, moment), title=found.name, below=below))
 
-    async def charts(host: Host, moment: Moment | None) -> Node:
-        """The last hour of a live page, or the range asked for."""
+    async def charts(host: Host, moment: Moment | None, snapshot: Snapshot) -> Node:
+        """The last hour of a live page, or the range asked for, under the host's open alerts."""
         to_ns = site.clock.time_ns() if moment is None else moment.at_ns
         from_ns = to_ns - _HISTORY_NS if moment is None or moment.from_ns is None else moment.from_ns
         history = await site.feed.read(lambda board: board.history(host, from_ns, to_ns))
         events = await site.feed.read(lambda board: board.events(from_ns, to_ns, host.id))
         refresh = f"/hosts/{host.id}/charts" if moment is None else None
-        return charts_node(history, marks_of(host, events, history.users), site.page_style.zone, refresh=refresh)
+        marks = marks_of(host, events, history.users)
+        alerts = alerts_list(alert_lines(snapshot.alerts, [host]), site.page_style)
+        return charts_node(history, marks, site.page_style.zone, refresh=refresh, alerts=alerts)
 
     async def host_charts(_request: Request, name: str) -> HTTPResponse:
         snapshot = await site.feed.current()
         found = await site.feed.read(lambda board: board.find(name, snapshot))
         if found is None:
             return raw(dump(error_body(404, "not found")), status=404, content_type="application/json")
-        return raw(dump(to_json([await charts(found, None)])), content_type="application/json")
+        return raw(dump(to_json([await charts(found, None, snapshot)])), content_type="application/json")
 
     app.add_route(host_charts, "/hosts/<name:str>/charts", methods=("GET", "HEAD"), name="host_charts", unquote=True)
 
