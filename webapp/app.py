@@ -24,6 +24,7 @@ from dimint.webapp.feed import Feed, Unreadable
 from dimint.webapp.intake import Reports
 from dimint.webapp.parts import PageStyle
 from dimint.webapp.routes import accounting, alerts, changes, live, pages, senders, service, states, stream
+from dimint.webapp.routes import log as log_route
 from dimint.webapp.routes.states import json_answer
 from dimint.webapp.site import App, Site
 from dimint.webapp.static_files import load_static_files
@@ -89,7 +90,7 @@ def create_app(reader: Tables, settings: WebSettings, clock: Clock, around: Surr
         hosts_per_page=settings.page_size,
         static=load_static_files(),
     )
-    for group in (pages, changes, alerts, states, accounting, stream, live, service):
+    for group in (pages, changes, log_route, alerts, states, accounting, stream, live, service):
         group.add_routes(app, site)
     if reports is not None:
         senders.add_routes(app, site, reports, settings.token)

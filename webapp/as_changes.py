@@ -13,7 +13,7 @@ from dimint.webapp.parts import PageStyle
 from dimint.webapp.text import clean, cut
 from dimint.webapp.times import iso, stamp
 
-__all__ = ["Happened", "changes_page", "changes_text"]
+__all__ = ["Happened", "changes_page", "changes_text", "happened_lines", "happened_list"]
 
 Happened: TypeAlias = tuple[str, str, Mark]
 """Host name, kind of event, and the event in words."""
@@ -28,12 +28,7 @@ def changes_page(page: Page, style: PageStyle, found: Sequence[Change], marks: S
              node("bdi", users_text(change.words)))
         for change in found
     ]  # fmt: skip
-    events = [
-        node("li", node("time", stamp(mark.time_ns, style.zone, style.date_order)), " ",
-             node("span", mark.symbol, cls=f"sign {mark.cls}"), " ", *_host(host, f"?at={quote(iso(mark.time_ns))}"),
-             node("bdi", users_text(mark.words)))
-        for host, _, mark in reversed(marks)
-    ]  # fmt: skip
+    events = happened_list(marks, style)
     content: list[Child] = [
         node("h1", "What changed"),
         node("p", f"from {ends[0]} to {ends[1]}", cls="fine"),
@@ -52,10 +47,26 @@ def changes_text(found: Sequence[Change], marks: Sequence[Happened], ends: tuple
         lines.append("nothing differs")
     if marks:
         lines += ["", "what happened in between"]
-        for host, _, mark in reversed(marks):
-            when = stamp(mark.time_ns, style.zone, style.date_order)
-            lines.append(f"{when} {mark.symbol} {clean(host)} {clean(mark.words)}")
+        lines += happened_lines(marks, style)
     return "\n".join(cut(line, style.width) for line in lines) + "\n"
+
+
+def happened_list(marks: Sequence[Happened], style: PageStyle) -> list[Node]:
+    """Events, the newest first; each host leads to its page of then."""
+    return [
+        node("li", node("time", stamp(mark.time_ns, style.zone, style.date_order)), " ",
+             node("span", mark.symbol, cls=f"sign {mark.cls}"), " ", *_host(host, f"?at={quote(iso(mark.time_ns))}"),
+             node("bdi", users_text(mark.words)))
+        for host, _, mark in reversed(marks)
+    ]  # fmt: skip
+
+
+def happened_lines(marks: Sequence[Happened], style: TerminalStyle) -> list[str]:
+    """Events, the newest first, a line each."""
+    return [
+        f"{stamp(mark.time_ns, style.zone, style.date_order)} {mark.symbol} {clean(host)} {clean(mark.words)}"
+        for host, _, mark in reversed(marks)
+    ]
 
 
 def _sign(symbol: str) -> Node:

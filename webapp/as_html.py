@@ -19,7 +19,7 @@ __all__ = ["Page", "framed", "hosts_page", "message_page"]
 
 _HOLE: Final = "\u0000parts\u0000"
 """Where the parts go; no text of a page can contain it, because NUL is made visible before."""
-_VIEWS: Final = (("/", "Hosts"), ("/gpu_table", "GPUs"), ("/alerts", "Alerts"), ("/changes", "Changes"))
+_VIEWS: Final = (("/", "Hosts"), ("/gpu_table", "GPUs"), ("/alerts", "Alerts"), ("/changes", "Changes"), ("/log", "Log"))
 _OVERVIEWS: Final = frozenset(path for path, _ in _VIEWS)
 _OF_NOW: Final = frozenset({"/alerts"})
 """Pages that know the present only."""
@@ -126,7 +126,7 @@ def _filter_form(page: Page, typed: str) -> Node:
     asked = page.asked
     kept = {
         "view": asked.layout or "", "sort": ",".join(order.text for order in asked.sort), "group": asked.group or "",
-        "at": asked.at, "from": asked.from_, "to": asked.to,
+        "at": asked.at, "from": asked.from_, "to": asked.to, "kind": asked.kind,
     }  # fmt: skip
     hidden = [node("input", type="hidden", name=name, value=users_text(value)) for name, value in kept.items() if value]
     return node(

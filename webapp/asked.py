@@ -19,6 +19,7 @@ GRID_MAX: Final = 400
 _PAGE_MAX_DIGITS: Final = 9
 _ORDERS_MAX: Final = 8
 _GROUP_MAX_CHARS: Final = 64
+_KIND_MAX_CHARS: Final = 64
 
 
 class Order(NamedTuple):
@@ -34,7 +35,8 @@ class Order(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """`page` counts from 1, 0 is all. `layout` is None where the number of hosts decides. `at` is in the words of the address."""
+    """`page` counts from 1, 0 is all. `layout` is None where the number of hosts decides. `at` is in the words of the address;
+    `kind` is the kind of event that a log shows."""
 
     page: int = 0
     layout: Layout | None = None
@@ -44,6 +46,7 @@ class Asked:
     at: str = ""
     from_: str = ""
     to: str = ""
+    kind: str = ""
 
     def query(self, **changes: Any) -> str:
         """The address's query of the same view, with changes, from its `?` on; empty if it would be empty."""
@@ -57,6 +60,7 @@ class Asked:
             "at": other.at,
             "from": other.from_,
             "to": other.to,
+            "kind": other.kind,
         }
         text = urlencode({name: word for name, word in words.items() if word}, errors="backslashreplace")
         return f"?{text}" if text else ""
@@ -93,6 +97,7 @@ def read_asked(get: Callable[[str], str | None]) -> Asked:
         at=(get("at") or "").strip(),
         from_=(get("from") or "").strip(),
         to=(get("to") or "").strip(),
+        kind=(get("kind") or "").strip()[:_KIND_MAX_CHARS],
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser
 
+from dimint.consumers.alerts.rows import OpenAlert
+from dimint.consumers.rows import HostEvent
 from dimint.system_clock import SystemClock
 from tests.support.browser import browser_page, launched, why_no_browser
 from tests.support.fleet import MemoryTables, busy_sample, host_id
@@ -71,11 +73,14 @@ def test_hostile_name_stays_text(browser: Browser) -> None:
         assert problems == []
 
 
-@pytest.mark.parametrize("path", ["/?view=cards", "/?view=rows", "/?view=grid", "/?view=tiles", "/gpu_table"])
+@pytest.mark.parametrize("path", ["/?view=cards", "/?view=rows", "/?view=grid", "/?view=tiles", "/gpu_table", "/alerts", "/log"])
 def test_narrow_screen_needs_no_sideways_scrolling(browser: Browser, path: str) -> None:
     """360 pixels are enough for every GPU, also beside a name of 60 letters."""
     tables = fleet(3)
     tables.register(host_id(7), HOSTILE, "10.9.9.9")
+    now = time.time_ns()
+    tables.opened.append(OpenAlert(host_id(7), HOSTILE, "", "critical", now, now, HOSTILE, told=True))
+    tables.happened.append(HostEvent(host_id(7), 1, "driver.changed", now, now, {"now": HOSTILE}))
     with serving(tables, SystemClock()) as (host, port), browser_page(browser, width=360, height=740) as (page, _):
         for number in (0, 1, 2, 7):
             report(tables, number)

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from dimint.consumers.alerts.rows import OpenAlert
+from dimint.consumers.rows import HostEvent
 from dimint.errors import CorruptRecord, SettingsError
 from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.server import WebServer, bind
@@ -41,7 +42,15 @@ def filled() -> MemoryTables:
         tables.put(host_id(1), now + second * 1_000_000_000, CONTENT)
     tables.put(host_id(2), now, busy_sample(2, 0, 2))
     tables.opened.append(OpenAlert(host_id(3), "down", "", "critical", 1, 1, "new <is> down", told=False))
+    _happen(tables, "gpu.xid", 864_001, xid=79)
+    _happen(tables, "gpu.xid", 864_002, xid=48)
+    _happen(tables, "driver.changed", 867_601, before="<b>", now="570")
     return tables
+
+
+def _happen(tables: MemoryTables, kind: str, at_s: int, **fields: object) -> None:
+    at_ns = at_s * 1_000_000_000
+    tables.happened.append(HostEvent(host_id(3), len(tables.happened), kind, at_ns, at_ns, fields))
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +130,26 @@ def test_alerts(client: httpx.Client) -> None:
     assert "new &lt;is&gt; down" not in client.get("/?at=-1h").text
     for query in ("at=-1h&format=json", "from=-1h&to=now"):
         assert client.get(f"/alerts?{query}").status_code == 400
+
+
+def test_log(client: httpx.Client) -> None:
+    """What happened: counted by kind and hour, the newest first, of one kind, of some hosts, in a range; nothing as markup."""
+    found = client.get("/log?format=json&from=@864000&to=@871200").json()
+    assert (found["from"], found["first"], found["step_s"], found["more"]) == (
+        "1970-01-11T00:00:00Z", "1970-01-11T00:00:00Z", 3600, False
+    )  # fmt: skip
+    assert found["counts"] == {"driver.changed": [0, 1, 0], "gpu.xid": [2, 0, 0]}
+    assert [event["kind"] for event in found["events"]] == ["driver.changed", "gpu.xid", "gpu.xid"]
+    one = client.get("/log?format=json&from=@864000&to=@871200&kind=gpu.xid&filter=host==sim").json()
+    assert (one["counts"], one["events"]) == ({}, [])
+    page = client.get("/log?from=@864000&to=@871200&kind=driver.changed").text
+    assert "driver &lt;b&gt; → 570" in page
+    assert "XID" not in page
+    assert "kind=gpu.xid" in page
+    assert "driver <b> → 570" in client.get("/log?term=true&from=@864000&to=@871200").text
+    assert client.get("/log?at=@871200&format=json").json()["counts"].keys() == found["counts"].keys()
+    assert "Nothing happened" in client.get("/log").text
+    assert client.get("/log?from=soon&format=json").status_code == client.get("/log?at=now&to=now").status_code == 400
 
 
 def test_metrics(client: httpx.Client) -> None:
