@@ -1,6 +1,7 @@
-"""Overlords and nodes are killed while clients write: every acknowledged write counts once."""
+"""Overlords and nodes are killed while clients write: every acknowledged write counts once, and it goes on in time."""
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,6 +12,10 @@ import pytest
 from dimint.client import AsyncClient, Client
 from dimint.errors import NotApplied
 from tests.support.kv_system import KvSystem, kv_system
+from tests.support.services.kafka import shared_broker
+from tests.support.services.zookeeper import ZooKeeperEnsemble
+
+SESSION_S = 2.0
 
 
 @pytest.fixture
@@ -80,6 +85,39 @@ def test_a_killed_node_is_passed_by(system: KvSystem) -> None:
         system.wait_ready()
         for number in range(50):
             assert client.get(f"k{number}") == number
+
+
+@pytest.mark.timeout(180)
+def test_failover_on_kafka_and_zookeeper_is_in_time(zookeeper: ZooKeeperEnsemble, tmp_path: Path) -> None:
+    """A dead master is read round within two seconds after its session, a dead overlord within one: three times that is
+    allowed here."""
+    name = os.urandom(6).hex()
+    flags = [f"--log={shared_broker().url}/{name}", "--partitions=4", f"--zookeeper_hosts={zookeeper.hosts}"]
+    flags += [f"--zookeeper_root=/{name}", f"--zookeeper_session={SESSION_S}"]
+    with kv_system(tmp_path, overlords=2, nodes=2, flags=flags) as system, Client(system.addresses, timeout=20) as client:
+        keys = {f"k{number}": number for number in range(40)}
+        client.mset(keys)
+        node = client.status()["partitions"][0]["master"]
+        pid = next(one["pid"] for one in client.status()["nodes"] if one["node_id"] == node)
+
+        system.kill(next(name for name, process in system.processes.items() if process.pid == pid))
+        killed = time.monotonic()
+        while (reads_begin := time.monotonic()) < killed + SESSION_S + 6:
+            assert client.mget(list(keys), consistency="strong") == keys
+            assert time.monotonic() - max(reads_begin, killed + SESSION_S) < 6, "read again"
+            if all(part["master"] not in (None, node) for part in client.status()["partitions"]):
+                break
+        assert all(part["master"] not in (None, node) for part in client.status()["partitions"]), "the other one is master"
+        assert client.mget(list(keys), consistency="strong") == keys
+
+        first = _in_use(system, client)
+        system.kill(first)
+        killed = time.monotonic()
+        assert client.mget(list(keys), consistency="strong") == keys
+        assert time.monotonic() - killed < 3, "the next read"
+        assert client.incr("n") == 1
+        assert time.monotonic() - killed < 6, "the next write"
+        assert _in_use(system, client) != first
 
 
 def _in_use(system: KvSystem, client: Client) -> str:
