@@ -3,71 +3,23 @@
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
 
-from dimint.batch import decode
-from dimint.errors import LogError
-from dimint.events import STATUS_TOPIC
-from dimint.log.opening import open_log
 from dimint.registry.embedded import EmbeddedRegistry
-from dimint.system_clock import SystemClock
 from dimint.transport import Context
+from tests.support.agent_process import agent, numbers, status_events
 from tests.support.footprint import cpu_s, family, pss_kib
 from tests.support.kv_system import kv_system
 from tests.support.nvml import FakeDriver, build_library
 from tests.support.system import wait_until
-
-
-@contextmanager
-def agent(directory: Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A running agent, ended at the end; what it says goes to a file."""
-    base = environment if environment is not None else dict(os.environ)
-    clean = {name: value for name, value in base.items() if not name.startswith("DIMINT_")}
-    command = [sys.executable, "-m", "dimint", "agent", "run", f"--data_dir={directory}", *flags]
-    directory.mkdir(exist_ok=True)
-    with (directory / "agent.out").open("ab") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=clean)
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(10) == 0, (directory / "agent.out").read_text()
-
-
-def status_events(directory: Path) -> list[list[Any]]:
-    """Every event of the status topic, per partition in order; empty while there is no log."""
-    found: list[list[Any]] = []
-    try:
-        log = open_log(directory, clock=SystemClock())
-    except LogError:
-        return found
-    try:
-        for partition in range(log.describe().topics.get(STATUS_TOPIC, 0)):
-            for record in log.read(STATUS_TOPIC, partition, 0, max_records=100_000, max_bytes=1 << 30):
-                found += decode(record.value).events
-    finally:
-        log.close()
-    return found
-
-
-def numbers(events: list[list[Any]], at: int = 4) -> dict[tuple[str, bytes], list[int]]:
-    """(host, run) → sample numbers in order; `at` is where an event's own fields start."""
-    found: dict[tuple[str, bytes], list[int]] = {}
-    for event in events:
-        if event[0] == "host.sample":
-            found.setdefault((event[1], event[at]), []).append(event[at + 1])
-    return found
 
 
 def test_killed_and_started_again(tmp_path: Path) -> None:

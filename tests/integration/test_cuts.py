@@ -18,7 +18,7 @@ from dimint.client import Client
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.log.opening import open_log
 from dimint.system_clock import SystemClock
-from tests.integration.test_agent import agent, numbers
+from tests.support.agent_process import agent, numbers
 from tests.support.kv_system import KvSystem
 from tests.support.proxy import Proxy
 from tests.support.services.kafka import KafkaBroker, KafkaCluster

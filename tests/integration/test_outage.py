@@ -13,7 +13,7 @@ from dimint.errors import LogError
 from dimint.events import STATUS_TOPIC
 from dimint.log.opening import open_log
 from dimint.system_clock import SystemClock
-from tests.integration.test_agent import agent
+from tests.support.agent_process import agent
 from tests.support.services.kafka import shared_broker
 from tests.support.system import wait_until
 
