@@ -4,10 +4,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+import lz4.block
 import pytest
 
+from dimint.batch import By, _frame, encode
 from dimint.client import Client
 from dimint.events import KV_TOPIC
+from dimint.limits import EVENTS_MAX_BYTES
 from dimint.log.kafka.library import KafkaProducer
 from tests.support.kv_system import kv_system
 from tests.support.services.kafka import shared_broker
@@ -21,13 +24,14 @@ pytestmark = [
 
 
 def test_records_of_others_are_counted_and_shown(tmp_path: Path) -> None:
-    """Foreign or ill-framed, compressed otherwise, aborted: each is a dead letter in `status`; a newer program's halts."""
+    """Foreign or ill-framed, compressed in every way, too large unpacked, aborted: each is a dead letter in `status`; a
+    newer program's halts."""
     broker = shared_broker()
     name = os.urandom(6).hex()
     with kv_system(tmp_path, flags=[f"--log={broker.url}/{name}", "--partitions=1"]) as system, Client(system.address) as client:
         client.set("k", 1)
         sent = 0
-        for more in ({}, {"compression_type": "gzip"}, {"transactional_id": name}):
+        for more in ({}, {"compression_type": "snappy"}, {"compression_type": "gzip"}, {"transactional_id": name}):
             producer = KafkaProducer(bootstrap_servers=broker.servers, **more)
             if "transactional_id" in more:
                 producer.init_transactions()
@@ -45,13 +49,23 @@ def test_records_of_others_are_counted_and_shown(tmp_path: Path) -> None:
             (found,) = part["replicas"].values()
             return dict(found)
 
+        # what promises too much is not unpacked
+        packed = lz4.block.compress(bytes(EVENTS_MAX_BYTES + 1), store_size=False)
+        bomb = _frame(1, [bytes(16), 1, 1, 0, None, [], EVENTS_MAX_BYTES + 1], packed)
+        broker.set_topic(f"{name}.{KV_TOPIC}", {"compression.type": "zstd"})  # the broker packs anew
+        producer = KafkaProducer(bootstrap_servers=broker.servers)
+        for value in (b"foreign", bomb):
+            producer.send(f"{name}.{KV_TOPIC}", value=value, partition=0)
+            sent += 1
+        producer.close()
         wait_until(lambda: replica()["dead_letters"] >= sent, 20, "every record is counted")
         assert not replica()["problem"]
         assert client.incr("after") == 1
         assert client.get("k", consistency="strong") == 1
 
         producer = KafkaProducer(bootstrap_servers=broker.servers)
-        producer.send(f"{name}.{KV_TOPIC}", value=b"DMNT\xff" + bytes(40), partition=0)
+        newer = encode(b"w" * 16, 1, 0, [By(None, "h", "p")], [["kv.newer", "k", 0, 0]])
+        producer.send(f"{name}.{KV_TOPIC}", value=newer, partition=0)
         producer.close()
-        wait_until(lambda: "upgrade this program" in (replica()["problem"] or ""), 20, "a newer program's record is named")
+        wait_until(lambda: "kv.newer" in (replica()["problem"] or ""), 20, "a kind of a newer program is named")
         assert client.get("k", consistency="weak") == 1
