@@ -12,8 +12,12 @@ __all__ = ["gpu_names", "mark_of", "marks_of"]
 
 _SIGNS: Final = {
     "gpu.lost": ("✖", "bad"), "gpu.xid": ("▲", "warn"), "gpu.back": ("●", "ok"), "host.gap": ("◌", "wait"),
-    "driver.changed": ("▲", "warn"), "clock.stepped": ("▲", "warn"), "alert.raised": ("▲", "warn"), "alert.cleared": ("●", "ok"),
+    "driver.changed": ("▲", "warn"), "clock.stepped": ("▲", "warn"), "alert.cleared": ("●", "ok"),
 }  # fmt: skip
+
+
+_RAISED: Final = {"critical": ("✖", "bad"), "warning": ("▲", "warn")}
+"""An alert that was raised, by its severity; one that only informs has no sign."""
 
 
 def gpu_names(host: Host) -> dict[str, str]:
@@ -24,7 +28,8 @@ def gpu_names(host: Host) -> dict[str, str]:
 
 def mark_of(event: HostEvent, names: Mapping[str, str]) -> Mark:
     """An event with its symbol and words. `names` as `gpu_names` gives them."""
-    symbol, cls = _SIGNS.get(event.kind, ("·", "plain"))
+    known = _RAISED.get(str(event.fields.get("severity"))) if event.kind == "alert.raised" else _SIGNS.get(event.kind)
+    symbol, cls = known or ("·", "plain")
     return Mark(event.time_ns, symbol, cls, _words(event.kind, event.fields, names))
 
 

@@ -11,6 +11,7 @@ from dimint.webapp.as_html import Page
 from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.asked import Asked
 from dimint.webapp.board import Board, BoardRules
+from dimint.webapp.happenings import mark_of
 from dimint.webapp.nodes import to_html
 from dimint.webapp.parts import PageStyle
 from dimint.webapp.shown import show
@@ -92,3 +93,13 @@ def test_an_alert_is_news_and_stands_above_the_other_problems() -> None:
     tables.opened = []
     tables.commit()
     assert board.refresh().alerts == ()
+
+
+def test_raised_alerts_carry_the_sign_of_their_severity() -> None:
+    """In the log an alert that only informs does not look like a warning; unknown severities neither."""
+    events = [
+        HostEvent("h", 1, "alert.raised", 1, 1, {"rule": "r", "severity": severity, "text": "t"})
+        for severity in ("critical", "warning", "info", ["x"])
+    ]
+    assert [mark_of(event, {}).symbol for event in events] == ["✖", "▲", "·", "·"]
+    assert mark_of(HostEvent("h", 1, "alert.cleared", 1, 1, {"rule": "r", "text": "t"}), {}).words == "alert r is over: t"
