@@ -66,8 +66,8 @@ def _words(kind: str, fields: Mapping[str, Any], names: Mapping[str, str]) -> st
         case "clock.stepped":
             return f"the clock was set by {fields.get('by_ms', '?')} ms"
         case "alert.raised" | "alert.cleared":
-            over = "is over: " if kind == "alert.cleared" else ""
-            return f"alert {fields.get('rule', '?')} {over or fields.get('severity', '') + ': '}{fields.get('text', '')}"
+            state = "is over" if kind == "alert.cleared" else fields.get("severity", "raised")
+            return f"alert {fields.get('rule', '?')} {state}: {fields.get('text', '')}"
         case "alert.told":
             problem = f" could not be told: {fields['problem']}" if fields.get("problem") else " were told"
             return f"people{problem} of alert {fields.get('rule', '?')} by {fields.get('channel', '?')}"
