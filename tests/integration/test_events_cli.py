@@ -169,7 +169,10 @@ def test_follow_prints_what_comes_until_interrupted(filled: Filled) -> None:
         for each in (child, new):
             each.send_signal(signal.SIGINT)
     for each in (child, new):
-        _, errors = each.communicate(timeout=20)
+        try:
+            _, errors = each.communicate(timeout=20)
+        finally:
+            each.kill()
         assert (each.returncode, errors.strip()) == (130, "")
 
 
