@@ -5,8 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 MINUTES ?= 10
-# most tests wait for processes and disks: a few more workers than cores keep the cores busy
-WORKERS ?= 3
+# the tests of processes start up to a dozen each: more than two at a time, and they wait for each other
+WORKERS ?= 2
 
 .PHONY: up test lint types pytest chaos bench screenshots clean
 .DEFAULT_GOAL := up

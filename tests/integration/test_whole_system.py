@@ -107,7 +107,7 @@ def test_each_process_killed_while_writing(tmp_path: Path, options: tuple[str, .
                 before = dict(acknowledged)
                 child.kill()
                 wait_until(partial(_is_replaced, system, name, child.pid), 10, f"{name} is started again")
-                wait_until(partial(_has_grown, acknowledged, before), 20, "writes go on")
+                wait_until(partial(_has_grown, acknowledged, before), 60, "writes go on")
         _expect_at_least(system, acknowledged)
         assert all(len(digests) == 1 for digests in _digests(system))
         assert system.stop() == 0
@@ -138,4 +138,4 @@ def test_children_end_with_the_program(tmp_path: Path) -> None:
     with System(tmp_path / "data") as system:
         system.children()
         os.kill(system.pid, signal.SIGKILL)
-        system.expect_no_children(2.0)
+        system.expect_no_children(6.0)  # two seconds, and a margin for a busy machine

@@ -141,7 +141,7 @@ class System:
         self.children()
         self._program.send_signal(how)
         code = self._program.wait(seconds)
-        self.expect_no_children(2.0)
+        self.expect_no_children(6.0)  # two seconds, and a margin for a busy machine
         return code
 
     def kill_all(self) -> None:

@@ -30,7 +30,7 @@ class ZooKeeperOptions:
     hosts: tuple[str, ...]
     root: str = "/dimint"
     session_s: float = 6.0
-    open_s: float = 5.0
+    open_s: float = 10.0
     tls: bool = False
     ca: Path | None = None
     certificate: Path | None = None
