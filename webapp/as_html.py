@@ -151,6 +151,7 @@ def framed(page: Page, style: PageStyle, content: Iterable[Child], *, typed: str
         node("title", words),
         node("link", rel="icon", href="/static/icon.svg", type="image/svg+xml"),
         node("link", rel="stylesheet", href="/static/style.css"),
+        node("link", rel="service-desc", href="/openapi.json", type="application/json"),  # RFC 8631
         node("script", src="/static/live.js", type="module"),
     )
     times = Asked(at=page.asked.at, from_=page.asked.from_, to=page.asked.to).query()

@@ -14,7 +14,7 @@ __all__ = ["TerminalOptions", "as_ascii", "paint", "read_terminal_options"]
 FORMATS: Final = ("text", "tsv", "json")
 WATCH_MIN_S: Final = 1
 WATCH_MAX_S: Final = 3600
-_TOP_MAX: Final = 100_000
+TOP_MAX: Final = 100_000
 _ASCII: Final = str.maketrans({
     "…": "~", "°": " ", "│": "|", "─": "-", "┌": "+", "┐": "+", "└": "+", "┘": "+", "├": "|", "●": "*", "◌": "o", "✖": "X",
     "▲": "!", "·": ".", "→": ">", "←": "<", "▁": "0", "▂": "1", "▃": "2", "▄": "4", "▅": "5", "▆": "6", "▇": "8", "█": "9",
@@ -62,7 +62,7 @@ def read_terminal_options(get: Callable[[str], str | None]) -> TerminalOptions:
         ascii=_yes("ascii", get("ascii")) or False,
         form=form,
         watch_s=watch,
-        top=_number("top", get("top"), 1, _TOP_MAX) or 0,
+        top=_number("top", get("top"), 1, TOP_MAX) or 0,
     )
 
 

@@ -14,6 +14,7 @@ from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.board import Tables
 from dimint.webapp.intake import Reports
 from dimint.webapp.server import WebServer, bind, quiet_sanic
+from tests.support.answers import check_answers
 
 __all__ = ["raw_exchange", "serving", "web_settings"]
 
@@ -25,11 +26,17 @@ def web_settings(**given: Any) -> WebSettings:
 
 
 @contextmanager
-def serving(tables: Tables, clock: Clock, *, reports: Reports | None = None, **given: Any) -> Iterator[tuple[str, int]]:
-    """Serve these tables; (address, port). It has ended, threads and all, when the block is left."""
+def serving(
+    tables: Tables, clock: Clock, *, reports: Reports | None = None, checked: bool = True, **given: Any
+) -> Iterator[tuple[str, int]]:
+    """Serve these tables; (address, port). It has ended, threads and all, when the block is left.
+
+    Every answer must then have been one that the description of the API knows; `checked=False` spares benchmarks the time.
+    """
     quiet_sanic()
     settings = web_settings(**given)
     app = create_app(tables, settings, clock, Surroundings(UTC, own_names=("monitor.lab",)), reports)
+    problems = check_answers(app) if checked else []
     listening = threading.Event()
     server = WebServer(app, bind(settings.http_bind, settings.http_port), listening.set)
     thread = threading.Thread(target=server.run, name="web-under-test")
@@ -41,6 +48,7 @@ def serving(tables: Tables, clock: Clock, *, reports: Reports | None = None, **g
         server.stop()
         thread.join(10)
         assert not thread.is_alive()
+    assert not problems, problems[:5]
 
 
 def raw_exchange(address: tuple[str, int], request: bytes, timeout_s: float = 5.0) -> bytes:

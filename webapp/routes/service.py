@@ -1,11 +1,13 @@
-"""Health, readiness, metrics and the static files."""
+"""Health, readiness, metrics, the description of the API and the static files."""
 
 from sanic import Request
 from sanic.response import HTTPResponse, raw, text
 
-from dimint.webapp.as_json import error_body
+from dimint import __version__
+from dimint.webapp.as_json import dump, error_body
 from dimint.webapp.as_metrics import CONTENT_TYPE
 from dimint.webapp.metrics import Metrics
+from dimint.webapp.openapi import description
 from dimint.webapp.routes.states import json_answer
 from dimint.webapp.site import App, Site
 
@@ -16,6 +18,7 @@ HEALTH_PREFIX = "/-/"
 
 def add_routes(app: App, site: Site) -> None:
     made = Metrics(site.clock)
+    described = dump(description(__version__))
 
     async def healthy(_request: Request) -> HTTPResponse:
         return text("healthy\n")
@@ -27,6 +30,9 @@ def add_routes(app: App, site: Site) -> None:
     async def metrics(_request: Request) -> HTTPResponse:
         snapshot = await site.feed.current()
         return raw(await site.feed.read(lambda board: made.text(board, snapshot)), content_type=CONTENT_TYPE)
+
+    async def openapi(_request: Request) -> HTTPResponse:
+        return raw(described, content_type="application/json")
 
     async def static(request: Request, name: str) -> HTTPResponse:
         file = site.static.get(name)
@@ -40,4 +46,5 @@ def add_routes(app: App, site: Site) -> None:
     app.add_route(healthy, "/-/healthy", methods=("GET", "HEAD"), name="healthy")
     app.add_route(ready, "/-/ready", methods=("GET", "HEAD"), name="ready")
     app.add_route(metrics, "/metrics", methods=("GET", "HEAD"), name="metrics")
+    app.add_route(openapi, "/openapi.json", methods=("GET", "HEAD"), name="openapi")
     app.add_route(static, "/static/<name:str>", methods=("GET", "HEAD"), name="static")

@@ -1,0 +1,202 @@
+"""The shapes of the JSON that the web app gives and takes, as JSON Schema (2020-12). [S]
+
+Maps may get more keys at any time, so readers must pass over what they do not know; the tests allow none that is not here.
+"""
+
+from typing import Any, Final, TypeAlias
+
+from dimint.webapp.times import NO_ENTRY
+
+__all__ = ["SCHEMAS", "Schema", "ref"]
+
+Schema: TypeAlias = dict[str, Any]
+
+
+def ref(name: str) -> Schema:
+    """A reference to one of SCHEMAS."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _record(text: str, required: dict[str, Schema], optional: dict[str, Schema] | None = None) -> Schema:
+    return {
+        "type": "object",
+        "description": text,
+        "properties": {**required, **(optional or {})},
+        "required": list(required),
+    }
+
+
+def _said(schema: Schema, text: str) -> Schema:
+    return {**schema, "description": text}
+
+
+def _maybe(kind: str, text: str) -> Schema:
+    return {"type": [kind, "null"], "description": text}
+
+
+def _list(of: Schema, text: str = "") -> Schema:
+    return {"type": "array", "items": of, **({"description": text} if text else {})}
+
+
+def _map(of: Schema, text: str) -> Schema:
+    return {"type": "object", "additionalProperties": of, "description": text}
+
+
+_INT: Final[Schema] = {"type": "integer"}
+_TEXT: Final[Schema] = {"type": "string"}
+_FLAG: Final[Schema] = {"type": "boolean"}
+_COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+_TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+_HOURS: Final[Schema] = {"type": "number", "minimum": 0}
+_NUMBER_OR_TEXT: Final[Schema] = {"type": ["number", "string", "null"]}
+
+SCHEMAS: Final[dict[str, Schema]] = {
+    "Error": _record(
+        "What is wrong, in one line.",
+        {"status": {"const": "ERROR"}, "status_code": _INT, "message": _TEXT},
+    ),
+    "Ok": _record("A report is in the log.", {"status": {"const": "OK"}, "status_code": {"const": 200}}),
+    "Registered": _record(
+        "A sender's id, which it keeps, and the name that it is shown under.",
+        {"id": {"type": "string", "pattern": "^[0-9a-f]{32}$"}, "register_name": _TEXT, "status": {"const": "OK"},
+         "status_code": {"const": 200}},
+    ),
+    "States": _map(ref("HostState"), "Host name → host."),
+    "HostState": _record(
+        "A host with its samples, the oldest first.",
+        {
+            "data": _list(ref("Entry")),
+            "ip_address": _TEXT,
+            "status": {"enum": ["running", "waiting for re-uplink", "down"]},
+        },
+        {"simulated": {"const": True}},
+    ),
+    "Entry": _record(
+        "One sample.",
+        {
+            "gpu_data": _map(ref("Gpu"), "`gpu:0` … → GPU; empty for a host without any."),
+            "timestamp": {
+                "anyOf": [
+                    _said(_INT, "YYYYMMDDhhmmss in the server's time zone"),
+                    _said({"const": NO_ENTRY}, "it never reported"),
+                ]
+            },
+        },
+        {"cpu_data": ref("Cpu")},
+    ),
+    "Cpu": _record(
+        "What a host tells of its processor and memory; null is not available.",
+        {
+            "cores": _maybe("integer", "how many it has"),
+            "cpu_percent": _maybe("number", "use of all of them, in tenths of a percent"),
+            "load": {"type": ["array", "null"], "items": {"type": "number"}, "description": "of 1, 5 and 15 minutes"},
+            "memory_total": _maybe("integer", "MiB"),
+            "memory_used": _maybe("integer", "MiB"),
+        },
+    ),
+    "Gpu": _record(
+        "A GPU in one sample; null is not available.",
+        {
+            "device_num": _INT,
+            "uuid": _maybe("string", "of the GPU or MIG instance"),
+            "gpu_name": _maybe("string", "model"),
+            "temperature": _maybe("integer", "°C"),
+            "total_memory": _maybe("integer", "MiB"),
+            "available_memory": _maybe("integer", "MiB"),
+            "used_memory": _maybe("integer", "MiB"),
+            "timestamp": _said(_TEXT, "YYYY/MM/DD hh:mm:ss.mmm"),
+            "gpu_volatile": _maybe("integer", "utilisation in %"),
+            "processes": _list(ref("Process")),
+        },
+        {"state": _said(_TEXT, "where it is not `ok`: `lost`, `hung`, `missing`, `suspended`")},
+    ),
+    "Process": _record(
+        "A process on a GPU; null is not available.",
+        {
+            "pid": _maybe("string", "as digits"),
+            "name": _maybe("string", "program"),
+            "user": _maybe("string", "login name"),
+            "used_memory": _maybe("integer", "MiB of the GPU"),
+        },
+    ),
+    "Report": _map(
+        {
+            "type": "object",
+            "description": "A GPU. Every field may be missing or null, numbers may be text; what is no number is not available.",
+            "properties": {
+                **dict.fromkeys(
+                    ("device_num", "temperature", "total_memory", "available_memory", "used_memory", "gpu_volatile"),
+                    _NUMBER_OR_TEXT,
+                ),
+                **{name: {"type": ["string", "null"]} for name in ("uuid", "gpu_name", "timestamp")},
+                "processes": {
+                    "type": ["array", "null"],
+                    "items": {
+                        "type": "object",
+                        "properties": {
+                            "pid": _NUMBER_OR_TEXT, "used_memory": _NUMBER_OR_TEXT,
+                            "name": {"type": ["string", "null"]}, "user": {"type": ["string", "null"]},
+                        },
+                    },
+                },
+            },
+        },
+        "`gpu:0` … → GPU, in MiB, °C and %.",
+    ),
+    "Accounting": _record(
+        "GPU-hours of a range, who held most first.",
+        {
+            "from": _TIME,
+            "to": _TIME,
+            "sharing": {"enum": ["full", "equal", "memory"]},
+            "by": _list({"enum": ["user", "host"]}),
+            "gpu_hours": _list(ref("GpuHours")),
+            "capacity": _said(_HOURS, "all GPU time of the hosts, from the first sample of each on"),
+            "without_samples": _said(_HOURS, "what of it nobody knows about"),
+            "error_bound": _TEXT,
+        },
+    ),
+    "GpuHours": _record(
+        "One line; `user` null is time without samples.",
+        {"held": _HOURS, "active": _HOURS, "wasted": _HOURS, "unknown": _HOURS},
+        {"user": _maybe("string", "who held"), "host": _TEXT},
+    ),
+    "Alerts": _record("The open alerts, the worst first.", {"alerts": _list(ref("Alert"))}),
+    "Alert": _record(
+        "An open alert.",
+        {
+            "severity": _TEXT, "rule": _TEXT, "host": _said(_TEXT, "its name"),
+            "subject": _said(_TEXT, "UUID of the GPU; empty for the host itself"),
+            "where": _said(_TEXT, "the subject as it is shown"), "text": _TEXT,
+            "since": _TIME, "raised": _TIME, "told": _said(_FLAG, "whether somebody was told"),
+        },
+    ),
+    "Changes": _record(
+        "What is different at `to`, and what happened in between, the oldest first.",
+        {
+            "from": _TIME, "to": _TIME,
+            "changes": _list(_record("A difference.", {"kind": _TEXT, "host": _TEXT, "text": _TEXT})),
+            "events": _list(ref("Happened")),
+        },
+    ),
+    "Log": _record(
+        "What happened: counts of every kind, and the newest events, the newest first.",
+        {
+            "from": _TIME, "to": _TIME, "more": _said(_FLAG, "there is more than was read: the newest of it are counted"),
+            "first": _said(_TIME, "where the first step of the counts begins"), "step_s": _COUNT,
+            "counts": _map(_list(_COUNT), "Kind → number of events in each step."),
+            "events": _list(ref("Happened")),
+        },
+    ),
+    "Happened": _record("Something that happened on a host.", {"time": _TIME, "host": _TEXT, "kind": _TEXT, "text": _TEXT}),
+    "Lines": _record(
+        "A terminal view line by line.",
+        {
+            "lines": _list(
+                _record("A line.", {"host": _maybe("string", "whom it is about; null for headings and totals"), "text": _TEXT})
+            ),
+            "at": _said(_TEXT, "the time shown; empty for now"),
+        },
+    ),
+    "Nodes": _list({}, "Parts of a page, for the page itself: their form may change with any version."),
+}  # fmt: skip
