@@ -1,4 +1,4 @@
-"""Puts the status consumer together from its settings: what `dimint up` and `dimint rebuild` run."""
+"""Puts the consumer together from its settings, status tables and history of keys: what `dimint up` and `dimint rebuild` run."""
 
 import os
 import socket
@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from dimint.consumers.folder import TablesFolder
+from dimint.consumers.historian import Historian
 from dimint.consumers.reading import TABLES_FOLDER
 from dimint.consumers.rebuild import Rebuilt, rebuild_tables
 from dimint.consumers.runner import StatusConsumer
@@ -14,6 +15,7 @@ from dimint.log.opening import genesis, open_settings_log
 from dimint.log.port import Log
 from dimint.log.waiting import open_when_there
 from dimint.registry.opening import open_registry
+from dimint.replay.history import history_folder
 from dimint.service import Service
 from dimint.settings import CommonSettings, ConsumerSettings
 from dimint.system_clock import SystemClock
@@ -34,8 +36,9 @@ def run(settings: ConsumerSettings, service: Service) -> None:
         stack.callback(registry.close)
         membership = registry.join("consumer", os.urandom(16).hex(), {"pid": os.getpid()})
         consumer = StatusConsumer(source, folder, clock, membership.update)
+        historian = Historian(source, history_folder(settings.data_dir, found.generation), registry, clock)
         service.ready()
-        service.run(consumer)
+        service.run(consumer, historian)
 
 
 def rebuild(settings: CommonSettings, *, archives: Sequence[Path] = (), keep_in: Path | None = None) -> Rebuilt:

@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from hashlib import blake2b
 from typing import Any, Final
 
 import click
@@ -17,7 +16,7 @@ from dimint.client import Client
 from dimint.client.content import to_text
 from dimint.errors import SettingsError
 from dimint.progress import progress_of
-from dimint.replay.history import Difference, HistoryIndex, KeyChange
+from dimint.replay.history import Difference, HistoryIndex, KeyChange, history_folder
 from dimint.settings import CommonSettings, ToolSettings
 from dimint.system_clock import SystemClock
 from dimint.when import TIME_MAX_NS, parse_time
@@ -34,8 +33,7 @@ def past(settings: CommonSettings, *, as_json: bool = False) -> Iterator[History
     """The history of the log of these settings, up to date; it is kept in `history/` of the data directory."""
     with opened(settings) as log:
         generation = log.describe().generation
-        name = blake2b(generation.encode(), digest_size=8).hexdigest()
-        with HistoryIndex(settings.data_dir / "history" / name, generation) as index:
+        with HistoryIndex(history_folder(settings.data_dir, generation), generation) as index:
             index.catch_up(log, progress=progress_of("index", as_json=as_json))
             yield index
 
@@ -71,9 +69,9 @@ def history(settings: Any, key: str, start: str | None, end: str | None, limit: 
     The first call reads the whole log once and keeps an index in the data directory; later ones read what is new.
     """
     with past(settings, as_json=as_json) as index:
-        found = index.history(
-            key, from_us=time_us(start, "from"), to_us=time_us(end, "to", _LAST_US), limit=-1 if limit is None else limit
-        )
+        from_us, to_us = time_us(start, "from"), time_us(end, "to", _LAST_US)
+        most = -1 if limit is None else limit
+        found = index.history(key, from_us=from_us, to_us=to_us, newest_first=True, limit=most)[::-1]
     for change in found:
         if as_json:
             write_json(_as_map(change))

@@ -3,7 +3,7 @@
 A node opens one DEALER to the node door of every live overlord and says Hello; the overlord says Welcome. After that the
 overlord sends Reads, AskOutcomes, Fetch, Unfetch and Disputed, the node sends Answers, Outcomes, Fetched, Progress and Due.
 One frame is one message: a msgpack array whose first item is the type's tag. Everything may be lost with the connection;
-whoever waits asks again.
+whoever waits asks again. Consumers that keep the history of keys come to the same door (dimint/door_past.py).
 
 `next_offset` of a partition is the position after the last applied record: a replica with next_offset ≥ n has applied
 every record below n.
@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from dimint.door_past import Historian, Told
 from dimint.errors import ParseError
 
 __all__ = [
@@ -284,7 +285,7 @@ class LogPlace(msgspec.Struct, frozen=True, tag="log_place", array_like=True):
     generation: str
 
 
-FromNode: TypeAlias = Hello | Progress | Answers | Outcomes | Due | Fetched | AskLog
+FromNode: TypeAlias = Hello | Progress | Answers | Outcomes | Due | Fetched | AskLog | Historian | Told
 FromOverlord: TypeAlias = Welcome | Reads | AskOutcomes | Fetch | Unfetch | Disputed
 
 encode = msgspec.msgpack.Encoder().encode

@@ -37,6 +37,10 @@ WATCHES_MAX = 10_000
 """Requests for changes that wait at a node at once."""
 WATCH_REPLY_BYTES = 1 << 20
 """An answer with changes is closed when their keys and values pass this size."""
+PAST_REPLY_BYTES = 1 << 20
+"""A page of the past is closed when its keys and values pass this size."""
+PAST_ASKED_MAX = 1_000
+"""Questions for the past that one overlord has under way at once; more get DIMINT_BUSY."""
 WATCH_QUEUE_MAX = 10_000
 """Changes that wait in a client of the library; it asks for no more before some are taken."""
 WATCH_RECENT_BYTES = 4 << 20
@@ -109,6 +113,7 @@ HTTP_HOSTS_MAX = 20_000
 
 # --- the bounds fit each other -------------------------------------------------------------------------------------
 assert BATCH_TARGET_BYTES + VALUE_MAX_BYTES + (64 << 10) + ORIGIN_MAX_BYTES < RECORD_MAX_BYTES
+assert 2 * (PAST_REPLY_BYTES + 2 * VALUE_MAX_BYTES) < REQUEST_MAX_BYTES, "a difference has two values, in base64 at worst"
 assert 2 * VALUE_MAX_BYTES < RECORD_MAX_BYTES < SNAPSHOT_FRAME_MAX_BYTES
 assert RECORD_MAX_BYTES < REQUEST_MAX_BYTES < EVENTS_MAX_BYTES
 assert FRAME_TARGET_BYTES + 2 * RECORD_MAX_BYTES < FRAME_MAX_BYTES

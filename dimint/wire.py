@@ -13,13 +13,14 @@ finds the right error. Old-style replies are joined bytes, not encoded maps.
 """
 
 import math
+from binascii import b2a_base64
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from msgspec import Raw
 
 from dimint import limits, values
-from dimint.errors import ParseError, RequestError, TooLarge, UnknownCommand
+from dimint.errors import NotJson, NotMsgpack, ParseError, RequestError, TooLarge, UnknownCommand
 from dimint.positions import is_number, positions_in
 from dimint.wire_types import (
     COMMANDS,
@@ -29,8 +30,11 @@ from dimint.wire_types import (
     AnyRequest,
     Cas,
     Delete,
+    Diff,
     Form,
     Get,
+    GetAt,
+    History,
     Incr,
     Mget,
     Mset,
@@ -38,6 +42,7 @@ from dimint.wire_types import (
     Request,
     Result,
     Scan,
+    ScanAt,
     Set,
     Watch,
 )
@@ -46,6 +51,7 @@ __all__ = [
     "Token",
     "age_of",
     "canonical_key",
+    "carried",
     "failed",
     "format_token",
     "form_of",
@@ -120,7 +126,7 @@ def _parse_slowly(form: Form, frame: bytes, first: Exception) -> AnyRequest:
         fields["keys"] = _canonical_list(form, fields["keys"])
     if cls is Mset and "values" in fields:
         fields["values"] = _canonical_map(form, fields["values"])
-    for name in ("prefix", "after") if cls is Scan else ():
+    for name in ("prefix", "after") if cls in (Scan, ScanAt, Diff) else ():
         if name in fields and _anything(form, fields[name]) is not None:
             fields[name] = _canonical(form, fields[name], may_be_empty=True)
     try:
@@ -208,7 +214,7 @@ def _check_name(request: Request) -> None:
 
 def _check_rest(request: AnyRequest) -> None:
     """What the types cannot say; everything but get and set, which `parse` checks itself."""
-    if isinstance(request, Delete | Incr | Cas | Result):
+    if isinstance(request, Delete | Incr | Cas | Result | GetAt | History):
         _check_key(request.key)
     if isinstance(request, Mget | Mset):
         keys: Iterable[str] = request.keys if isinstance(request, Mget) else request.values
@@ -217,7 +223,7 @@ def _check_rest(request: AnyRequest) -> None:
         for key in keys:
             if not 0 < len(key) <= _SHORT_KEY_CHARS:
                 _check_key(key)
-    elif isinstance(request, Scan):
+    elif isinstance(request, Scan | ScanAt | Diff):
         if len(request.prefix.encode()) > limits.KEY_MAX_BYTES or len((request.after or "").encode()) > limits.KEY_MAX_BYTES:
             raise TooLarge(f"`prefix` and `after` take at most {limits.KEY_MAX_BYTES} bytes")
     elif isinstance(request, Cas):
@@ -269,6 +275,16 @@ def min_offsets(request: Request, generation: str, partitions: int) -> dict[int,
         return {}
     asked = positions_in(request.min_position, generation, partitions)
     return {partition: position.end for partition, position in asked.items()}
+
+
+def carried(form: Form, stored: bytes) -> dict[str, Any]:
+    """A stored value in a reply that must not fail for what its form cannot carry: under another name then."""
+    try:
+        return {"value": form.load(stored)}
+    except NotJson:
+        return {"value_msgpack": b2a_base64(stored[1:], newline=False).decode()}
+    except NotMsgpack:
+        return {"value_json": stored[1:].decode()}
 
 
 # --- replies ---------------------------------------------------------------------------------------------------------

@@ -16,9 +16,12 @@ __all__ = [
     "COMMANDS",
     "Cas",
     "Delete",
+    "Diff",
     "Form",
     "Get",
+    "GetAt",
     "GetOverlords",
+    "History",
     "Incr",
     "JSON",
     "MSGPACK",
@@ -30,6 +33,7 @@ __all__ = [
     "Request",
     "Result",
     "Scan",
+    "ScanAt",
     "Set",
     "State",
     "Status",
@@ -41,6 +45,7 @@ __all__ = [
 _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 Consistency: TypeAlias = Literal["weak", "week", "session", "strong"]
+Micros: TypeAlias = Annotated[int, Meta(ge=0, le=_INT64_MAX)]
 Name: TypeAlias = str | Annotated[int, Meta(ge=_INT64_MIN, le=_INT64_MAX)]
 
 
@@ -127,6 +132,39 @@ class Unwatch(Request, tag="unwatch"):
     watch: Name
 
 
+class GetAt(Request, tag="get_at"):
+    """Times of the past are log times, µs since 1970, UTC."""
+
+    key: str
+    at: Micros
+
+
+class ScanAt(Request, tag="scan_at"):
+    at: Micros
+    prefix: str = ""
+    limit: Annotated[int, Meta(ge=1, le=limits.SCAN_MAX_ITEMS)] = 100
+    after: str | None = None
+
+
+class History(Request, tag="history"):
+    """`after` is the `next` of the page before: "offset.index"."""
+
+    key: str
+    from_: Micros = msgspec.field(default=0, name="from")
+    to: Micros | None = None
+    limit: Annotated[int, Meta(ge=1, le=limits.SCAN_MAX_ITEMS)] = 100
+    after: Annotated[str, Meta(pattern=r"^[0-9]{1,18}\.[0-9]{1,9}$")] | None = None
+    newest_first: bool = False
+
+
+class Diff(Request, tag="diff"):
+    from_: Micros = msgspec.field(name="from")
+    to: Micros | None = None
+    prefix: str = ""
+    limit: Annotated[int, Meta(ge=1, le=limits.SCAN_MAX_ITEMS)] = 100
+    after: str | None = None
+
+
 class GetOverlords(Request, tag="get_overlords"):
     pass
 
@@ -159,6 +197,10 @@ AnyRequest: TypeAlias = (
     | Result
     | Watch
     | Unwatch
+    | GetAt
+    | ScanAt
+    | History
+    | Diff
     | Publish
     | GetOverlords
     | State

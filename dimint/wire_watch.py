@@ -1,13 +1,12 @@
 """Replies of the command `watch`: changes, and the token from which the next one goes on. [S]"""
 
-from binascii import b2a_base64
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dimint.door import Change
-from dimint.errors import NotJson, NotMsgpack, PositionGone
+from dimint.errors import PositionGone
 from dimint.positions import Position, format_positions, positions_in
-from dimint.wire import failed, reply
+from dimint.wire import carried, failed, reply
 from dimint.wire_types import Form, Watch
 
 __all__ = ["gone", "watched", "where_to_begin"]
@@ -45,12 +44,7 @@ def gone(form: Form, request: Watch, generation: str, oldest: tuple[int, int] | 
 def _fields(form: Form, generation: str, partition: int, change: Change) -> dict[str, Any]:
     fields: dict[str, Any] = {"kind": change.kind, "key": change.key}
     if change.value is not None:
-        try:
-            fields["value"] = form.load(change.value)
-        except NotJson:  # a watch must not stop at what its form cannot carry
-            fields["value_msgpack"] = b2a_base64(change.value[1:], newline=False).decode()
-        except NotMsgpack:
-            fields["value_json"] = change.value[1:].decode()
+        fields.update(carried(form, change.value))
     fields["version"] = change.version
     fields["log_time_us"] = change.log_time_us
     fields["position"] = format_positions(generation, {partition: Position(change.offset, change.index + 1)})

@@ -2,15 +2,16 @@
 
 The driver performs the effects of a turn in this order: `appends` (all in one call of the batch writer, so that they
 can share a commit), `asks` for end offsets (their answer goes back with `Core.ends` before anything else), `sends` to
-nodes, `replies` to clients. No effect depends on another one of the same turn having succeeded.
+nodes, `questions` to consumers, `replies` to clients. No effect depends on another one of the same turn having succeeded.
 """
 
 from typing import Any, NamedTuple
 
 from dimint.batch import By, Event
 from dimint.door import AskOutcomes, Disputed, Fetch, Reads, Unfetch
+from dimint.door_past import Ask
 
-__all__ = ["Append", "Effects", "Reply", "ToNode"]
+__all__ = ["Append", "Effects", "Reply", "ToHistorian", "ToNode"]
 
 
 class Append(NamedTuple):
@@ -30,6 +31,13 @@ class ToNode(NamedTuple):
     message: Reads | AskOutcomes | Fetch | Unfetch | Disputed
 
 
+class ToHistorian(NamedTuple):
+    """One question to a consumer. `peer` is whatever the driver gave with its messages."""
+
+    peer: Any
+    message: Ask
+
+
 class Reply(NamedTuple):
     """One frame to a client. `peer` is whatever the driver gave with the request."""
 
@@ -43,3 +51,4 @@ class Effects(NamedTuple):
     """Partitions of the key-value topic whose end offset is wanted."""
     sends: list[ToNode]
     replies: list[Reply]
+    questions: list[ToHistorian]

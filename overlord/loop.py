@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from dimint import door
 from dimint.door import AskLog, Hello, LogPlace, Progress, Welcome
+from dimint.door_past import Historian, Told
 from dimint.errors import LogBroken, OutcomeUnknown, ParseError, RecordTooLarge, RequestError, TooLarge
 from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
@@ -202,13 +203,15 @@ class Overlord:
                     receive(peer, frame, now)
 
     def _perform(self, effects: Effects, now: float) -> None:
-        appends, asks, sends, replies = effects
+        appends, asks, sends, replies, questions = effects
         if appends:
             self._append(appends)
         if asks:
             self._core.ends({partition: self._log.bounds(KV_TOPIC, partition).end for partition in asks})
         for node, message in sends:
             self._node_door.send(self._nodes[node], door.encode(message))
+        for peer, question in questions:
+            self._node_door.send(peer, door.encode(question))
         send = self._clients.send
         for peer, frame in replies:
             send(peer, frame)
@@ -281,6 +284,9 @@ class Overlord:
                 self._node_door.send(peer, door.encode(Welcome(self._welcome.overlord, self._welcome.writer, refused)))
                 return
             self._meet(message.node, peer, now)
+            return
+        if isinstance(message, Historian | Told):
+            self._core.from_historian(peer, message, now)
             return
         if isinstance(message, AskLog):
             self._node_door.send(peer, door.encode(LogPlace(self._log.describe().url, self._genesis.generation)))

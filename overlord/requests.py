@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from dimint.assignment import Assignment
 from dimint.batch import KEY, By, Event
 from dimint.door import Answers, Due, Fetched, FromNode, Outcomes, Progress, Replica
+from dimint.door_past import Historian, Told
 from dimint.errors import NodeNotAvailable, NotApplied, OutcomeUnknown, ParseError, RequestError
 from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
@@ -25,6 +26,7 @@ from dimint.overlord.effects import Append, Effects, ToNode
 from dimint.overlord.kv_reads import KeyValueReads
 from dimint.overlord.kv_writes import KeyValueWrites
 from dimint.overlord.outcomes import OutcomeTable
+from dimint.overlord.past import PastQuestions
 from dimint.overlord.pending import Pending, PendingTable
 from dimint.overlord.publish import Publisher
 from dimint.overlord.reads import ReadTable
@@ -36,8 +38,11 @@ from dimint.wire_types import (
     COMMANDS,
     Cas,
     Delete,
+    Diff,
     Get,
+    GetAt,
     GetOverlords,
+    History,
     Incr,
     Mget,
     Mset,
@@ -46,6 +51,7 @@ from dimint.wire_types import (
     Request,
     Result,
     Scan,
+    ScanAt,
     Set,
     State,
     Status,
@@ -100,6 +106,7 @@ class Core:
         self._writes = KeyValueWrites(self.table, self.lanes, partition_of)
         self._kv_reads = KeyValueReads(self.table, self.lanes, self.reads, self._strong, partition_of, generation)
         self._watching = Watching(self.table, self.lanes, self.reads, partition_of, generation)
+        self._past = PastQuestions(self.table, partition_of, generation, genesis.kv_partitions)
         self._publisher = Publisher(self.table, self.status_lanes, genesis.status_partition)
         self.cluster = ClusterAnswers(self.table, genesis, identity.log_kind, identity.durability, self.reads, self.lanes)
         self._every_lane = [*self.lanes, *self.status_lanes, self.cluster_lane]
@@ -113,7 +120,7 @@ class Core:
         self.leads = False
         """Whether this overlord is the elected one, which appends what is due; the driver says so."""
         writes, reads, publisher, cluster = self._writes, self._kv_reads, self._publisher, self.cluster
-        watching = self._watching
+        watching, past = self._watching, (self._past.ask, self._past.overdue)
         self._commands: dict[type[Request], tuple[Callable[[Pending], None], Callable[[Pending], None]]] = {
             Get: (reads.get, reads.overdue),
             Mget: (reads.mget, reads.overdue),
@@ -126,6 +133,10 @@ class Core:
             Result: (writes.result, writes.overdue),
             Watch: (watching.watch, watching.overdue),
             Unwatch: (watching.unwatch, watching.overdue),
+            GetAt: past,
+            ScanAt: past,
+            History: past,
+            Diff: past,
             Publish: (publisher.publish, publisher.overdue),
             GetOverlords: (cluster.get_overlords, cluster.overdue),
             State: (cluster.state, cluster.overdue),
@@ -194,6 +205,10 @@ class Core:
             self.reads.disputed = self.digests.disputed
             self.reads.progress(node, replicas)
 
+    def from_historian(self, peer: Any, message: Historian | Told, now: float) -> None:
+        """One message of a consumer that keeps the history of keys."""
+        self._past.heard(peer, message, now)
+
     def node_is_there(self, node: str, now: float) -> None:
         """A node said Hello and can be asked."""
         self.reads.node_is_there(node)
@@ -250,12 +265,14 @@ class Core:
             self._told = []
         if len(self.outcomes):
             sends.extend(self._outcome_asks(now))
-        return Effects(appends, asks, sends, self.table.take_replies())
+        questions = self._past.turn(now)
+        return Effects(appends, asks, sends, self.table.take_replies(), questions)
 
     def tick(self, now: float) -> None:
         """Call it about every 50 ms, before `turn`."""
         self.reads.tick(now)
         self._watching.tick(now)
+        self._past.tick(now)
 
     @property
     def appending(self) -> bool:

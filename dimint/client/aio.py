@@ -5,13 +5,16 @@ import random
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 
 from dimint.client import operations as ops
+from dimint.client.at import AsyncPast, async_pages, diff_pages, history_pages, log_time_us
 from dimint.client.calls import Call
 from dimint.client.network import address_of
 from dimint.client.operations import MISSING, Aged, CasResult, Key, Operation, Outcome, Versioned
+from dimint.client.past import Difference, Moment, PastChange
 from dimint.client.session import Session
 from dimint.client.sockets import Sockets
 from dimint.client.sync import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
@@ -107,6 +110,38 @@ class AsyncClient:
             limit = None if limit is None else limit - len(page.items)
             if after is None:
                 return
+
+    # --- the past ----------------------------------------------------------------------------------------------------
+    def at(self, moment: Moment, *, timeout: float | None = None) -> AsyncPast:
+        """The store as it was: `await client.at("-2h").get(key)`. Moments are log times: "-2h", "yesterday 14:00", ISO 8601,
+        a datetime, or seconds since 1970; `timeout` is per question. Raises BadTime."""
+        return AsyncPast(partial(self._run, timeout=timeout), log_time_us(moment))
+
+    def history(
+        self,
+        key: Key,
+        *,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[PastChange]:
+        """Every change of a key, at most `limit`: when, what, by whom; `timeout` is per page."""
+        pages = history_pages(key, start, end, newest_first=newest_first)
+        return async_pages(partial(self._run, timeout=timeout), pages, limit)
+
+    def diff(
+        self,
+        start: Moment,
+        end: Moment | None = None,
+        *,
+        prefix: str = "",
+        limit: int | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[Difference]:
+        """The keys that start with `prefix` and are other at `end` (None: now) than at `start`, in byte order."""
+        return async_pages(partial(self._run, timeout=timeout), diff_pages(prefix, start, end), limit)
 
     # --- writing -----------------------------------------------------------------------------------------------------
     async def set(

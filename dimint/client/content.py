@@ -11,6 +11,8 @@ strings, NaN and infinities. Tuples come back as lists.
 
 import json
 import math
+from binascii import a2b_base64
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any, Final
 
@@ -21,7 +23,7 @@ from dimint.errors import ParseError, TooLarge
 from dimint.limits import REQUEST_MAX_BYTES, VALUE_MAX_BYTES, VALUE_MAX_DEPTH
 from dimint.wire import canonical_key
 
-__all__ = ["Form", "Packed", "canonical_key", "decode", "encode", "from_text", "pack", "to_text"]
+__all__ = ["Form", "Packed", "canonical_key", "carried_value", "decode", "encode", "from_text", "pack", "to_text"]
 
 _encode_json: Final = msgspec.json.Encoder().encode
 _decode_json: Final = msgspec.json.Decoder().decode
@@ -90,6 +92,13 @@ def decode(frame: bytes) -> dict[str, Any]:
     if type(fields) is not dict:
         raise ParseError("not a reply: no map")
     return fields
+
+
+def carried_value(fields: Mapping[str, Any]) -> Any:
+    """The value of a change in a JSON reply, also one that JSON cannot carry; None without one."""
+    if "value_msgpack" in fields:
+        return msgpack.unpackb(a2b_base64(fields["value_msgpack"]), strict_map_key=False)
+    return fields.get("value")
 
 
 def from_text(text: str) -> Any:

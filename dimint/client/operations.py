@@ -115,6 +115,7 @@ class Operation(Generic[T]):
     fields   what stands in every request of it
     keys     what it reads or writes; routing and re-sending go by them
     items    of an mset: key → value as it goes into the request
+    wants_tokens   of a question: whether its answer must have what this client has seen
     finish   reply map → result; may raise
     """
 
@@ -126,6 +127,7 @@ class Operation(Generic[T]):
     items: Mapping[str, Any] | None = None
     form: Form = Form.JSON
     consistency: str | None = None
+    wants_tokens: bool = False
 
     def request(self, keys: Iterable[str]) -> dict[str, Any]:
         """The request map for these keys of the operation."""

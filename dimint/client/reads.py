@@ -177,6 +177,8 @@ class Reads:
                 tokens = self._tokens_for(keys)
                 if tokens:
                     request["min_position"] = tokens
+        elif call.op.wants_tokens and (tokens := self._tokens.all()):
+            request["min_position"] = tokens
         timeout = server_timeout_s(call.deadline, now)
         request["timeout"] = min(timeout, NODE_WAIT_S) if is_direct else timeout
         part = Part(self._network.next_id(), address, keys, form, now, call, is_direct=is_direct)

@@ -8,14 +8,11 @@ A driver (watch.py) performs `take_effects()` and hands in frames and time, as w
 than WATCH_QUEUE_MAX changes wait for the user, nothing is asked.
 """
 
-from binascii import a2b_base64
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-import msgpack
-
-from dimint.client.content import Form
+from dimint.client.content import Form, carried_value
 from dimint.client.network import Effect, Network, Part
 from dimint.errors import ParseError, PositionGone, RequestError, TimedOut, WrongLog, error_for_code
 from dimint.limits import WATCH_QUEUE_MAX
@@ -252,7 +249,5 @@ class Watching:
 
 
 def _change(fields: Mapping[str, Any]) -> Change:
-    value = fields.get("value")
-    if "value_msgpack" in fields:
-        value = msgpack.unpackb(a2b_base64(fields["value_msgpack"]), strict_map_key=False)
-    return Change(fields["kind"], fields["key"], value, fields["version"], fields["log_time_us"], fields["position"])
+    value, version = carried_value(fields), fields["version"]
+    return Change(fields["kind"], fields["key"], value, version, fields["log_time_us"], fields["position"])

@@ -11,8 +11,9 @@ changes at the same places change nothing.
 `catch_up` brings it to the log's end; reads are answered from what is there. One process at a time catches up.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
@@ -22,7 +23,7 @@ from dimint.batch import BY, By, decode
 from dimint.errors import LogMismatch, SettingsError
 from dimint.events import KV_TOPIC
 from dimint.log.embedded.topic import check_sqlite
-from dimint.log.port import Log, Record
+from dimint.log.port import Bounds, Log, Record
 from dimint.progress import NO_PROGRESS, Progress
 from dimint.replay.positions import format_position
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from dimint.node.replica import Replica
     from dimint.node.store import Store
 
-__all__ = ["Difference", "HistoryIndex", "KeyChange"]
+__all__ = ["Difference", "HistoryInUse", "HistoryIndex", "KeyChange", "history_folder"]
 
 _BUSY_MS: Final = 30_000
 _COMMIT_CHANGES: Final = 50_000
@@ -44,6 +45,15 @@ create table changes(key blob, offset integer, at integer, part integer not null
                      primary key(key, offset, at)) without rowid;
 """
 _COLUMNS: Final = "c.key, c.part, c.offset, c.at, c.kind, c.value, c.version, c.log_time_us, p.client, p.host, p.process"
+
+
+def history_folder(data_dir: Path, generation: str) -> Path:
+    """Where a data directory keeps the history of the log with this generation."""
+    return data_dir / "history" / blake2b(generation.encode(), digest_size=8).hexdigest()
+
+
+class HistoryInUse(SettingsError):
+    """Another process catches up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +89,14 @@ class Difference(NamedTuple):
 class HistoryIndex:
     """The index in `directory` (made if need be) of the log with this generation. One thread.
 
-    Raises LogMismatch if the directory has the index of another log, SettingsError if another process catches up.
+    Raises LogMismatch if the directory has the index of another log.
     """
 
     def __init__(self, directory: Path, generation: str) -> None:
+        self.known: dict[int, int] = {}
+        """Partition → position that this object has seen the index at or past."""
+        self.taken = 0
+        """Changes that this object has put into it."""
         check_sqlite(apsw.sqlite_lib_version())
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._directory = directory
@@ -106,6 +120,11 @@ class HistoryIndex:
             By(*row[1:]): row[0] for row in self._db.execute("select id, client, host, process from people")
         }
 
+    @staticmethod
+    def is_in(directory: Path) -> bool:
+        """Whether somebody has asked for a history here before."""
+        return (directory / "history.db").exists()
+
     def close(self) -> None:
         """Idempotent."""
         self._db.close()
@@ -122,47 +141,77 @@ class HistoryIndex:
 
         Raises LogMismatch at a record that no reader may pass over, or if the log was trimmed beyond what is known.
         """
-        from dimint.node.replica import Replica
+        before = self.taken
+        self.advance(log, progress=progress)
+        return self.taken - before
+
+    def advance(
+        self,
+        log: Log,
+        *,
+        partitions: Sequence[int] | None = None,
+        pause: Callable[[], bool] = lambda: False,
+        progress: Progress = NO_PROGRESS,
+    ) -> bool:
+        """Take in what the log has now of these partitions (None: of all), until `pause()`; whether that was everything.
+
+        `known` says how far it has come. Raises as `catch_up` does, and HistoryInUse if another process catches up.
+        """
         from dimint.node.store import Store, StoreInUse
 
+        wanted = range(log.describe().topics.get(KV_TOPIC, 0)) if partitions is None else partitions
+        bounds = {at: log.bounds(KV_TOPIC, at) for at in wanted}
+        if all(self.known.get(at, -1) >= end for at, (_, end) in bounds.items()):
+            return True
         try:
             store = Store(self._directory / "fold")
         except StoreInUse:
-            raise SettingsError(f"another process brings {self._directory} up to date", hint="wait for it") from None
-        found = done = 0
+            raise HistoryInUse(f"another process brings {self._directory} up to date", hint="wait for it") from None
         try:
-            ends = {at: log.bounds(KV_TOPIC, at).end for at in range(log.describe().topics.get(KV_TOPIC, 0))}
-            total = sum(ends.values())
-            for partition, end in ends.items():
-                start = log.bounds(KV_TOPIC, partition).start
-                replica = Replica(partition, log.describe().generation, store.partition(partition))
-                replica.watched = True
-                if replica.next_offset < start:
-                    where = format_position(KV_TOPIC, partition, start)
-                    raise LogMismatch(f"the log begins at {where}, the history is known to {replica.next_offset} only",
-                                      hint="what was trimmed cannot be indexed any more")  # fmt: skip
-                pending = 0
-                while replica.next_offset < end:
-                    records = log.read(KV_TOPIC, partition, replica.next_offset)
-                    if not records:
-                        break
-                    replica.apply(records)
-                    pending += self._put(partition, records, replica)
-                    if replica.problem is not None:
-                        raise LogMismatch(replica.problem.text)
-                    if pending >= _COMMIT_CHANGES or store.uncommitted_bytes >= _COMMIT_BYTES:
-                        found, pending = found + pending, 0
-                        self._commit(store)
-                    progress.at(done + replica.next_offset, total, found + pending)
-                done += replica.next_offset
-                found += pending
-                self._commit(store)
-            progress.end(done, total, found)
+            return self._advance(log, store, bounds, pause, progress)
         finally:
             if self._db.in_transaction:
                 self._db.execute("rollback")
             store.close()
-        return found
+
+    def _advance(
+        self, log: Log, store: "Store", bounds: dict[int, Bounds], pause: Callable[[], bool], progress: Progress
+    ) -> bool:
+        from dimint.node.replica import Replica
+
+        first = self.taken
+        total = sum(end for _, end in bounds.values())
+        replicas = {at: Replica(at, log.describe().generation, store.partition(at)) for at in bounds}
+        done = sum(replica.next_offset for replica in replicas.values())
+        paused = False
+        for partition, (start, end) in bounds.items():
+            replica = replicas[partition]
+            replica.watched = True
+            if replica.next_offset < start:
+                where = format_position(KV_TOPIC, partition, start)
+                raise LogMismatch(f"the log begins at {where}, the history is known to {replica.next_offset} only",
+                                  hint="what was trimmed cannot be indexed any more")  # fmt: skip
+            pending = 0
+            while not paused and replica.next_offset < end:
+                before = replica.next_offset
+                records = log.read(KV_TOPIC, partition, before)
+                if not records:
+                    break
+                replica.apply(records)
+                pending += self._put(partition, records, replica)
+                if replica.problem is not None:
+                    raise LogMismatch(replica.problem.text)
+                done += replica.next_offset - before
+                if pending >= _COMMIT_CHANGES or store.uncommitted_bytes >= _COMMIT_BYTES:
+                    self._commit(store, replica, pending)
+                    pending = 0
+                progress.at(done, total, self.taken + pending - first)
+                paused = pause()
+            self._commit(store, replica, pending)
+            if paused:
+                break
+        progress.end(done, total, self.taken - first)
+        return all(replica.next_offset >= bounds[at].end for at, replica in replicas.items())
 
     def _put(self, partition: int, records: Sequence[Record], replica: "Replica") -> int:
         changes = replica.take_fresh()
@@ -193,21 +242,37 @@ class HistoryIndex:
             self._db.execute("insert into people values(?, ?, ?, ?)", (found, *by))
         return found
 
-    def _commit(self, store: "Store") -> None:
+    def _commit(self, store: "Store", replica: "Replica", changes: int) -> None:
         if self._db.in_transaction:
             self._db.execute("commit")
         store.commit()
+        self.taken += changes
+        self.known[replica.partition] = replica.next_offset
 
     # --- asking -----------------------------------------------------------------------------------------------------
-    def history(self, key: str, *, from_us: int = 0, to_us: int = _LAST_US, limit: int = -1) -> list[KeyChange]:
-        """The changes of a key with from_us ≤ log time ≤ to_us, oldest first; the newest `limit` of them."""
+    def history(
+        self,
+        key: str,
+        *,
+        from_us: int = 0,
+        to_us: int = _LAST_US,
+        after: tuple[int, int] | None = None,
+        newest_first: bool = False,
+        limit: int = -1,
+    ) -> list[KeyChange]:
+        """The changes of a key with from_us ≤ log time ≤ to_us, oldest or newest first, beginning behind `after`
+        (offset, index) in that order; at most `limit`."""
+        order, beyond = ("desc", "<") if newest_first else ("asc", ">")
         sql = f"""select {_COLUMNS} from changes c join people p on p.id = c.person
-                  where c.key = ? and c.log_time_us between ? and ? order by c.offset desc, c.at desc limit ?"""  # noqa: S608 (a constant)
-        return [_change(row) for row in self._db.execute(sql, (key.encode(), from_us, min(to_us, _LAST_US), limit))][::-1]
+                  where c.key = ?1 and c.log_time_us between ?2 and ?3 and (c.offset, c.at) {beyond} (?4, ?5)
+                  order by c.offset {order}, c.at {order} limit ?6"""  # noqa: S608 (constants)
+        offset, index = after or ((_LAST_US, 0) if newest_first else (-1, 0))
+        rows = self._db.execute(sql, (key.encode(), from_us, min(to_us, _LAST_US), offset, index, limit))
+        return [_change(row) for row in rows]
 
     def at(self, key: str, time_us: int) -> KeyChange | None:
         """What set the key as it was at this log time; None if it was not there."""
-        found = self.history(key, to_us=time_us, limit=1)
+        found = self.history(key, to_us=time_us, newest_first=True, limit=1)
         return found[0] if found and found[0].value is not None else None
 
     def scan(self, prefix: str, time_us: int, *, start: str = "", limit: int = -1) -> Iterator[KeyChange]:
@@ -220,9 +285,10 @@ class HistoryIndex:
                 given += 1
                 yield change
 
-    def diff(self, from_us: int, to_us: int, prefix: str = "") -> Iterator[Difference]:
-        """The keys whose value at `to_us` is another than at `from_us`, in order."""
-        for after in self._last_changes(prefix.encode(), b"", to_us, from_us + 1):
+    def diff(self, from_us: int, to_us: int, prefix: str = "", *, start: str = "") -> Iterator[Difference]:
+        """The keys (that start with `prefix` and are not below `start`) whose value at `to_us` is another than at
+        `from_us`, in order."""
+        for after in self._last_changes(prefix.encode(), start.encode(), to_us, from_us + 1):
             before = self.at(after.key, from_us)
             present = after if after.value is not None else None
             if (before and before.value) != (present and present.value):

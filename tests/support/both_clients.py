@@ -5,7 +5,7 @@ import inspect
 from types import TracebackType
 from typing import Any
 
-from dimint.client import AsyncClient, Client
+from dimint.client import AsyncClient, AsyncPast, Client
 
 KINDS = ("sync", "asyncio")
 
@@ -18,17 +18,10 @@ class BlockingAsyncClient:
         self.inner = AsyncClient(*arguments, **options)
 
     def __getattr__(self, name: str) -> Any:
-        found = getattr(self.inner, name)
-        if not callable(found):
-            return found
+        return _blocking(self.loop, getattr(self.inner, name))
 
-        def call(*arguments: Any, **options: Any) -> Any:
-            answer = found(*arguments, **options)
-            if inspect.isasyncgen(answer):
-                return self.loop.run_until_complete(_collect(answer))
-            return self.loop.run_until_complete(answer) if inspect.isawaitable(answer) else answer
-
-        return call
+    def at(self, *arguments: Any, **options: Any) -> Any:
+        return _BlockingPast(self.loop, self.inner.at(*arguments, **options))
 
     def together(self, *calls: tuple[Any, ...]) -> list[Any]:
         """(method, argument, …) all under way at once; their results in order."""
@@ -57,6 +50,29 @@ class PlainClient(Client):
         with self.pipeline() as pipeline:
             pending = [getattr(pipeline, name)(*arguments) for name, *arguments in calls]
         return [one.result() for one in pending]
+
+
+class _BlockingPast:
+    """An AsyncPast in the same way."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, inner: AsyncPast) -> None:
+        self._loop, self._inner = loop, inner
+
+    def __getattr__(self, name: str) -> Any:
+        return _blocking(self._loop, getattr(self._inner, name))
+
+
+def _blocking(loop: asyncio.AbstractEventLoop, found: Any) -> Any:
+    if not callable(found):
+        return found
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        answer = found(*arguments, **options)
+        if inspect.isasyncgen(answer):
+            return loop.run_until_complete(_collect(answer))
+        return loop.run_until_complete(answer) if inspect.isawaitable(answer) else answer
+
+    return call
 
 
 async def _collect(items: Any) -> list[Any]:

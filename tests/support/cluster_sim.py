@@ -117,7 +117,7 @@ class SimOverlord:
         sim, core = self.sim, self.core
         if sim.steps % 25 == 0:
             core.tick(sim.now)
-        appends, asks, sends, replies = core.turn(sim.now)
+        appends, asks, sends, replies, _ = core.turn(sim.now)
         for append in appends:
             sim.later(partial(self.append, append), sim.delay())
         for node, message in sends:

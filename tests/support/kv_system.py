@@ -1,4 +1,4 @@
-"""A real key-value system in processes of its own: overlords and nodes on one data directory, on free ports."""
+"""A real key-value system in processes of its own: overlords, nodes and consumers on one data directory, on free ports."""
 
 import os
 import signal
@@ -19,12 +19,14 @@ READY_S = 60.0
 class KvSystem:
     """Started processes by name ("overlord-1", "node-1", …)."""
 
-    def __init__(self, directory: Path, *, overlords: int, nodes: int, flags: Sequence[str] = (), slaves: int = 2) -> None:
+    def __init__(
+        self, directory: Path, *, overlords: int, nodes: int, flags: Sequence[str] = (), slaves: int = 2, consumers: int = 0
+    ) -> None:
         self.directory = directory
         self.flags, self._slaves = flags, slaves
         ports = free_ports(2 * overlords)
         self._ports = {f"overlord-{n + 1}": (ports[2 * n], ports[2 * n + 1]) for n in range(overlords)}
-        self._nodes = [f"node-{n + 1}" for n in range(nodes)]
+        self._nodes = [f"node-{n + 1}" for n in range(nodes)] + [f"consumer-{n + 1}" for n in range(consumers)]
         self.flags_of: dict[str, Sequence[str]] = {}
         """More flags of single processes, by name; they overrule those of all."""
         self.program = "dimint"
@@ -51,7 +53,7 @@ class KvSystem:
             client, node = self._ports[name]
             flags = [f"--port_for_client={client}", f"--port_for_node={node}", f"--max_slave_count={self._slaves}"]
         else:
-            flags = [f"--node_name={number}"]
+            flags = [f"--node_name={number}"] if role == "node" else []
         command = [sys.executable, "-m", self.program, role, "run", f"--data_dir={self.directory}", *flags, *self.flags]
         command += self.flags_of.get(name, ())
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DIMINT_")}
@@ -111,10 +113,10 @@ class KvSystem:
 
 @contextmanager
 def kv_system(
-    directory: Path, *, overlords: int = 1, nodes: int = 1, flags: Sequence[str] = (), slaves: int = 2
+    directory: Path, *, overlords: int = 1, nodes: int = 1, flags: Sequence[str] = (), slaves: int = 2, consumers: int = 0
 ) -> Iterator[KvSystem]:
     """A system that is ready; ended at the end. `flags` go to every process, a master has up to `slaves` slaves."""
-    system = KvSystem(directory, overlords=overlords, nodes=nodes, flags=flags, slaves=slaves)
+    system = KvSystem(directory, overlords=overlords, nodes=nodes, flags=flags, slaves=slaves, consumers=consumers)
     try:
         system.start_all()
         yield system

@@ -68,10 +68,33 @@ def test_limits_and_starts() -> None:
     with TemporaryDirectory() as folder, HistoryIndex(Path(folder), log.describe().generation) as index:
         assert index.catch_up(log) == 12
         assert index.catch_up(log) == 0
-        assert [each.index for each in index.history("a", limit=2)] == [4, 8]
+        assert [each.index for each in index.history("a", limit=2)] == [0, 4]
+        assert [each.index for each in index.history("a", newest_first=True, limit=2)] == [8, 4]
+        assert [each.index for each in index.history("a", after=(0, 0))] == [4, 8]
+        assert [each.index for each in index.history("a", after=(0, 4), newest_first=True)] == [0]
         assert [each.key for each in index.scan("a", 1 << 60)] == keys[:3]
         assert [each.key for each in index.scan("a", 1 << 60, start=keys[1], limit=1)] == [keys[1]]
         assert [each.by.host for each in index.scan("b", 1 << 60)] == ["host"]
+
+
+def test_it_may_pause() -> None:
+    """Reading a long log stops where it is told to and goes on from there, a partition at a time if that is all it needs."""
+    log = memory_log([TopicSpec(KV_TOPIC, 2)])
+    for number in range(1, 6):
+        for partition in (0, 1):
+            step = Step(b"w" * 16, number, number * 1_000_000, [["kv.set", f"k{partition}", 0, 0, None, b"J1", None, 0]])
+            log.append([Entry(KV_TOPIC, partition, step.record(0).value)])[0].result()
+    with TemporaryDirectory() as folder, HistoryIndex(Path(folder), log.describe().generation) as index:
+        assert index.advance(log, partitions=[1])
+        assert (index.known, len(index.history("k1")), index.history("k0")) == ({1: 5}, 5, [])
+        while not index.advance(log, pause=lambda: True):
+            pass
+        assert len(index.history("k0")) == 5
+        assert index.known == {0: 5, 1: 5}
+        assert index.taken == 10
+        with HistoryIndex(Path(folder), log.describe().generation) as other:
+            assert other.advance(log)
+            assert other.taken == 0
 
 
 def test_another_log_is_refused() -> None:

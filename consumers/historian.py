@@ -1,0 +1,239 @@
+"""The historian: answers overlords' questions for the past of keys, from the history index in the data directory.
+
+A thread of the consumer process beside the one of the status tables. The index is begun when somebody asks for the first
+time, and from then on it follows the log: at every question up to the log's end, in between at leisure. What it answers
+therefore has everything that the log had when it was asked.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from dimint import door
+from dimint.clock import Clock
+from dimint.door_past import Ask, PastChange, Told, decode_ask
+from dimint.door_past import Historian as Hello
+from dimint.errors import (
+    LogBroken,
+    LogError,
+    LogMismatch,
+    NodeNotAvailable,
+    ParseError,
+    PositionGone,
+    RegistryError,
+    RegistryLost,
+    RequestError,
+    SettingsError,
+    TimedOut,
+)
+from dimint.limits import PAST_REPLY_BYTES
+from dimint.log.port import Log
+from dimint.registry.port import Registry
+from dimint.replay.history import HistoryIndex, HistoryInUse, KeyChange
+from dimint.transport import Context, Dealer
+
+__all__ = ["Historian", "answer"]
+
+BEAT_S: Final = 1.0
+"""How often it tells overlords that it is there, and looks which there are."""
+FOLLOW_S: Final = 2.0
+"""How often an index that is there follows the log while nobody asks."""
+STEP_S: Final = 0.1
+"""So long it reads the log before it looks whether anything has come."""
+PAUSE_S: Final = 0.05
+BACK_OFF_S: Final = 60.0
+"""Nothing follows a log for so long that cannot be read."""
+
+log = logging.getLogger("dimint.consumer")
+
+
+class _Waiting(NamedTuple):
+    dealer: Dealer
+    ask: Ask
+    deadline: float
+
+
+class Historian:
+    """A process object (see dimint/service.py). `directory` is the index's; log and registry are the caller's."""
+
+    def __init__(self, source: Log, directory: Path, registry: Registry, clock: Clock) -> None:
+        self._log, self._directory, self._registry, self._clock = source, directory, registry, clock
+        self._generation = source.describe().generation
+        self._context = Context()
+        self._poller = self._context.poller()
+        self._dealers: dict[tuple[str, str], Dealer] = {}
+        self._waiting: list[_Waiting] = []
+        self._index: HistoryIndex | None = None
+        self._follow_at = 0.0
+        self._stopping = False
+
+    def run(self) -> None:
+        beat_at = rest_s = 0.0
+        try:
+            while not self._stopping:
+                now = self._clock.monotonic()
+                if now >= beat_at:
+                    beat_at = now + BEAT_S
+                    self._follow_overlords()
+                for member in self._poller.wait(min(rest_s, max(0.0, beat_at - now))):
+                    assert isinstance(member, Dealer)
+                    self._take(member)
+                rest_s = self._work()
+        finally:
+            for dealer in self._dealers.values():
+                self._poller.remove(dealer)
+                dealer.close()
+            self._poller.close()
+            self._context.close()
+            if self._index is not None:
+                self._index.close()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._poller.wake()
+
+    # --- overlords --------------------------------------------------------------------------------------------------
+    def _follow_overlords(self) -> None:
+        try:
+            members: Mapping[str, Mapping[str, Any]] = self._registry.members("overlord")
+        except RegistryLost:
+            raise
+        except RegistryError:  # those that were known stay the best that is known
+            members = {}
+        else:
+            there = {(id, str(info.get("node", ""))) for id, info in members.items()}
+            for place in self._dealers.keys() - there:
+                dealer = self._dealers.pop(place)
+                self._waiting = [one for one in self._waiting if one.dealer is not dealer]
+                self._poller.remove(dealer)
+                dealer.close()
+            for place in there - self._dealers.keys():
+                with suppress(SettingsError):  # an address that cannot be: its overlord's own matter
+                    dealer = self._context.dealer(place[1])
+                    self._poller.add(dealer)
+                    self._dealers[place] = dealer
+        hello = door.encode(Hello(self._generation))
+        for dealer in self._dealers.values():
+            dealer.send(hello)
+
+    def _take(self, dealer: Dealer) -> None:
+        now = self._clock.monotonic()
+        for frame in dealer.receive():
+            with suppress(ParseError):
+                ask = decode_ask(frame)
+                if ask is not None:
+                    self._waiting.append(_Waiting(dealer, ask, now + ask.wait_ms / 1000))
+
+    # --- the index --------------------------------------------------------------------------------------------------
+    def _work(self) -> float:
+        """Go on for a moment; how long to rest if nothing comes."""
+        now = self._clock.monotonic()
+        if not self._waiting and (now < self._follow_at or (self._index is None and not HistoryIndex.is_in(self._directory))):
+            return BEAT_S
+        asked = {one.ask.partition for one in self._waiting}
+        until = now + STEP_S
+        problem: RequestError | None = None
+        complete = False
+        try:
+            if self._index is None:
+                self._index = HistoryIndex(self._directory, self._generation)
+                log.info("the history of keys is kept in %s", self._directory)
+            parts = None if -1 in asked or not asked else sorted(asked)
+            complete = self._index.advance(self._log, partitions=parts, pause=lambda: self._clock.monotonic() >= until)
+        except HistoryInUse as error:
+            problem = NodeNotAvailable(error.message)
+        except LogMismatch as error:
+            problem = PositionGone(error.message)
+        except LogBroken:
+            raise
+        except LogError as error:
+            problem = NodeNotAvailable(error.message)
+        if not self._waiting:
+            return self._followed(complete, problem)
+        self._answer(complete, problem)
+        return PAUSE_S if complete or problem is not None else 0.0
+
+    def _followed(self, complete: bool, problem: RequestError | None) -> float:
+        if problem is None and not complete:
+            return PAUSE_S
+        if isinstance(problem, PositionGone):
+            log.error("the history of keys does not follow the log: %s", problem.message)
+        self._follow_at = self._clock.monotonic() + (BACK_OFF_S if isinstance(problem, PositionGone) else FOLLOW_S)
+        return FOLLOW_S
+
+    def _answer(self, complete: bool, problem: RequestError | None) -> None:
+        now = self._clock.monotonic()
+        left = []
+        for one in self._waiting:
+            ask = one.ask
+            known = {} if self._index is None else self._index.known
+            if complete and self._index is not None and all(known.get(at, 0) >= end for at, end in ask.min_offsets):
+                told = answer(self._index, ask)
+            elif isinstance(problem, PositionGone):
+                told = _failed(ask, problem)
+            elif now >= one.deadline:
+                told = _failed(ask, problem or TimedOut(self._so_far()))
+            else:
+                left.append(one)
+                continue
+            one.dealer.send(door.encode(told))
+        self._waiting = left
+
+    def _so_far(self) -> str:
+        known = 0 if self._index is None else sum(self._index.known.values())
+        return f"the history of keys is being read from the log, {known} records so far; ask again"
+
+
+def answer(index: HistoryIndex, ask: Ask) -> Told:
+    """The answer of an index that knows enough."""
+    rows: Iterable[tuple[KeyChange | None, KeyChange | None]]
+    after = ask.after
+    if ask.kind == "history":
+        cursor = None if after is None else _cursor(after)
+        found = index.history(ask.text, from_us=ask.from_us, to_us=ask.to_us, after=cursor, newest_first=ask.newest_first,
+                              limit=ask.limit + 1)  # fmt: skip
+        rows = ((None, change) for change in found)
+    elif ask.kind == "get":
+        rows = [(None, index.at(ask.text, ask.to_us))]
+    else:
+        start = "" if after is None else f"{after}\0"
+        if ask.kind == "scan":
+            rows = ((None, change) for change in index.scan(ask.text, ask.to_us, start=start))
+        else:
+            rows = ((each.before, each.after) for each in index.diff(ask.from_us, ask.to_us, ask.text, start=start))
+    page, has_more = _page(iter(rows), ask.limit)
+    last = next((one for one in (page[-1][::-1] if page else ()) if one is not None), None)
+    further = None
+    if has_more and last is not None:
+        further = f"{last.offset}.{last.index}" if ask.kind == "history" else last.key
+    return Told(ask.id, page, further, sorted(index.known.items()))
+
+
+def _page(rows: Iterator[tuple[KeyChange | None, KeyChange | None]], limit: int) -> tuple[list[Any], bool]:
+    """Rows up to a limit in number and bytes, and whether there are more."""
+    page: list[tuple[PastChange | None, PastChange | None]] = []
+    size = 0
+    for row in rows:
+        if len(page) == limit or size > PAST_REPLY_BYTES:
+            return page, True
+        size += sum(len(one.key) + len(one.value or b"") for one in row if one is not None)
+        page.append((_change(row[0]), _change(row[1])))
+    return page, False
+
+
+def _change(change: KeyChange | None) -> PastChange | None:
+    if change is None:
+        return None
+    return PastChange(change.kind, change.key, change.value, change.version, change.partition, change.offset, change.index,
+                      change.log_time_us, *change.by)  # fmt: skip
+
+
+def _cursor(text: str) -> tuple[int, int]:
+    offset, _, index = text.partition(".")
+    return int(offset), int(index)
+
+
+def _failed(ask: Ask, error: RequestError) -> Told:
+    return Told(ask.id, error=error.code, message=error.message)
