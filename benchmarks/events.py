@@ -21,11 +21,11 @@ from dimint.log.opening import GenesisSettings, genesis
 from dimint.log.port import Entry, Log
 from dimint.node.loop import tune_collector
 from dimint.node.rebuild import rebuild_store
-from dimint.node.replica import Replica
 from dimint.node.store import Store
 from dimint.replay import Stream, select
 from dimint.replay.counting import count_events
 from dimint.replay.export import export_to_file
+from dimint.replay.ranges import ends_of
 from dimint.system_clock import SystemClock
 
 CALL_BYTES = 4 << 20
@@ -87,13 +87,10 @@ def main() -> None:
         assert counted == [events]
         timed("stream, merged by log time", events, lambda: sum(1 for _ in Stream(log, ranges).history()))
         timed("export", events, lambda: export_to_file(log, ranges, directory / "archive"))
-        live = Store(directory / "live")
-        for partition in range(found.kv_partitions):
-            first = log.read(KV_TOPIC, partition, 0, max_records=1)
-            Replica(partition, log.describe().generation, live.partition(partition)).apply(first)
-        live.commit()
-        timed("rebuild into a new store", events, lambda: list(rebuild_store(live, log, directory / "rebuilt")))
-        live.close()
+        store = Store(directory / "rebuilt")
+        ends = ends_of(log, KV_TOPIC, None)
+        timed("rebuild into a new store", events, lambda: list(rebuild_store(log, store, ends)))
+        store.close()
         log.close()
 
 

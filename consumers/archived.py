@@ -20,6 +20,8 @@ class Archive:
     def __init__(self, path: Path, generation: str) -> None:
         """Reads the head. Raises BadArchive; LogMismatch for an archive of another log."""
         self.path = path
+        self.read_bytes = 0
+        """How much of the file `records` has read."""
         head = next((frame for frame in self._frames() if isinstance(frame, Head)), None)
         if head is None:
             raise BadArchive(f"{path} has no head")
@@ -42,6 +44,7 @@ class Archive:
         decoder = Decoder()
         with self.path.open("rb") as file:
             while piece := file.read(_READ_BYTES):
+                self.read_bytes = file.tell()
                 yield from decoder.feed(piece)
         decoder.close()
 

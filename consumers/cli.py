@@ -1,5 +1,6 @@
 """Puts the consumer together from its settings, status tables and history of keys: what `dimint up` and `dimint rebuild` run."""
 
+import json
 import os
 import socket
 from collections.abc import Sequence
@@ -11,11 +12,14 @@ from dimint.consumers.historian import Historian
 from dimint.consumers.reading import TABLES_FOLDER
 from dimint.consumers.rebuild import Rebuilt, rebuild_tables
 from dimint.consumers.runner import StatusConsumer
+from dimint.errors import SettingsError
 from dimint.log.opening import genesis, open_settings_log
 from dimint.log.port import Log
 from dimint.log.waiting import open_when_there
+from dimint.progress import progress_of
 from dimint.registry.opening import open_registry
 from dimint.replay.history import history_folder
+from dimint.replay.positions import Bound
 from dimint.service import Service
 from dimint.settings import CommonSettings, ConsumerSettings
 from dimint.system_clock import SystemClock
@@ -41,15 +45,31 @@ def run(settings: ConsumerSettings, service: Service) -> None:
         service.run(consumer, historian)
 
 
-def rebuild(settings: CommonSettings, *, archives: Sequence[Path] = (), keep_in: Path | None = None) -> Rebuilt:
+def rebuild(
+    settings: CommonSettings,
+    *,
+    archives: Sequence[Path] = (),
+    end: Bound | None = None,
+    into: Path | None = None,
+    as_json: bool = False,
+) -> Rebuilt:
     """Build the status tables anew from archives and the log, print their digest, and switch to them.
 
-    With `keep_in` the new tables go into that folder instead, to be looked at, and the live ones stay.
+    With `into` the new tables, read up to `end`, are those of that data directory, to be looked at, and the live ones stay.
     """
     with ExitStack() as stack:
-        folder = TablesFolder(settings.data_dir / TABLES_FOLDER if keep_in is None else keep_in)
-        built = rebuild_tables(_open_log(settings, stack), folder, archives=archives)
-        print(f"status tables {built.path}: {built.events} events, digest {built.digest}")
+        source = _open_log(settings, stack)
+        folder = TablesFolder((settings.data_dir if into is None else into) / TABLES_FOLDER)
+        if into is not None and folder.live() is not None:
+            raise SettingsError(f"{folder.path} holds tables already", hint="name another folder, or remove this one")
+        built = rebuild_tables(
+            source, folder, archives=archives, end=end, progress=lambda what: progress_of(what, as_json=as_json)
+        )
+        if as_json:
+            row = {"path": str(built.path), "events": built.events, "digest": built.digest, "positions": built.positions}
+            print(json.dumps({"what": "status", **row}), flush=True)
+        else:
+            print(f"status tables {built.path}: {built.events} events, digest {built.digest}", flush=True)
         return built
 
 

@@ -6,6 +6,7 @@
         CURRENT                name of the live file; replaced in one step
         status-000001.db       a table file (with SQLite's own -wal and -shm beside it); numbers are never used twice
         building-000002.db     one that a rebuild is filling
+        begun.json             what that rebuild was begun for (dimint/begun.py)
         quarantined-000001.db  one that does not fit the log any more, kept for whoever wants to know why
         consumer.lock          held by the one process that writes the live file
         rebuild.lock           held by the one process that rebuilds
@@ -14,9 +15,11 @@
 import contextlib
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from dimint.begun import note_begun, was_begun
 from dimint.consumers.reading import CURRENT
 from dimint.errors import SettingsError
 from dimint.locks import FileLock
@@ -24,6 +27,7 @@ from dimint.locks import FileLock
 __all__ = ["TablesFolder", "first_sequence"]
 
 _NAME: Final = re.compile(r"(status|building|quarantined)-(\d{6,})\.db")
+_NOTE: Final = "begun.json"
 _SIDES: Final = ("", "-wal", "-shm", "-journal")
 
 
@@ -96,11 +100,22 @@ class TablesFolder:
         for side in _SIDES:
             Path(f"{path}{side}").unlink(missing_ok=True)
 
-    def remove_unfinished(self) -> None:
-        """Remove what earlier rebuilds left half done; only under the rebuild's lock."""
-        for found in self._files():
-            if found[1] == "building":
-                self.remove(self.path / found[0])
+    def unfinished(self, what: Mapping[str, object]) -> Path:
+        """The file to rebuild in: the one that a rebuild for exactly `what` left unfinished, else a new one.
+
+        What other rebuilds left is removed. Only under the rebuild's lock.
+        """
+        left = sorted(found[0] for found in self._files() if found[1] == "building")
+        note = self.path / _NOTE
+        going_on = left[-1] if left and was_begun(note, {**what, "file": left[-1]}) else None
+        for name in left:
+            if name != going_on:
+                self.remove(self.path / name)
+        if going_on is not None:
+            return self.path / going_on
+        path = self.new("building")
+        note_begun(note, {**what, "file": path.name})
+        return path
 
     def _files(self) -> list[re.Match[str]]:
         return [found for name in os.listdir(self.path) if (found := _NAME.fullmatch(name))]

@@ -1,26 +1,28 @@
 """Fill new status tables from the log, beside the live ones, and switch to them."""
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from dimint.code_version import code_version
 from dimint.consumers.archived import Archive, archives_of
 from dimint.consumers.digest import table_digest
 from dimint.consumers.feeder import Feeder
 from dimint.consumers.folder import TablesFolder, first_sequence
 from dimint.consumers.reading import StatusReader
-from dimint.errors import LogMismatch, OffsetOutOfRange, SettingsError
+from dimint.consumers.rebuild_limit import Limit
+from dimint.errors import DimintError, LogMismatch, OffsetOutOfRange, SettingsError
 from dimint.events import STATUS_TOPIC
 from dimint.log.port import Log
+from dimint.progress import NO_PROGRESS, Progress
+from dimint.replay.positions import Bound
 
 __all__ = ["Rebuilt", "fill_partition", "rebuild_tables"]
 
 _COMMIT_EVENTS: Final = 20_000
 _PASSES: Final = 3
 """The log grows meanwhile: the last pass is short."""
-
-log = logging.getLogger("dimint.consumer")
 
 
 class Rebuilt(NamedTuple):
@@ -33,23 +35,30 @@ class Rebuilt(NamedTuple):
 
 
 def rebuild_tables(
-    source: Log, folder: TablesFolder, *, archives: Sequence[Path] = (), say: Callable[[str], None] = lambda line: None
+    source: Log,
+    folder: TablesFolder,
+    *,
+    archives: Sequence[Path] = (),
+    end: Bound | None = None,
+    progress: Callable[[str], Progress] = lambda what: NO_PROGRESS,
 ) -> Rebuilt:
-    """Build from the first record that archives and log have to the log's end, and make the new file the live one.
+    """Build from the first record that archives and log have to `end` or the log's end, and make the new file the live one.
 
-    What an archive (of this log; else LogMismatch) and the log both have is taken once. Raises BadArchive for a damaged
-    archive, and SettingsError if there is a hole between two of them.
+    What an archive (of this log; else LogMismatch) and the log both have is taken once. A rebuild of the same that was cut
+    short is gone on with. Raises BadArchive for a damaged archive, and SettingsError if there is a hole between two of them.
 
     Whoever reads or writes the live tables goes on and follows the switch. Raises LogMismatch, and leaves the live tables
     as they are, if the log cannot be read as far as they had read it. SettingsError if another rebuild is at work.
     """
     lock = folder.lock_rebuild()
     try:
-        folder.remove_unfinished()
-        reach = _reach(folder, source.describe().generation)
-        path = folder.new("building")
+        generation = source.describe().generation
+        reach = _reach(folder, generation)
+        kept = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in archives]
+        path = folder.unfinished({"log": generation, "code": code_version(), "archives": kept})
         try:
-            events, positions = _fill(source, path, archives, say)
+            filling = _Filling(source, path, Limit(source, end, archived=bool(archives)), progress)
+            events, positions = filling.run(archives_of(archives, generation))
             for partition, position in reach.items():
                 if positions.get(partition, 0) < position:
                     raise LogMismatch(
@@ -61,7 +70,7 @@ def rebuild_tables(
             path = folder.switch(path)
             if before is not None:
                 folder.remove(before)
-        except BaseException:
+        except DimintError:
             folder.remove(path)
             raise
         return Rebuilt(path, table_digest(path), positions, events)
@@ -75,68 +84,94 @@ def _reach(folder: TablesFolder, generation: str) -> dict[int, int]:
         return live.positions() if live.generation() == generation else {}
 
 
-def _fill(source: Log, path: Path, archives: Sequence[Path], say: Callable[[str], None]) -> tuple[int, dict[int, int]]:
-    feeder = Feeder(source, path, first_sequence=first_sequence(path))
-    events = 0
-    try:
-        for archive in archives_of(archives, source.describe().generation):
-            events += _fill_from(archive, feeder)
-            say(f"{events} events read, of {archive.path.name} the last")
-        for _ in range(_PASSES):
-            for topic, partition in feeder.positions():
-                end = source.bounds(topic, partition).end
-                events += fill_partition(source, feeder, partition, end)
-            say(f"{events} events read")
-        return events, {at: tables.position for at, tables in feeder.tables.partitions().items()}
-    finally:
-        feeder.close()
+class _Filling:
+    """One rebuild at work on its file."""
+
+    def __init__(self, source: Log, path: Path, limit: Limit, progress: Callable[[str], Progress]) -> None:
+        self._source, self._path, self._limit, self._progress = source, path, limit, progress
+        self._events = 0
+
+    def run(self, archives: Sequence[Archive]) -> tuple[int, dict[int, int]]:
+        """Read archives, then the log; how many events that were, and how far each partition was read."""
+        with closing(Feeder(self._source, self._path, first_sequence=first_sequence(self._path))) as feeder:
+            for archive in archives:
+                self._read_archive(archive, feeder)
+            for number in range(_PASSES):
+                self._read_log(feeder, "rebuild status" if number == 0 else "")
+            return self._events, {at: tables.position for at, tables in feeder.tables.partitions().items()}
+
+    def _read_log(self, feeder: Feeder, what: str) -> None:
+        ends = {place.partition: self._limit.end(place.partition) for place in feeder.positions()}
+        first = {place.partition: position for place, position in feeder.positions().items()}
+        total = sum(max(0, end - first[partition]) for partition, end in ends.items())
+        progress = self._progress(what) if what else NO_PROGRESS
+        before, done = self._events, 0
+        try:
+            for partition, end in ends.items():
+                for count, position in fill_partition(self._source, feeder, partition, end):
+                    self._events += count
+                    progress.at(done + position - first[partition], total, self._events - before)
+                done += max(0, end - first[partition])
+        finally:
+            progress.end(done, total, self._events - before)
+
+    def _read_archive(self, archive: Archive, feeder: Feeder) -> None:
+        self._begin_at(archive, feeder)
+        progress = self._progress(f"rebuild status, {archive.path.name}")
+        size, before = archive.path.stat().st_size, self._events
+        for part in archive.records():
+            at = {key.partition: position for key, position in feeder.positions().items()}
+            if isinstance(part, dict):
+                for partition, reached in part.items():
+                    reached = self._limit.cut(partition, reached)
+                    if partition in at and at[partition] < reached:
+                        feeder.go_to(partition, reached)
+            else:
+                feeder.take(
+                    record for record in part if record.offset >= at.get(record.partition, 0) and self._limit.takes(record)
+                )
+            if feeder.events >= _COMMIT_EVENTS:
+                self._commit(feeder)
+            progress.at(archive.read_bytes, size, self._events - before + feeder.events)
+        self._commit(feeder)
+        progress.end(archive.read_bytes, size, self._events - before)
+
+    def _begin_at(self, archive: Archive, feeder: Feeder) -> None:
+        known = feeder.tables.partitions()
+        for partition, start in archive.starts.items():
+            if partition not in known:
+                feeder.go_to(partition, min(start, _position(feeder, partition) or 0))
+            elif start > known[partition].position and self._limit.cut(partition, start) > known[partition].position:
+                raise SettingsError(
+                    f"the archives leave out offsets {known[partition].position} to {start} of partition {partition}",
+                    hint=f"name the one that goes before {archive.path.name} as well",
+                )
+
+    def _commit(self, feeder: Feeder) -> None:
+        self._events += feeder.events
+        feeder.commit()
 
 
-def _fill_from(archive: Archive, feeder: Feeder) -> int:
-    events = 0
-    known = feeder.tables.partitions()
-    for partition, start in archive.starts.items():
-        if partition not in known:
-            feeder.go_to(partition, min(start, _position(feeder, partition) or 0))
-        elif start > known[partition].position:
-            raise SettingsError(
-                f"the archives leave out offsets {known[partition].position} to {start} of partition {partition}",
-                hint=f"name the one that goes before {archive.path.name} as well",
-            )
-    for part in archive.records():
-        at = {key.partition: position for key, position in feeder.positions().items()}
-        if isinstance(part, dict):
-            for partition, reached in part.items():
-                if partition in at and at[partition] < reached:
-                    feeder.go_to(partition, reached)
-        else:
-            feeder.take(record for record in part if record.offset >= at.get(record.partition, 0))
-        if feeder.events >= _COMMIT_EVENTS:
-            events += feeder.events
-            feeder.commit()
-    events += feeder.events
-    feeder.commit()
-    return events
-
-
-def fill_partition(source: Log, feeder: Feeder, partition: int, end: int) -> int:
-    """Read a partition up to `end` (not further) and commit; how many events that were."""
-    events = 0
+def fill_partition(source: Log, feeder: Feeder, partition: int, end: int) -> Iterator[tuple[int, int]]:
+    """Read a partition up to `end` (not further) and commit: how many events each commit had, and how far it came."""
     while (position := _position(feeder, partition)) is not None and position < end:
         try:
             records = source.read(STATUS_TOPIC, partition, position)
         except OffsetOutOfRange as error:
+            if error.start >= end:
+                break
             feeder.skip_trimmed(partition, error.start)
             continue
         if not records:
             break
         feeder.take([record for record in records if record.offset < end])
         if feeder.events >= _COMMIT_EVENTS:
-            events += feeder.events
+            events = feeder.events
             feeder.commit()
-    events += feeder.events
+            yield events, _position(feeder, partition) or position
+    events = feeder.events
     feeder.commit()
-    return events
+    yield events, _position(feeder, partition) or 0
 
 
 def _position(feeder: Feeder, partition: int) -> int | None:

@@ -49,7 +49,8 @@ def verify_tables(source: Log, folder: TablesFolder, scratch: Path) -> TablesVer
     feeder = Feeder(source, filled, first_sequence=0)
     try:
         for partition, end in positions.items():
-            fill_partition(source, feeder, partition, end)
+            for _ in fill_partition(source, feeder, partition, end):
+                pass
     finally:
         feeder.close()
     rows = 0

@@ -1,13 +1,14 @@
 """Puts a node together from its settings: what `dimint node`, `dimint up` and `dimint rebuild` run."""
 
+import json
 import os
-import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 from dimint.errors import SettingsError
+from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.opening import genesis, open_settings_log
 from dimint.log.port import Log
@@ -15,10 +16,14 @@ from dimint.log.waiting import open_when_there
 from dimint.node.finding import with_log_of_overlord
 from dimint.node.loop import Addresses, Node, tune_collector
 from dimint.node.membership import Ports
-from dimint.node.rebuild import rebuild_store
+from dimint.node.rebuild import Rebuilt
+from dimint.node.rebuilding import rebuild_into, rebuild_live
 from dimint.node.store import Store, StoreInUse
 from dimint.process_state import own_address
+from dimint.progress import progress_of
 from dimint.registry.opening import open_registry
+from dimint.replay.positions import Bound
+from dimint.replay.ranges import ends_of
 from dimint.service import Service
 from dimint.settings import NodeSettings
 from dimint.system_clock import SystemClock
@@ -62,26 +67,34 @@ def run(settings: NodeSettings, service: Service) -> None:
         service.run(node)
 
 
-def rebuild(settings: NodeSettings) -> None:
+def rebuild(settings: NodeSettings, *, end: Bound | None = None, into: Path | None = None, as_json: bool = False) -> None:
     """Rebuild the stores of this machine's nodes from the log, beside the live ones, and switch to them.
 
-    Prints a line a partition. Raises SettingsError if a node is running on one of them.
+    With `into` one store of all partitions is built in that data directory instead, up to `end`, and the live ones stay.
+    Prints a line a partition. Raises SettingsError if another rebuild is at work.
     """
     tune_collector()
     settings = with_log_of_overlord(settings)
     with ExitStack() as stack:
         log, _ = _open_log(settings, SystemClock(), stack)
+        if into is not None:
+            progress = progress_of("rebuild node", as_json=as_json)
+            directory = into / NODES_FOLDER / "1"
+            _tell(directory, rebuild_into(directory, log, ends_of(log, KV_TOPIC, end), progress), as_json)
+            return
         directories = [_directory(settings, settings.node_name)] if settings.node_name else list(_directories(settings))
         for directory in directories:
-            with closing(Store(directory)) as store:
-                aside = directory / "rebuild"
-                shutil.rmtree(aside, ignore_errors=True)
-                for rebuilt in rebuild_store(store, log, aside):
-                    print(f"node {node_id(directory)} {rebuilt}", flush=True)
-                store.replace_by(aside)
-                shutil.rmtree(aside, ignore_errors=True)
-        if not directories:
+            progress = progress_of(f"rebuild node {directory.name}", as_json=as_json)
+            _tell(directory, rebuild_live(directory, log, progress), as_json)
+        if not directories and not as_json:
             print(f"no node has a store in {settings.data_dir / NODES_FOLDER}")
+
+
+def _tell(directory: Path, found: Generator[Rebuilt, None, None], as_json: bool) -> None:
+    with closing(found):
+        for rebuilt in found:
+            row = {"what": "node", "node": directory.name, **rebuilt._asdict()}
+            print(json.dumps(row) if as_json else f"node {directory.name} {rebuilt}", flush=True)
 
 
 def node_id(directory: Path) -> str:

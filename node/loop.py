@@ -32,6 +32,7 @@ from dimint.node.membership import Membership, Ports
 from dimint.node.membership_view import Seen
 from dimint.node.past import Past
 from dimint.node.peering import is_peering
+from dimint.node.renewing import renew
 from dimint.node.store import Store
 from dimint.node.watches import Watches
 from dimint.service import spawn_thread
@@ -105,6 +106,7 @@ class Node:
         self._served: frozenset[int] = frozenset()
         self._context = Context()
         self._poller = self._context.poller()
+        self._store = store
         self._exchange = Exchange(
             node, genesis, self._log, store, context=self._context, poller=self._poller, moved=self._read_on
         )
@@ -203,6 +205,7 @@ class Node:
                 if now >= self._due_at:
                     self._due_at = now + DUE_S
                     self._tell_due(links)
+                    self._renew(now)
                 if not told and (now - started >= READY_S or self._is_serving(links)):
                     told = True
                     logger.info("node %s serves clients at %s", self.node, self.client_address)
@@ -361,6 +364,13 @@ class Node:
         self._served = frozenset(partition for partition in served if self.node in assignment.servers_of(partition))
         self._open_door()
         logger.info("epoch %d: this node holds %d partitions", assignment.epoch, len(self._holdings.replicas))
+
+    def _renew(self, now: float) -> None:
+        """Go on with a rebuilt store, if somebody has put one beside this one."""
+        if renew(self._store, self._holdings, self._held, now):
+            for partition in self._held:
+                self._ages.forget(partition)
+            self._open_door()
 
     def _open_door(self) -> None:
         served = self._served - self._holdings.disputed()

@@ -1,22 +1,41 @@
-"""Builds a node's partitions anew from the log, into a store beside the live one."""
+"""Builds partitions anew from the log, into a store of their own beside the live one; and goes on with one that is unfinished.
 
-from collections.abc import Iterator
+::
+
+    nodes/NAME/store     the live store
+    nodes/NAME/rebuild   a store that is being built (with a note of what for: dimint/begun.py)
+    nodes/NAME/rebuilt   one that is whole and waits to be put in the live one's place (node/renewing.py)
+
+What is committed of a store that is being built is a prefix of the log, as with every store, so whatever ends a rebuild, the
+next one reads on from there.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from dimint.begun import note_begun, was_begun
+from dimint.code_version import code_version
 from dimint.errors import LogMismatch
 from dimint.events import KV_TOPIC
 from dimint.log.port import Log
-from dimint.node.replica import META, Replica, read_meta
+from dimint.node.fitting import mismatch
+from dimint.node.replica import META, Meta, Replica, read_meta
 from dimint.node.store import Store
+from dimint.progress import NO_PROGRESS, Progress
 
-__all__ = ["Rebuilt", "read_to", "rebuild_store"]
+__all__ = ["Rebuilt", "catch_up", "is_unfinished", "open_unfinished", "read_to", "rebuild_store"]
 
 COMMIT_BYTES: Final = 32 << 20
+_NEAR_RECORDS: Final = 100
+"""A store that lacks no more than this may be switched to: the node reads the rest in a moment."""
+_PASSES: Final = 20
+_NOTE: Final = "begun.json"
 
 
 class Rebuilt(NamedTuple):
-    """One partition. `same` compares with the live store, None where the two end at different offsets."""
+    """One partition. `same` compares with the live store, None where the two were never at the same offset."""
 
     partition: int
     next_offset: int
@@ -29,38 +48,119 @@ class Rebuilt(NamedTuple):
         return f"partition {self.partition}: {self.next_offset} records, {self.key_count} keys, digest {self.digest}, {compared}"
 
 
-def rebuild_store(live: Store, log: Log, directory: Path) -> Iterator[Rebuilt]:
-    """Rebuild every partition of `live` in a store in `directory`, up to where the live one is and then to the log's end.
+def open_unfinished(directory: Path, generation: str) -> Store:
+    """The store in `directory` to build in: the one that a rebuild of this log by this code left, else an empty one.
 
-    The new store is closed when the iteration ends. Raises LogMismatch if the log cannot be read to its end.
+    Raises StoreInUse if another rebuild is at work there.
+    """
+    store = Store(directory)
+    if not is_unfinished(directory, generation):
+        store.close()
+        shutil.rmtree(directory / "store")
+        store = Store(directory)
+        note_begun(directory / _NOTE, _what(generation))
+    return store
+
+
+def is_unfinished(directory: Path, generation: str) -> bool:
+    """Whether a rebuild of this log by this code was begun in `directory`."""
+    return was_begun(directory / _NOTE, _what(generation))
+
+
+def _what(generation: str) -> dict[str, object]:
+    return {"log": generation, "code": code_version()}
+
+
+def rebuild_store(
+    log: Log, store: Store, ends: Mapping[int, int], *, live: Mapping[int, Meta] | None = None, progress: Progress = NO_PROGRESS
+) -> Iterator[Rebuilt]:
+    """Read the partitions of `ends` up to these offsets, from where `store` is, each committed when it is given.
+
+    `live` says where the live store is: a partition that comes past that offset is compared with it. Raises LogMismatch if
+    the log cannot be read that far. After any end of the iteration, what was committed last is whole.
     """
     generation = log.describe().generation
-    store = Store(directory)
+    replicas = {partition: _replica(log, store, partition, generation) for partition in ends}
+    meter = _Meter(replicas, ends, progress)
     try:
-        for partition in live.partitions():
-            replica = Replica(partition, generation, store.partition(partition))
-            before = read_meta(live.partition(partition).side.get(META))
-            live.release()
+        for partition, end in ends.items():
+            replica = replicas[partition]
+            before = (live or {}).get(partition)
             same: bool | None = None
-            if before is not None and before.fingerprint.generation == generation:
-                read_to(replica, log, store, before.next_offset)
-                if replica.next_offset == before.next_offset:
-                    same = replica.digest == before.digest
-            read_to(replica, log, store, log.bounds(KV_TOPIC, partition).end)
+            if (
+                before is not None
+                and before.fingerprint.generation == generation
+                and replica.next_offset <= before.next_offset <= end
+            ):
+                read_to(replica, log, store, before.next_offset, tell=meter.tell)
+                same = replica.next_offset == before.next_offset and replica.digest == before.digest
+            read_to(replica, log, store, end, tell=meter.tell)
             store.commit()
             yield Rebuilt(partition, replica.next_offset, replica.key_count, f"{replica.digest:032x}", same)
     finally:
-        store.close()
+        store.abort()
+        meter.end()
 
 
-def read_to(replica: Replica, log: Log, store: Store, end: int) -> None:
+class _Meter:
+    """How far several replicas are, of how far they are to come."""
+
+    def __init__(self, replicas: Mapping[int, Replica], ends: Mapping[int, int], progress: Progress) -> None:
+        self._replicas, self._progress = replicas.values(), progress
+        self._first = sum(replica.next_offset for replica in self._replicas)
+        self._total = sum(max(0, end - replicas[partition].next_offset) for partition, end in ends.items())
+
+    def tell(self) -> None:
+        self._progress.at(*self._now())
+
+    def end(self) -> None:
+        self._progress.end(*self._now())
+
+    def _now(self) -> tuple[int, int, int]:
+        done = sum(replica.next_offset for replica in self._replicas) - self._first
+        return done, self._total, sum(replica.events for replica in self._replicas)
+
+
+def catch_up(log: Log, store: Store) -> None:
+    """Read every partition of the store on until it is next to the log's end. Raises LogMismatch."""
+    generation = log.describe().generation
+    replicas = [Replica(partition, generation, store.partition(partition)) for partition in store.partitions()]
+    for _ in range(_PASSES):
+        behind = 0
+        for replica in replicas:
+            end = log.bounds(KV_TOPIC, replica.partition).end
+            behind = max(behind, end - replica.next_offset)
+            read_to(replica, log, store, end)
+        store.commit()
+        if behind <= _NEAR_RECORDS:
+            return
+
+
+def read_to(replica: Replica, log: Log, store: Store, end: int, *, tell: Callable[[], None] = lambda: None) -> None:
     """Apply the records below `end`. Raises LogMismatch at one that cannot be applied."""
     while replica.next_offset < end:
         records = log.read(KV_TOPIC, replica.partition, replica.next_offset)
         replica.apply([record for record in records if record.offset < end])
         if replica.problem is not None:
             raise LogMismatch(replica.problem.text)
-        if not records or records[-1].offset >= end - 1:
-            return
         if store.uncommitted_bytes >= COMMIT_BYTES:
             store.commit()
+        tell()
+        if not records or records[-1].offset >= end - 1:
+            return
+
+
+def _replica(log: Log, store: Store, partition: int, generation: str) -> Replica:
+    """The partition as far as it is built; emptied if that does not fit the log any more."""
+    state = store.partition(partition)
+    meta = read_meta(state.side.get(META))
+    if meta is not None and mismatch(meta, generation, log, partition) is not None:
+        store.drop(partition)
+        meta = None
+    start = log.bounds(KV_TOPIC, partition).start
+    if meta is None and start > 0:
+        raise LogMismatch(
+            f"the log of partition {partition} starts at {start}, so that its beginning cannot be read",
+            hint="rebuild from a snapshot",
+        )
+    return Replica(partition, generation, state)

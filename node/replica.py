@@ -137,6 +137,8 @@ class Replica:
         self.watched = False
         """Whether `take_fresh` is to have what is applied."""
         self._fresh: list[Change] = []
+        self.events = 0
+        """Events of batches that counted, since this object was made."""
 
     @property
     def next_offset(self) -> int:
@@ -193,6 +195,7 @@ class Replica:
         before = self._last.offset
         for record, counted, batch in taken:
             if counted is not None and batch is not None:
+                self.events += len(counted.events)
                 outcomes = fold(batch, self._keys, self._windows, counted.log_time_us)
                 changes = self._keys.take_made()
                 if changes:

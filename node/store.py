@@ -24,7 +24,7 @@ from dimint.limits import PARTITIONS_MAX
 from dimint.locks import FileLock
 from dimint.node.state import State
 
-__all__ = ["FORMAT", "copy_store", "Frozen", "Interrupted", "MapFull", "Store", "StoreInUse"]
+__all__ = ["FORMAT", "Frozen", "Interrupted", "MapFull", "Store", "StoreInUse", "copy_store", "rows_of_partitions"]
 
 FORMAT: Final = b"1"
 MAP_BYTES: Final = 1 << 32
@@ -136,12 +136,13 @@ class Store:
         """Put a store that was built in the directory `other`, and closed, in the place of this one."""
         self.abort()
         self._states.clear()
-        self._env.close()
+        with self._alone():
+            self._env.close()
+            self._env = None
         old = self.directory / "store.old"
         shutil.rmtree(old, ignore_errors=True)
         os.rename(self.directory / "store", old)
         os.rename(other / "store", self.directory / "store")
-        shutil.rmtree(old, ignore_errors=True)
         self._open()
 
     @contextmanager
@@ -190,6 +191,7 @@ class Store:
         old = self.directory / "store.old"
         if old.exists() and not path.exists():
             os.rename(old, path)  # a crash in the middle of replace_by
+        shutil.rmtree(old, ignore_errors=True)
         path.mkdir(exist_ok=True)
         with _translated(self.directory):
             self._env = lmdb.open(
@@ -228,16 +230,36 @@ class Store:
             self.grow()
 
 
-def copy_store(directory: Path, into: Path) -> None:
-    """A copy of a node's store as its last commit left it, while the node goes on. Raises StoreError."""
-    path = directory / "store"
-    (into / "store").mkdir(parents=True)
+@contextmanager
+def _looked_into(directory: Path) -> Iterator[Any]:
+    """A node's store for reading only, while the node goes on. Raises StoreError."""
     with _translated(directory):
-        source = lmdb.open(str(path), readonly=True, max_dbs=2 * PARTITIONS_MAX + 1)
+        source = lmdb.open(str(directory / "store"), readonly=True, max_dbs=2 * PARTITIONS_MAX + 1)
         try:
-            source.copy(str(into / "store"), compact=True)
+            yield source
         finally:
             source.close()
+
+
+def copy_store(directory: Path, into: Path) -> None:
+    """A copy of a node's store as its last commit left it, while the node goes on. Raises StoreError."""
+    (into / "store").mkdir(parents=True)
+    with _looked_into(directory) as source:
+        source.copy(str(into / "store"), compact=True)
+
+
+def rows_of_partitions(directory: Path, key: bytes) -> dict[int, bytes]:
+    """The row `key` of every partition's side table, where there is one, as the last commit left it; see copy_store."""
+    found = {}
+    with _looked_into(directory) as source, source.begin() as txn:
+        with txn.cursor() as cursor:
+            names = [bytes(name) for name in cursor.iternext(values=False)]
+        for name in names:
+            if name[:1] == b"s" and name[1:].isdigit():
+                row = txn.get(key, db=source.open_db(name, txn=txn, create=False))
+                if row is not None:
+                    found[int(name[1:])] = bytes(row)
+    return found
 
 
 class LmdbTable:

@@ -8,7 +8,7 @@ from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
 from dimint.log.port import Log, Record, TopicPartition
 from dimint.replay.positions import Bound, Range, format_position, places_of
 
-__all__ = ["TOPICS", "first_at", "next_time", "own_time_ns", "select"]
+__all__ = ["TOPICS", "ends_of", "first_at", "next_time", "own_time_ns", "select"]
 
 TOPICS = (CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC)
 """The topics that make up a log."""
@@ -34,6 +34,18 @@ def select(
         if place not in every:
             raise BadPosition(f"there is no {place.topic}/{place.partition} among {', '.join(topics)} of this log")
     return [_range(log, place, start, end, open_end) for place in every if named is None or place in named]
+
+
+def ends_of(log: Log, topic: str, end: Bound | None) -> dict[int, int]:
+    """Partition of `topic` → the first offset that `end` leaves out, or the end of now; as `select`.
+
+    Positions leave out the partitions that they do not name: none is left if all of them are of other topics.
+    """
+    if isinstance(end, Mapping):
+        end = {place: offset for place, offset in end.items() if place.topic == topic}
+        if not end:
+            return {}
+    return {each.partition: each.end for each in select(log, topics=[topic], end=end) if each.end is not None}
 
 
 def first_at(log: Log, place: TopicPartition, time_ns: int) -> int:

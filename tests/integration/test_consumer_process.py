@@ -109,7 +109,7 @@ def test_killed_again_and_again_it_loses_and_doubles_nothing(agents: Agents, tmp
     for machine in agents.machines:
         assert [stored.seq for stored in reader.last(machine.id, 1000)] == list(range(1, 152))
     digest = table_digest(tmp_path / TABLES_FOLDER)
-    assert rebuild(settings_for(tmp_path), keep_in=tmp_path / "look").digest == digest
+    assert rebuild(settings_for(tmp_path), into=tmp_path / "look").digest == digest
     assert rebuild(settings_for(tmp_path)).digest == digest == table_digest(tmp_path / TABLES_FOLDER)
     assert len(reader.hosts()) == 5, "the reader followed the switch"
     reader.close()
@@ -171,5 +171,5 @@ def test_hosts_are_changed_from_a_shell(agents: Agents, tmp_path: Path) -> None:
         run("rename", first)
         wait_for(lambda: len(reader.hosts()) == 4)
     digest = table_digest(tmp_path / TABLES_FOLDER)
-    assert rebuild(settings_for(tmp_path), keep_in=tmp_path / "look").digest == digest
+    assert rebuild(settings_for(tmp_path), into=tmp_path / "look").digest == digest
     reader.close()

@@ -12,8 +12,9 @@ from dimint.client import Client
 from dimint.consumers.folder import TablesFolder
 from dimint.consumers.reading import TABLES_FOLDER, StatusReader
 from dimint.events import STATUS_TOPIC
+from dimint.node.replica import META
 from dimint.node.rows import HEAD
-from dimint.node.store import Store
+from dimint.node.store import Store, rows_of_partitions
 from dimint.system_clock import SystemClock
 from dimint.writer import BatchWriter, Outgoing
 from tests.support.hosts import gpu, sample
@@ -41,13 +42,14 @@ def test_stores_and_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
             client.mset({f"key{number}": number for number in range(500)})
             client.incr("count", 3)
             client.get("count", consistency="strong")
+        (directory,) = (tmp_path / "nodes").iterdir()
+        wait_until(lambda: len(rows_of_partitions(directory, META)) == 8, 20, "the node has committed")
         code, found = verify(capfd, tmp_path, "all")
         assert (code, {row["problem"] for row in found.values()}) == (0, {None})
         assert {"dimint.kv", "dimint.cluster", "0", "7"} <= found.keys()
         with Client(system.address) as client:
             assert client.get("count", consistency="strong") == 3
 
-    (directory,) = (tmp_path / "nodes").iterdir()
     store = Store(directory)
     data = store.partition(3).data
     (key, row), *_ = data.scan(b"key", b"key", 1)

@@ -8,19 +8,19 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dimint.batch import By
+from dimint.batch import By, encode
 from dimint.clock import Clock
 from dimint.consumers.folder import TablesFolder
 from dimint.consumers.rebuild import rebuild_tables
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.opening import GenesisSettings, genesis, open_log
-from dimint.log.port import Log
+from dimint.log.port import Entry, Log
 from dimint.log.reading import Counted
 from dimint.node.replica import Replica
 from dimint.node.store import Store
@@ -126,16 +126,32 @@ def history_lines(log: Log, topics: Sequence[str] = TOPICS) -> list[str]:
     return found
 
 
-def store_digests(log: Log, directory: Path) -> list[tuple[int, int]]:
-    """Keys and digest of each partition, folded from all that the log has."""
+def write_big_sets(log: Log, events: int, *, batch: int = 100) -> None:
+    """Append so many sets to the three partitions in a few large commits."""
+    entries = []
+    for number in range(events // batch):
+        partition = number % 3
+        rows = [["kv.set", f"big-{partition}-{(number * batch + at) % 5000}", 0, 0, None, b'J"%060d"' % number, None, 0]
+                for at in range(batch)]  # fmt: skip
+        people = (By(None, "gpu-01", "overlord"),)
+        record = encode(b"big-sets".ljust(16), 1 + number // 3, SystemClock().time_ns(), people, rows)
+        entries.append(Entry(KV_TOPIC, partition, record))
+    for at in range(0, len(entries), 300):
+        for future in log.append(entries[at : at + 300]):
+            future.result(WAIT_S)
+
+
+def store_digests(log: Log, directory: Path, ends: Mapping[int, int] | None = None) -> list[tuple[int, int]]:
+    """Keys and digest of each partition, folded from all that the log has, or up to `ends`."""
     store = Store(directory)
     try:
         found = []
         for partition in range(log.describe().topics[KV_TOPIC]):
             replica = Replica(partition, "any", store.partition(partition))
             at, end = log.bounds(KV_TOPIC, partition)
+            end = end if ends is None else ends[partition]
             while at < end:
-                records = log.read(KV_TOPIC, partition, at)
+                records = [record for record in log.read(KV_TOPIC, partition, at) if record.offset < end]
                 replica.apply(records)
                 at = records[-1].offset + 1
             assert replica.problem is None
