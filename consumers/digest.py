@@ -54,6 +54,10 @@ def table_rows(path: Path) -> Iterator[list[Any]]:
                 yield ["used", *use]
             for covered in db.execute("select * from covered order by 1, 2"):
                 yield ["covered", *covered]
+            for total in db.execute("select * from totals order by 1, 2"):
+                yield ["total", *total]
+            for xid in db.execute("select * from xids order by 1, 2, 3"):
+                yield ["xid", *xid]
             for version in db.execute("select * from versions order by host, n"):
                 yield ["version", *version]
             for gap in db.execute("select host, run, first_seq, last_seq, reason, timestamp from gaps order by 1, 2, 3, 4"):

@@ -170,12 +170,16 @@ class UsedRow(NamedTuple):
 
 
 class CoveredRow(NamedTuple):
-    """GPU time of a host in an hour of which the processes are known, to be added; `gpus` is the most that there were."""
+    """GPU time of a host in an hour of which the processes are known, to be added.
+
+    `gpus` is the most that there were, `longest_us` the longest time that one sample stands for.
+    """
 
     hour: int
     host: str
     gpus: int
     known_us: int
+    longest_us: int
 
 
 class Changes(NamedTuple):

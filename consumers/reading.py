@@ -20,11 +20,11 @@ from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.intervals import Interval
 from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
-from dimint.consumers.reading_accounting import accounting
+from dimint.consumers.reading_accounting import accounting, totals, xids
 from dimint.consumers.reading_host import LAST_NS, HostSamples
 from dimint.consumers.reading_past import fleet_at, page
 from dimint.consumers.reading_series import Series, processes, series
-from dimint.consumers.rows import HostEvent, HostRow, Placed, StoredSample, is_host_id
+from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, Placed, StoredSample, XidCount, is_host_id
 from dimint.consumers.sealing import Key
 from dimint.consumers.tiers import MINUTE_NS
 from dimint.errors import CorruptRecord
@@ -201,6 +201,22 @@ class StatusReader:
             return account(asked, (), 0, 0)
         with _snapshot(db):
             return accounting(db, asked, now_ns)
+
+    def gpu_totals(self) -> list[GpuTotal]:
+        """GPU time per host and user since the first sample."""
+        db = self._open()
+        if db is None:
+            return []
+        with _snapshot(db):
+            return totals(db)
+
+    def xid_counts(self) -> list[XidCount]:
+        """The errors that drivers reported, per host, GPU and number."""
+        db = self._open()
+        if db is None:
+            return []
+        with _snapshot(db):
+            return xids(db)
 
     def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = EVENTS_FETCH_MAX) -> list[HostEvent]:
         """What happened with from_ns ≤ time_ns ≤ to_ns on one host or on all, oldest first: the newest `limit` of it."""

@@ -6,9 +6,10 @@ from typing import Final
 import apsw
 
 from dimint.consumers.accounting import Accounting, Question, Used, account, coverage
+from dimint.consumers.rows import GpuTotal, XidCount
 from dimint.consumers.usage import HOUR_US, SHARINGS
 
-__all__ = ["accounting"]
+__all__ = ["accounting", "totals", "xids"]
 
 # a merged host's use is that of the one it was merged into
 _USED: Final = """select user, ifnull(o.name, m.name), sum(HELD), sum(ACTIVE), sum(UNKNOWN)
@@ -20,7 +21,23 @@ _HOSTS: Final = """select l.id, ifnull(o.name, m.name), l.first_ns, iif(m.merged
                    from latest l join machines m on m.id = l.id left join machines o on o.id = m.merged_into
                    where l.first_ns is not null"""
 
+# what a merged host did counts for the one that goes on with its history
+_TOTALS: Final = """select ifnull(nullif(m.merged_into, ''), m.id), user, sum(held_us), sum(active_us)
+                    from totals t join machines m on m.id = t.host group by 1, 2 order by 1, 2"""
+_XIDS: Final = """select ifnull(nullif(m.merged_into, ''), m.id), gpu, xid, sum(count), max(last_ns)
+                  from xids x join machines m on m.id = x.host group by 1, 2, 3 order by 1, 2, 3"""
+
 assert SHARINGS == ("full", "equal", "memory"), "columns of the table are named after the rules"
+
+
+def totals(db: apsw.Connection) -> list[GpuTotal]:
+    """By host id and user. Inside the caller's transaction."""
+    return [GpuTotal(*row) for row in db.execute(_TOTALS)]
+
+
+def xids(db: apsw.Connection) -> list[XidCount]:
+    """By host id, GPU and number. Inside the caller's transaction."""
+    return [XidCount(*row) for row in db.execute(_XIDS)]
 
 
 def accounting(db: apsw.Connection, asked: Question, now_ns: int) -> Accounting:

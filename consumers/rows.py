@@ -16,8 +16,8 @@ from dimint.consumers import chunk
 from dimint.errors import CorruptRecord
 from dimint.limits import SAMPLE_MAX_BYTES
 
-__all__ = ["HostEvent", "HostRow", "Placed", "StoredSample", "is_host_id", "pack_sample", "placed_of", "seal",
-           "unpack_sample", "unseal"]  # fmt: skip
+__all__ = ["GpuTotal", "HostEvent", "HostRow", "Placed", "StoredSample", "XidCount", "is_host_id", "pack_sample", "placed_of",
+           "seal", "unpack_sample", "unseal"]  # fmt: skip
 
 _HEX = frozenset("0123456789abcdef")
 
@@ -54,6 +54,25 @@ class HostEvent(NamedTuple):
     time_ns: int
     received_ns: int
     fields: dict[str, Any]
+
+
+class GpuTotal(NamedTuple):
+    """What a user held of a host's GPUs since its first sample, each GPU whole however many share it, µs."""
+
+    host: str
+    user: str
+    held_us: int
+    active_us: int
+
+
+class XidCount(NamedTuple):
+    """How often a GPU's driver reported an error, and when last; `gpu` is the UUID, empty where the driver names none."""
+
+    host: str
+    gpu: str
+    xid: int
+    errors: int
+    last_ns: int
 
 
 class StoredSample(NamedTuple):

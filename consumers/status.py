@@ -134,7 +134,7 @@ class StatusProjection:
         self._runs_changed: set[tuple[str, bytes]] = set()
         self._counts: Counter[str] = Counter()
         self._used: dict[tuple[int, str, str], Used] = {}
-        self._covered: dict[tuple[int, str], tuple[int, int]] = {}
+        self._covered: dict[tuple[int, str], tuple[int, int, int]] = {}
         self._rules: dict[str, Callable[[_Host, Event, int, int], None]] = {
             "host.registered": self._registered,
             "host.renamed": self._renamed,
@@ -273,13 +273,14 @@ class StatusProjection:
             self._writes.append(Seal(id))
 
     def _account(self, host: _Host, time_ns: int, sample: dict[str, Any]) -> None:
-        use = use_of(sample, span_us(sample, None if host.last_ns is None else time_ns - host.last_ns))
+        weight_us = span_us(sample, None if host.last_ns is None else time_ns - host.last_ns)
+        use = use_of(sample, weight_us)
         hour, id = time_ns // HOUR_NS, host.facts.id
         for user, used in use.users.items():
             before = self._used.get((hour, id, user))
             self._used[hour, id, user] = used if before is None else list(map(add, before, used))
-        gpus, known_us = self._covered.get((hour, id), (0, 0))
-        self._covered[hour, id] = max(gpus, use.gpus), known_us + use.known_us
+        gpus, known_us, longest_us = self._covered.get((hour, id), (0, 0, 0))
+        self._covered[hour, id] = max(gpus, use.gpus), known_us + use.known_us, max(longest_us, weight_us)
 
     def _gap(self, host: _Host, event: Event, time_ns: int, log_time_us: int) -> None:
         run, first, last, reason = event[FIELDS : FIELDS + 4]

@@ -48,18 +48,21 @@ from dimint.consumers.projection import (
 from dimint.consumers.rows import Placed, pack_sample, seal, unpack_sample, unseal
 from dimint.consumers.sealing import KEEP_TAIL, SEAL_LEAST, SEAL_MOST, ChunkSpan, Group, Key, group_rows, split_sizes
 from dimint.consumers.status import StatusProjection
-from dimint.consumers.tables_summaries import SUMMARIES_SCHEMA, add_samples, add_use
+from dimint.consumers.tables_summaries import SUMMARIES_SCHEMA, add_samples, add_use, add_xid
 from dimint.dedupe import WriterRow
 from dimint.errors import CorruptRecord, LogMismatch
 
 __all__ = ["FORMAT", "PartitionState", "StatusTables"]
 
-FORMAT: Final = 6
+FORMAT: Final = 7
 _FACTS: Final = """select id, given_name, claimed_ns, ip, facts, simulated, registered_ns, renamed, merged_into, merged_ns
                    from machines"""
 _OF_HOSTS: Final = (
     *((table, "id") for table in ("machines", "latest")),
-    *((table, "host") for table in ("runs", "gaps", "events", "alerts", "versions", "tiers", "processes", "used", "covered")),
+    *(
+        (table, "host")
+        for table in ("runs", "gaps", "events", "alerts", "versions", "tiers", "processes", "used", "covered", "totals", "xids")
+    ),
 )
 """Where rows of hosts stand, and in which column their ids."""
 _FULL_WAIT_MS: Final = 30_000
@@ -265,6 +268,8 @@ class StatusTables:
             self._db.execute("insert or ignore into gaps values(?, ?, ?, ?, ?, ?)", write)
         elif isinstance(write, PutEvent):
             self._db.execute("insert into events values(?, ?, ?, ?, ?, ?)", write)
+            if write.kind == "gpu.xid":
+                add_xid(self._db, write)
         elif isinstance(write, PutVersion):
             self._db.execute("insert into versions values(?, ?, ?, ?, ?, ?, ?, ?, ?)", write)
         elif isinstance(write, PutAlert):

@@ -5,16 +5,17 @@ from itertools import groupby
 from typing import Final
 
 import apsw
+import msgpack
 
 from dimint.consumers.intervals import Interval, joined, processes_of
 from dimint.consumers.past import GAP_INTERVALS
-from dimint.consumers.projection import CoveredRow, UsedRow
+from dimint.consumers.projection import CoveredRow, PutEvent, UsedRow
 from dimint.consumers.rows import StoredSample
 from dimint.consumers.tiers import HOUR_NS, MINUTE_NS, Slots, block_of, coarser, merge, pack_block, sum_up, unpack_block
 from dimint.consumers.usage import HOUR_US
-from dimint.limits import GPUS_MAX
+from dimint.limits import GPUS_MAX, PROCESS_NAME_MAX_CHARS
 
-__all__ = ["INTERVAL_COLUMNS", "SUMMARIES_SCHEMA", "add_samples", "add_use", "interval_of"]
+__all__ = ["INTERVAL_COLUMNS", "SUMMARIES_SCHEMA", "add_samples", "add_use", "add_xid", "interval_of"]
 
 SUMMARIES_SCHEMA: Final = """
 create table tiers(n integer primary key, host text not null, length_ns integer not null, block integer not null,
@@ -28,9 +29,13 @@ create table used(hour integer, host text, user text, full_held_us integer not n
                   full_unknown_us integer not null, equal_held_us integer not null, equal_active_us integer not null,
                   equal_unknown_us integer not null, memory_held_us integer not null, memory_active_us integer not null,
                   memory_unknown_us integer not null, primary key(hour, host, user)) without rowid;
-create table covered(hour integer, host text, gpus integer not null, known_us integer not null,
+create table covered(hour integer, host text, gpus integer not null, known_us integer not null, longest_us integer not null,
                      primary key(hour, host)) without rowid;
 create index covered_of_host on covered(host, hour);
+create table totals(host text, user text, held_us integer not null, active_us integer not null,
+                    primary key(host, user)) without rowid;
+create table xids(host text, gpu text, xid integer, count integer not null, last_ns integer not null,
+                  primary key(host, gpu, xid)) without rowid;
 """
 INTERVAL_COLUMNS: Final = (
     "gpu, pid, created_ms, start_ns, end_ns, samples, interval_ns, gpu_ns, peak_memory, user, name, pod, job"
@@ -46,14 +51,30 @@ _CAP_US: Final = GPUS_MAX * HOUR_US
 _ADD_USED: Final = "insert into used values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do update set " + ", ".join(
     f"{column} = min({column} + excluded.{column}, {_CAP_US})" for column in _USED
 )
-_ADD_COVERED: Final = """insert into covered values(?1, ?2, ?3, ?4) on conflict do update
-    set gpus = max(gpus, ?3), known_us = min(known_us + ?4, ?5)"""
+_ADD_COVERED: Final = """insert into covered values(?1, ?2, ?3, ?4, ?5) on conflict do update
+    set gpus = max(gpus, ?3), known_us = min(known_us + ?4, ?6), longest_us = max(longest_us, ?5)"""
+_TOTAL_CAP_US: Final = 1 << 62
+_ADD_TOTAL: Final = f"""insert into totals values(?1, ?2, ?3, ?4) on conflict do update
+    set held_us = min(held_us + ?3, {_TOTAL_CAP_US}), active_us = min(active_us + ?4, {_TOTAL_CAP_US})"""  # noqa: S608  # numbers of our own
+_ADD_XID: Final = """insert into xids values(?1, ?2, ?3, 1, ?4) on conflict do update
+    set count = count + 1, last_ns = max(last_ns, ?4)"""
 
 
 def add_use(db: apsw.Connection, used: Iterable[UsedRow], covered: Iterable[CoveredRow]) -> None:
-    """Add to the sums of hours."""
-    db.executemany(_ADD_USED, [(*row[:3], *(min(part, _CAP_US) for part in row.used)) for row in used])
-    db.executemany(_ADD_COVERED, [(*row[:3], min(row.known_us, _CAP_US), _CAP_US) for row in covered])
+    """Add to the sums of hours, and to those of all time."""
+    rows = [(*row[:3], *(min(part, _CAP_US) for part in row.used)) for row in used]
+    db.executemany(_ADD_USED, rows)
+    db.executemany(_ADD_TOTAL, [row[1:5] for row in rows])  # held and active by the rule `full`
+    db.executemany(_ADD_COVERED, [(*row[:3], min(row.known_us, _CAP_US), row.longest_us, _CAP_US) for row in covered])
+
+
+def add_xid(db: apsw.Connection, event: PutEvent) -> None:
+    """Count an error that a GPU's driver reported; one that the driver gave to no GPU counts under an empty UUID."""
+    fields = msgpack.unpackb(event.fields, strict_map_key=False)
+    uuid, xid = fields.get("uuid"), fields.get("xid")
+    if type(xid) is int and 0 <= xid < 1 << 31:
+        known = uuid[:PROCESS_NAME_MAX_CHARS] if type(uuid) is str else ""
+        db.execute(_ADD_XID, (event.host, known, xid, event.time_ns))
 
 
 def add_samples(db: apsw.Connection, host: str, samples: Sequence[StoredSample]) -> None:

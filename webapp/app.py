@@ -90,8 +90,9 @@ def create_app(reader: Tables, settings: WebSettings, clock: Clock, around: Surr
         hosts_per_page=settings.page_size,
         static=load_static_files(),
     )
-    for group in (pages, changes, log_route, alerts, states, accounting, stream, live, service):
+    for group in (pages, changes, log_route, alerts, states, accounting, stream, live):
         group.add_routes(app, site)
+    service.add_routes(app, site, reports)
     if reports is not None:
         senders.add_routes(app, site, reports, settings.token)
     _guard(app, settings, around.own_names)

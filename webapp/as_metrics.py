@@ -11,27 +11,38 @@ as the format demands. Gauges and counters of a host that is silent for longer t
 Prometheus would store them as if they were of now; `dimint_host_up` and the time of its last sample stay.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from dimint.consumers.rows import HostRow, StoredSample
+from dimint.consumers.rows import GpuTotal, HostRow, StoredSample, XidCount
+from dimint.consumers.untrusted import mapping, mappings, number
 from dimint.limits import GPUS_MAX, PROCESSES_MAX
 from dimint.sample import GPU_STATES
 from dimint.webapp import metric_families as families
 from dimint.webapp.metric_families import FAMILIES, Family, Labels
 from dimint.webapp.text import clean
 
-__all__ = ["CONTENT_TYPE", "STALE_INTERVALS", "HostNow", "Part", "exposition", "host_part", "is_stale"]
+__all__ = [
+    "CONTENT_TYPE",
+    "STALE_INTERVALS",
+    "HostNow",
+    "Part",
+    "SystemNow",
+    "exposition",
+    "host_part",
+    "is_stale",
+    "system_part",
+]
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 STALE_INTERVALS: Final = 3
 _LEAST_STALE_S: Final = 15.0
 """Samples that are taken ten times a second still take their way through log and tables."""
 _LABEL_MAX_CHARS: Final = 256
+_READABLE: Final = ("ok", "no_gpu", "no_library")
+"""What a host says of its GPUs when nothing is wrong with reading them."""
 _ENTRIES_MAX: Final = 256
 """Devices, mounts, sensors, fans and failed calls that one host or GPU shows of each."""
-_LARGEST: Final = 1 << 63
 
 Part: TypeAlias = tuple[str, ...]
 """Lines of one host, a text a family in the order of FAMILIES."""
@@ -46,6 +57,18 @@ class HostNow(NamedTuple):
     up: bool
 
 
+class SystemNow(NamedTuple):
+    """What the tables hold of all hosts. `hosts` has the shown name and the GPUs (UUID → index) of each host that is listed.
+
+    `lag` is how many records of each partition the tables have not read yet; None where the log cannot be asked.
+    """
+
+    hosts: Mapping[str, tuple[str, Mapping[str, int]]]
+    used: Sequence[GpuTotal] = ()
+    xids: Sequence[XidCount] = ()
+    lag: Mapping[int, int] | None = None
+
+
 _HEADS: Final = tuple(f"# HELP {family.name} {family.help}\n# TYPE {family.name} {family.type}\n" for family in FAMILIES)
 
 
@@ -53,7 +76,7 @@ def is_stale(host: HostNow, now_ns: int) -> bool:
     """Whether the host's numbers are too old to be given out as of now."""
     if host.stored is None or host.row.received_ns is None:
         return True
-    interval_ms = _number(host.stored.sample.get("int_ms")) or 0
+    interval_ms = number(host.stored.sample.get("int_ms")) or 0
     return now_ns - host.row.received_ns > max(STALE_INTERVALS * interval_ms / 1e3, _LEAST_STALE_S) * 1e9
 
 
@@ -75,7 +98,27 @@ def host_part(host: HostNow, *, stale: bool) -> Part:
     if not stale:
         lines.add(families.HOST_SKEW, name, (stored.time_ns - stored.received_ns) / 1e9)
         _add_host(lines, name, stored.sample)
-        _add_gpus(lines, host.name, stored.sample, _maps(row.facts.get("gpus"), GPUS_MAX))
+        _add_gpus(lines, host.name, stored.sample, mappings(row.facts.get("gpus"), GPUS_MAX))
+    return lines.part()
+
+
+def system_part(system: SystemNow) -> Part:
+    """The lines that are about no host's newest sample."""
+    lines = _Lines()
+    for used in system.used:
+        if (host := system.hosts.get(used.host)) is not None:
+            user = (("user", used.user), ("host", host[0]))
+            lines.add(families.USER_TIME, (*user, ("kind", "held")), used.held_us, 1e-6)
+            lines.add(families.USER_TIME, (*user, ("kind", "active")), used.active_us, 1e-6)
+    for seen in system.xids:
+        if (host := system.hosts.get(seen.host)) is not None:
+            index = host[1].get(seen.gpu)
+            gpu = (("uuid", seen.gpu),) if index is None else (("gpu", str(index)), ("uuid", seen.gpu))
+            labels = (("host", host[0]), *(gpu if seen.gpu else ()), ("xid", str(seen.xid)))
+            lines.add(families.XIDS, labels, seen.errors)
+            lines.add(families.XID_LAST, labels, seen.last_ns, 1e-9)
+    for partition, behind in sorted((system.lag or {}).items()):
+        lines.add(families.LAG, (("partition", str(partition)),), behind)
     return lines.part()
 
 
@@ -94,26 +137,30 @@ def exposition(parts: Iterable[Part], version: str) -> bytes:
 
 # --- one host -------------------------------------------------------------------------------------------------------
 def _add_host(lines: "_Lines", name: Labels, sample: Mapping[str, Any]) -> None:
-    cpu, memory = _map(sample.get("cpu")), _map(sample.get("mem"))
+    cpu, memory = mapping(sample.get("cpu")), mapping(sample.get("mem"))
     lines.table(families.CPU, name, cpu)
     lines.table(families.MEMORY, name, memory)
     loads = cpu.get("load")
     for family, load in zip(families.LOADS, loads if isinstance(loads, list) else (), strict=False):
         lines.add(family, name, load)
-    for entry in _maps(sample.get("net"), _ENTRIES_MAX):
+    for entry in mappings(sample.get("net"), _ENTRIES_MAX):
         device = (*name, ("device", entry.get("if")))
         lines.add(families.NET_IN, device, entry.get("rx"))
         lines.add(families.NET_OUT, device, entry.get("tx"))
-    for entry in _maps(sample.get("disk"), _ENTRIES_MAX):
+    for entry in mappings(sample.get("disk"), _ENTRIES_MAX):
         mount = (*name, ("mountpoint", entry.get("mnt")))
         lines.add(families.DISK_USED, mount, entry.get("used"))
         lines.add(families.DISK_SIZE, mount, entry.get("tot"))
-    for sensor, value in list(_map(sample.get("temp_mC")).items())[:_ENTRIES_MAX]:
+    for sensor, value in list(mapping(sample.get("temp_mC")).items())[:_ENTRIES_MAX]:
         lines.add(families.HOST_TEMPERATURE, (*name, ("sensor", sensor)), value, families.MILLI)
     lines.add(families.COLLECT, (*name, ("tier", "all")), sample.get("dur_us"), 1e-6)
-    for tier, took_us in list(_map(sample.get("tier_us")).items())[:_ENTRIES_MAX]:
+    for tier, took_us in list(mapping(sample.get("tier_us")).items())[:_ENTRIES_MAX]:
         lines.add(families.COLLECT, (*name, ("tier", tier)), took_us, 1e-6)
-    spool = _map(sample.get("spool"))
+    entries = mappings(sample.get("gpu"), GPUS_MAX)
+    if isinstance(support := sample.get("gpu_state"), str):
+        failed = any(entry.get("err") for entry in entries) or bool(sample.get("procs_err"))
+        lines.add(families.COLLECTED, name, int(support in _READABLE and not failed))
+    spool = mapping(sample.get("spool"))
     lines.add(families.SPOOL, name, spool.get("bytes"))
     lines.add(families.SPOOL_MAX, name, spool.get("max"))
     lines.add(families.INTERVAL, name, sample.get("int_ms"), families.MILLI)
@@ -122,15 +169,15 @@ def _add_host(lines: "_Lines", name: Labels, sample: Mapping[str, Any]) -> None:
 def _add_gpus(lines: "_Lines", host: str, sample: Mapping[str, Any], facts: Sequence[Mapping[str, Any]]) -> None:
     known = {entry.get("u"): entry for entry in facts if isinstance(entry.get("u"), str)}
     labels_of: dict[int, Labels] = {}
-    for place, entry in enumerate(_maps(sample.get("gpu"), GPUS_MAX)):
+    for place, entry in enumerate(mappings(sample.get("gpu"), GPUS_MAX)):
         index, uuid = entry.get("i", place), entry.get("u")
         if not isinstance(uuid, str) or not uuid or not isinstance(index, int):
             continue
         labels: Labels = (("host", host), ("gpu", str(index)), ("uuid", uuid))
         labels_of.setdefault(index, labels)
         _add_gpu(lines, labels, entry, known.get(uuid, {}))
-    unread = _map(sample.get("procs_err"))
-    rows = _maps(sample.get("proc"), PROCESSES_MAX)
+    unread = mapping(sample.get("procs_err"))
+    rows = mappings(sample.get("proc"), PROCESSES_MAX)
     for index, labels in labels_of.items():
         if labels[-1][1] not in unread:
             _add_processes(lines, labels, [row for row in rows if row.get("g") == index])
@@ -150,22 +197,22 @@ def _add_gpu(lines: "_Lines", labels: Labels, entry: Mapping[str, Any], facts: M
     lines.add(families.POWER, (*labels, ("kind", facts.get("p_kind", "average"))), entry.get("p_mW"), families.MILLI)
     _add_health(lines, labels, entry)
     fans = entry.get("fan_pct")
-    for number, speed in enumerate(fans[:_ENTRIES_MAX] if isinstance(fans, list) else ()):
-        lines.add(families.FAN, (*labels, ("fan", str(number))), speed, families.PERCENT)
-    for call, code in list(_map(entry.get("err")).items())[:_ENTRIES_MAX]:
+    for fan, speed in enumerate(fans[:_ENTRIES_MAX] if isinstance(fans, list) else ()):
+        lines.add(families.FAN, (*labels, ("fan", str(fan))), speed, families.PERCENT)
+    for call, code in list(mapping(entry.get("err")).items())[:_ENTRIES_MAX]:
         lines.add(families.ERRORS, (*labels, ("call", call), ("code", str(code))), 1)
 
 
 def _add_health(lines: "_Lines", labels: Labels, entry: Mapping[str, Any]) -> None:
-    lines.table(families.ECC, labels, _map(entry.get("ecc")))
-    remap = _map(entry.get("remap"))
+    lines.table(families.ECC, labels, mapping(entry.get("ecc")))
+    remap = mapping(entry.get("remap"))
     lines.table(families.REMAP, labels, remap)
     for family, key in families.REMAP_FLAGS:
         if isinstance(flag := remap.get(key), bool):
             lines.add(family, labels, int(flag))
-    for reason, spent_ns in list(_map(entry.get("thr_ns")).items())[:_ENTRIES_MAX]:
+    for reason, spent_ns in list(mapping(entry.get("thr_ns")).items())[:_ENTRIES_MAX]:
         lines.add(families.THROTTLE, (*labels, ("reason", reason)), spent_ns, 1e-9)
-    if isinstance(bits := _number(entry.get("ev")), int) and bits >= 0:
+    if isinstance(bits := number(entry.get("ev")), int) and bits >= 0:
         for bit, reason in families.EVENT_BITS.items():
             lines.add(families.EVENT, (*labels, ("reason", reason)), int(bool(bits & bit)))
 
@@ -174,7 +221,7 @@ def _add_processes(lines: "_Lines", labels: Labels, rows: Sequence[Mapping[str, 
     lines.add(families.PROCESSES, labels, len(rows))
     users: dict[str, float] = {}
     for row in rows:
-        user, held = row.get("user"), _number(row.get("mem"))
+        user, held = row.get("user"), number(row.get("mem"))
         if held is None:
             continue
         if isinstance(user, str) and user:
@@ -190,11 +237,11 @@ class _Lines:
         self._texts: dict[Family, dict[str, str]] = {}
 
     def add(self, family: Family, labels: Sequence[tuple[str, object]], value: object, scale: float = 1) -> None:
-        number = _number(value)
-        if number is None or not all(isinstance(text, str) for _, text in labels):
+        found = number(value)
+        if found is None or not all(isinstance(text, str) for _, text in labels):
             return
         named = ",".join(f'{label}="{_escaped(str(text))}"' for label, text in labels)
-        self._texts.setdefault(family, {}).setdefault(named, _shown(number if scale == 1 else number * scale))
+        self._texts.setdefault(family, {}).setdefault(named, _shown(found if scale == 1 else found * scale))
 
     def table(self, rows: Iterable[families.Number], labels: Labels, values: Mapping[str, Any]) -> None:
         for row in rows:
@@ -207,26 +254,11 @@ class _Lines:
         )
 
 
-def _number(value: object) -> float | int | None:
-    """A finite number of a sane size, or None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
-        return None
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _shown(number: float) -> str:
+def _shown(value: float) -> str:
     """The shortest text that reads back as this number; whole numbers without a point."""
-    rounded = round(number, 6)
+    rounded = round(value, 6)
     return str(int(rounded)) if rounded == int(rounded) else repr(rounded)
 
 
 def _escaped(text: str) -> str:
     return clean(text, _LABEL_MAX_CHARS).replace("\\", "\\\\").replace('"', '\\"')
-
-
-def _map(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _maps(value: object, most: int) -> list[Mapping[str, Any]]:
-    return [entry for entry in value[:most] if isinstance(entry, Mapping)] if isinstance(value, list) else []

@@ -14,7 +14,7 @@ from dimint.clock import Clock
 from dimint.consumers.accounting import Accounting, Question
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.past import GAP_INTERVALS, HostAt, SamplePage, interval_ns
-from dimint.consumers.rows import HostEvent, HostRow, StoredSample
+from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, XidCount
 from dimint.limits import FETCH_MAX_SAMPLES, HOST_NAME_MAX_CHARS
 from dimint.webapp.alerts import XID_NS
 from dimint.webapp.history import POINTS, History, history_of
@@ -52,6 +52,8 @@ class Tables(Protocol):
     def positions(self) -> dict[int, int]: ...
     def generation(self) -> str | None: ...
     def accounting(self, asked: Question, now_ns: int) -> Accounting: ...
+    def gpu_totals(self) -> list[GpuTotal]: ...
+    def xid_counts(self) -> list[XidCount]: ...
     def close(self) -> None: ...
 
 
@@ -165,13 +167,25 @@ class Board:
         """GPU-hours per user and host."""
         return self._reader.accounting(asked, now_ns)
 
+    def gpu_totals(self) -> list[GpuTotal]:
+        """GPU time per host and user since the first sample."""
+        return self._reader.gpu_totals()
+
+    def xid_counts(self) -> list[XidCount]:
+        """The errors that drivers reported."""
+        return self._reader.xid_counts()
+
     def names(self) -> frozenset[str]:
         """The names that hosts of the last snapshot are registered under."""
         return frozenset(row.name for row in self._rows)
 
-    def position(self, partition: int) -> int:
-        """The offset in this partition of the status topic that the tables read next."""
-        return self._reader.positions().get(partition, 0)
+    def positions(self) -> Mapping[int, int]:
+        """Partition of the status topic → the offset that the tables read next."""
+        return self._reader.positions()
+
+    def seen(self) -> str:
+        """How far the tables have read the log (positions.py)."""
+        return write_positions(self._reader.generation(), self._reader.positions())
 
     def close(self) -> None:
         """Let go of the tables."""

@@ -45,7 +45,7 @@ class Reports(Protocol):
     """What the routes need of an Intake."""
 
     def offer(self, report: Report) -> Future[None]: ...
-    def end_of(self, host: str) -> Future[tuple[int, int]]: ...
+    def ends(self, host: str | None = None) -> Future[dict[int, int]]: ...
 
 
 class _Waiting(NamedTuple):
@@ -75,7 +75,7 @@ class Intake:
         self._changed = threading.Condition()
         self._lanes: dict[int, _Lane] = {}
         self._new: deque[_Waiting] = deque()
-        self._asked: deque[tuple[str, Future[tuple[int, int]]]] = deque()
+        self._asked: deque[tuple[str | None, Future[dict[int, int]]]] = deque()
         self._seqs: dict[str, int] = {}
         self._unreachable = False
         self._queued = self._queued_bytes = 0
@@ -97,9 +97,9 @@ class Intake:
             self._changed.notify()
         return future
 
-    def end_of(self, host: str) -> Future[tuple[int, int]]:
-        """(partition, next offset) where the log of this host ends now: tables that read so far know all of it."""
-        future: Future[tuple[int, int]] = Future()
+    def ends(self, host: str | None = None) -> Future[dict[int, int]]:
+        """Partition → next offset where the log of this host, or of all, ends now: tables that read so far know all of it."""
+        future: Future[dict[int, int]] = Future()
         future.set_running_or_notify_cancel()
         with self._changed:
             self._check()
@@ -169,11 +169,12 @@ class Intake:
             self._append(writer, taken)
         ends: dict[int, int] = {}
         for host, future in asked:
-            partition = genesis.status_partition(host)
+            wanted = range(genesis.status_partitions) if host is None else (genesis.status_partition(host),)
             try:
-                if partition not in ends:
-                    ends[partition] = source.bounds(STATUS_TOPIC, partition).end
-                future.set_result((partition, ends[partition]))
+                for partition in wanted:
+                    if partition not in ends:
+                        ends[partition] = source.bounds(STATUS_TOPIC, partition).end
+                future.set_result({partition: ends[partition] for partition in wanted})
             except LogError as error:
                 future.set_exception(_not_taken(error))
         return True

@@ -64,6 +64,23 @@ GPU_UP: Final = Family("dimint_gpu_up", "gauge", "1 while the GPU answers.")
 GPU_STATE: Final = Family("dimint_gpu_state", "gauge", "1 for the state that the GPU is in, 0 for the others.")
 FAN: Final = Family("dimint_gpu_fan_speed_ratio", "gauge", "Intended speed of a fan; may be above 1.")
 PROCESSES: Final = Family("dimint_gpu_processes", "gauge", "Processes that use the GPU.")
+COLLECTED: Final = Family(
+    "dimint_agent_last_collect_success", "gauge", "1 if the newest sample has all that could be read, 0 if a call failed."
+)
+XIDS: Final = Family("dimint_gpu_xid_errors_total", "counter", "Errors that the driver reported, by NVIDIA's number.", True)
+XID_LAST: Final = Family("dimint_gpu_xid_last_timestamp_seconds", "gauge", "When it reported this error last.", True)
+USER_TIME: Final = Family(
+    "dimint_user_gpu_seconds_total",
+    "counter",
+    "GPU time of a user since the host's first sample; a GPU that several hold counts whole for each.",
+    True,
+)
+LAG: Final = Family(
+    "dimint_consumer_lag_events",
+    "gauge",
+    "Records of the status topic, of one event or more each, that the status tables have not read yet.",
+    True,
+)
 USER_MEMORY: Final = Family("dimint_gpu_user_memory_used_bytes", "gauge", "Memory of the GPU that a user's processes hold.")
 
 CPU: Final = (
@@ -137,9 +154,9 @@ FAMILIES: Final[tuple[Family, ...]] = tuple(
         (
             HOST_UP, HOST_LAST, HOST_INFO, HOST_SKEW, *(row.family for row in CPU), *LOADS,
             *(row.family for row in MEMORY), NET_IN, NET_OUT, DISK_USED, DISK_SIZE, HOST_TEMPERATURE,
-            COLLECT, INTERVAL, SPOOL, SPOOL_MAX, ERRORS, GPU_INFO, GPU_UP, GPU_STATE, POWER,
+            COLLECT, COLLECTED, INTERVAL, SPOOL, SPOOL_MAX, ERRORS, GPU_INFO, GPU_UP, GPU_STATE, POWER,
             *(row.family for row in (*GPU, *LIMITS, *ECC, *REMAP)), FAN, *(family for family, _ in REMAP_FLAGS),
-            THROTTLE, EVENT, PROCESSES, USER_MEMORY,
+            THROTTLE, EVENT, XIDS, XID_LAST, PROCESSES, USER_MEMORY, USER_TIME, LAG,
         )
     )
 )  # fmt: skip

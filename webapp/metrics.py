@@ -1,12 +1,14 @@
 """The text of `/metrics`, made on the feed's reading thread; what did not change since the last scrape is not made again."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from dimint import __version__
 from dimint.clock import Clock
-from dimint.webapp.as_metrics import HostNow, Part, exposition, host_part, is_stale
+from dimint.webapp.as_metrics import HostNow, Part, SystemNow, exposition, host_part, is_stale, system_part
 from dimint.webapp.board import Board
 from dimint.webapp.models import Host, Snapshot, Status
+from dimint.webapp.positions import Positions, covers, read_positions
 
 __all__ = ["Metrics"]
 
@@ -26,9 +28,11 @@ class Metrics:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
+        self._counted = Positions("", ())
+        """How far the tables had read the log when counters were given out last."""
 
-    def text(self, board: Board, snapshot: Snapshot) -> bytes:
-        """The exposition of all hosts of this snapshot."""
+    def text(self, board: Board, snapshot: Snapshot, ends: Mapping[int, int] | None = None) -> bytes:
+        """The exposition of all hosts of this snapshot. `ends` is where the status topic ends, if the log can be asked."""
         now_ns = self._clock.time_ns()
         before = self._kept
         changed = [host for host in snapshot.hosts if host.id not in before or before[host.id].host is not host]
@@ -46,4 +50,20 @@ class Metrics:
             if kept is None or kept.now is not now or kept.stale is not stale:
                 kept = _Kept(host, now, stale, host_part(now, stale=stale))
             self._kept[host.id] = kept
-        return exposition((kept.part for kept in self._kept.values()), __version__)
+        parts = [kept.part for kept in self._kept.values()]
+        return exposition([*parts, system_part(self._system(board, snapshot, ends))], __version__)
+
+    def _system(self, board: Board, snapshot: Snapshot, ends: Mapping[int, int] | None) -> SystemNow:
+        """Sums over the log. Tables that are being made anew and have read less of it than was counted before give none."""
+        seen, read_to = read_positions(board.seen()), board.positions()
+        lag = None if ends is None else {partition: max(0, end - read_to.get(partition, 0)) for partition, end in ends.items()}
+        if seen.generation == self._counted.generation and not covers(seen, self._counted):
+            return SystemNow({}, lag=lag)
+        self._counted = seen
+        hosts = {host.id: (host.name, _gpus(host)) for host in snapshot.hosts}
+        return SystemNow(hosts, board.gpu_totals(), board.xid_counts(), lag)
+
+
+def _gpus(host: Host) -> dict[str, int]:
+    """UUID → index of the GPUs of its newest sample."""
+    return {gpu.uuid: gpu.index for gpu in (host.newest.gpus if host.newest is not None else ()) if gpu.uuid}

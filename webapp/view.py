@@ -7,13 +7,13 @@ error; a GPU list in which two entries claim one index still gets distinct keys.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from dimint.consumers.untrusted import integer, mapping, mappings, text
 from dimint.limits import GPUS_MAX, PROCESSES_MAX, TAGS_MAX
 from dimint.webapp.models import Cell, Gpu, Host, Process, Sampled, Status
 
 __all__ = ["host_view", "ordered", "paged", "sampled", "status_of", "thinned"]
 
 _MIB = 1 << 20
-_LARGEST = 1 << 63
 
 
 def status_of(heard_ns: int | None, *, started_ns: int, now_ns: int, down_after_s: float) -> Status:
@@ -28,17 +28,17 @@ def status_of(heard_ns: int | None, *, started_ns: int, now_ns: int, down_after_
 
 def sampled(time_ns: int, sample: Mapping[str, Any]) -> Sampled:
     """One stored sample (dimint/sample.py), as shown."""
-    cpu, memory = _map(sample.get("cpu")), _map(sample.get("mem"))
+    cpu, memory = mapping(sample.get("cpu")), mapping(sample.get("mem"))
     return Sampled(
         time_ns=time_ns,
         gpus=_gpus(sample),
-        gpu_support=_str(sample.get("gpu_state")) or "ok",
-        cpu_pm=_int(cpu.get("tot_pm")),
-        cores=_int(cpu.get("n")),
+        gpu_support=text(sample.get("gpu_state")) or "ok",
+        cpu_pm=integer(cpu.get("tot_pm")),
+        cores=integer(cpu.get("n")),
         load=_load(cpu.get("load")),
-        memory_used=_int(memory.get("used")),
-        memory_total=_int(memory.get("tot")),
-        interval_ms=_int(sample.get("int_ms")),
+        memory_used=integer(memory.get("used")),
+        memory_total=integer(memory.get("tot")),
+        interval_ms=integer(sample.get("int_ms")),
     )
 
 
@@ -67,7 +67,7 @@ def host_view(
         trends=trends,
         hour=hour,
         tags=_tags(facts.get("tags")),
-        driver=_str(facts.get("driver")),
+        driver=text(facts.get("driver")),
         backfilled=backfilled,
     )
 
@@ -105,47 +105,47 @@ def _address_key(ip: str) -> tuple[int, tuple[int, ...], str]:
 
 
 def _gpus(sample: Mapping[str, Any]) -> tuple[Gpu, ...]:
-    unread = _map(sample.get("procs_err"))
+    unread = mapping(sample.get("procs_err"))
     processes: dict[int, list[Process]] = {}
-    for entry in _maps(sample.get("proc"), PROCESSES_MAX):
-        index = _int(entry.get("g"))
+    for entry in mappings(sample.get("proc"), PROCESSES_MAX):
+        index = integer(entry.get("g"))
         if index is not None:
             processes.setdefault(index, []).append(_process(entry))
     gpus: list[Gpu] = []
     keys: set[str] = set()
-    for place, entry in enumerate(_maps(sample.get("gpu"), GPUS_MAX)):
-        index = _int(entry.get("i"))
+    for place, entry in enumerate(mappings(sample.get("gpu"), GPUS_MAX)):
+        index = integer(entry.get("i"))
         index = place if index is None else index
         key = f"gpu:{index}"
         if key in keys:
             key = f"gpu:{index}.{place}"
         keys.add(key)
-        uuid = _str(entry.get("u")) or ""
+        uuid = text(entry.get("u")) or ""
         gpus.append(
             Gpu(
                 key=key,
                 index=index,
                 uuid=uuid,
-                name=_str(entry.get("name")),
-                state=_str(entry.get("st")) or "ok",
+                name=text(entry.get("name")),
+                state=text(entry.get("st")) or "ok",
                 temperature_c=_milli(entry.get("t_mC")),
                 total_mib=_mib(entry.get("mem_tot")),
                 used_mib=_mib(entry.get("mem_used")),
-                util_pct=_int(entry.get("util_pct")),
+                util_pct=integer(entry.get("util_pct")),
                 power_w=_milli(entry.get("p_mW")),
                 power_limit_w=_milli(entry.get("p_lim_mW")),
                 processes=tuple(processes.pop(index, ())),
                 processes_known=uuid not in unread,
                 free_mib=_mib(entry.get("mem_free")),
                 free_known="mem_free" in entry,
-                read_at=_str(entry.get("at")),
-                memory_busy_pct=_int(entry.get("mutil_pct")),
+                read_at=text(entry.get("at")),
+                memory_busy_pct=integer(entry.get("mutil_pct")),
                 memory_temperature_c=_milli(entry.get("tmem_mC")),
-                clock_mhz=_int(entry.get("sm_MHz")),
+                clock_mhz=integer(entry.get("sm_MHz")),
                 fan_pct=_most(entry.get("fan_pct")),
-                slowed=_int(entry.get("ev")) or 0,
-                parent=_str(entry.get("parent")),
-                profile=_str(entry.get("profile")),
+                slowed=integer(entry.get("ev")) or 0,
+                parent=text(entry.get("parent")),
+                profile=text(entry.get("profile")),
                 other_mib=_mib(entry.get("mem_other")),
                 faults=_memory_faults(entry),
             )
@@ -154,45 +154,45 @@ def _gpus(sample: Mapping[str, Any]) -> tuple[Gpu, ...]:
 
 
 def _process(entry: Mapping[str, Any]) -> Process:
-    pid = _int(entry.get("pid"))
+    pid = integer(entry.get("pid"))
     return Process(
         pid="" if pid is None else str(pid),
-        name=_str(entry.get("name")) or _str(entry.get("cmd")),
-        user=_str(entry.get("user")),
+        name=text(entry.get("name")) or text(entry.get("cmd")),
+        user=text(entry.get("user")),
         used_mib=_mib(entry.get("mem")),
         orphan=entry.get("orphan") is True,
         started_ns=_scaled(entry.get("t0_ms") or entry.get("seen_ms"), 1_000_000),
         place=_place(entry),
-        command=_str(entry.get("cmd")),
-        busy_pct=_int(entry.get("sm_pct")),
+        command=text(entry.get("cmd")),
+        busy_pct=integer(entry.get("sm_pct")),
         foreign=entry.get("foreign") is True,
     )
 
 
 def _facts_line(facts: Mapping[str, Any]) -> str:
     """Operating system, driver and CUDA in one line, as far as they are known."""
-    parts = [_str(facts.get("os")) or ""]
+    parts = [text(facts.get("os")) or ""]
     for name, key in (("driver", "driver"), ("CUDA", "cuda")):
-        value = _str(facts.get(key))
+        value = text(facts.get(key))
         parts.append(f"{name} {value}" if value else "")
     return " · ".join(part for part in parts if part)
 
 
 def _place(entry: Mapping[str, Any]) -> str | None:
     """Where a process runs: `job 77`, `pod lab/train-0`, `docker 0123456789ab`."""
-    job, pod, container = _str(entry.get("job")), _str(entry.get("pod")), _str(entry.get("ctr"))
+    job, pod, container = text(entry.get("job")), text(entry.get("pod")), text(entry.get("ctr"))
     if job is not None:
         return f"job {job}"
     if pod is not None:
-        space = _str(entry.get("ns"))
+        space = text(entry.get("ns"))
         return f"pod {space}/{pod}" if space else f"pod {pod}"
-    return None if container is None else f"{_str(entry.get('rt')) or 'container'} {container[:12]}"
+    return None if container is None else f"{text(entry.get('rt')) or 'container'} {container[:12]}"
 
 
 def _memory_faults(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    ecc, remap = _map(entry.get("ecc")), _map(entry.get("remap"))
+    ecc, remap = mapping(entry.get("ecc")), mapping(entry.get("remap"))
     found = []
-    if count := _int(ecc.get("vu")):
+    if count := integer(ecc.get("vu")):
         found.append(f"{count} uncorrected memory errors")
     if remap.get("pend") is True:
         found.append("memory rows wait for a reset")
@@ -203,50 +203,32 @@ def _memory_faults(entry: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _tags(value: object) -> tuple[tuple[str, str], ...]:
     """Tags of the facts, by name; at most TAGS_MAX."""
-    return tuple(sorted((key, text) for key, text in _map(value).items() if isinstance(key, str) and _str(text)))[:TAGS_MAX]
-
-
-def _map(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _maps(value: object, most: int) -> list[Mapping[str, Any]]:
-    return [entry for entry in value[:most] if isinstance(entry, Mapping)] if isinstance(value, list) else []
-
-
-def _str(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
-def _int(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
-        return None
-    return int(value)
+    return tuple(sorted((key, word) for key, word in mapping(value).items() if isinstance(key, str) and text(word)))[:TAGS_MAX]
 
 
 def _mib(value: object) -> int | None:
-    number = _int(value)
+    number = integer(value)
     return None if number is None else number // _MIB
 
 
 def _milli(value: object) -> int | None:
     """A value in thousandths, rounded to whole units."""
-    number = _int(value)
+    number = integer(value)
     return None if number is None else (number + 500) // 1000
 
 
 def _scaled(value: object, factor: int) -> int | None:
-    number = _int(value)
+    number = integer(value)
     return None if number is None else number * factor
 
 
 def _most(value: object) -> int | None:
     """The highest of a list of numbers."""
-    known = [number for number in map(_int, value[:GPUS_MAX]) if number is not None] if isinstance(value, list) else []
+    known = [number for number in map(integer, value[:GPUS_MAX]) if number is not None] if isinstance(value, list) else []
     return max(known, default=None)
 
 
 def _load(value: object) -> tuple[float, ...] | None:
-    if not isinstance(value, list) or not value or not all(_int(entry) is not None for entry in value):
+    if not isinstance(value, list) or not value or not all(integer(entry) is not None for entry in value):
         return None
     return tuple(float(entry) for entry in value[:3])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from dimint.consumers.untrusted import mapping, mappings, number
 from dimint.limits import GPUS_MAX, PROCESSES_MAX
 
 __all__ = ["CONDITIONS", "HOST", "NUMBERS", "Condition", "Finding", "Observed", "Parameter", "parse_comparison"]
@@ -19,7 +20,6 @@ HOST: Final = ""
 
 _NS: Final = 1_000_000_000
 _MIB: Final = 1 << 20
-_LARGEST: Final = 1 << 63
 
 
 class Finding(NamedTuple):
@@ -84,8 +84,8 @@ def parse_comparison(text: str) -> Condition:
     read, compare, edge = fields[field], _SIGNS[sign], float(bound)
 
     def finding(subject: str, values: Mapping[str, Any]) -> Finding:
-        number = read(values)
-        return Finding(subject, None) if number is None else Finding(subject, compare(number, edge), f"{number:g}")
+        found = read(values)
+        return Finding(subject, None) if found is None else Finding(subject, compare(found, edge), f"{found:g}")
 
     def look(host: Observed, _parameters: Mapping[str, float]) -> Iterator[Finding]:
         if scope == "gpu":
@@ -99,49 +99,40 @@ def parse_comparison(text: str) -> Condition:
 
 
 # --- numbers of a sample --------------------------------------------------------------------------------------------
-def _number(value: object, scale: float = 1) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
-        return None
-    return value * scale
-
-
-def _map(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _maps(value: object, most: int) -> Sequence[Mapping[str, Any]]:
-    return [entry for entry in value[:most] if isinstance(entry, Mapping)] if isinstance(value, list) else ()
+def _scaled(value: object, scale: float = 1) -> float | None:
+    found = number(value)
+    return None if found is None else found * scale
 
 
 def _share(part: object, whole: object) -> float | None:
-    some, all_ = _number(part), _number(whole)
+    some, all_ = _scaled(part), _scaled(whole)
     return None if some is None or not all_ else some * 100 / all_
 
 
 def _disk(sample: Mapping[str, Any]) -> float | None:
-    shares = [_share(disk.get("used"), disk.get("tot")) for disk in _maps(sample.get("disk"), 256)]
+    shares = [_share(disk.get("used"), disk.get("tot")) for disk in mappings(sample.get("disk"), 256)]
     return max((share for share in shares if share is not None), default=None)
 
 
 def _load(sample: Mapping[str, Any]) -> float | None:
-    load = _map(sample.get("cpu")).get("load")
-    return _number(load[0]) if isinstance(load, list) and load else None
+    load = mapping(sample.get("cpu")).get("load")
+    return _scaled(load[0]) if isinstance(load, list) and load else None
 
 
 _HOST_FIELDS: Final[dict[str, Callable[[Mapping[str, Any]], float | None]]] = {
-    "cpu_pct": lambda sample: _number(_map(sample.get("cpu")).get("tot_pm"), 0.1),
+    "cpu_pct": lambda sample: _scaled(mapping(sample.get("cpu")).get("tot_pm"), 0.1),
     "load1": _load,
-    "memory_pct": lambda sample: _share(_map(sample.get("mem")).get("used"), _map(sample.get("mem")).get("tot")),
-    "swap_used_mib": lambda sample: _number(_map(sample.get("mem")).get("swap_used"), 1 / _MIB),
+    "memory_pct": lambda sample: _share(mapping(sample.get("mem")).get("used"), mapping(sample.get("mem")).get("tot")),
+    "swap_used_mib": lambda sample: _scaled(mapping(sample.get("mem")).get("swap_used"), 1 / _MIB),
     "disk_pct": _disk,
 }
 _GPU_FIELDS: Final[dict[str, Callable[[Mapping[str, Any]], float | None]]] = {
-    "util_pct": lambda gpu: _number(gpu.get("util_pct")),
+    "util_pct": lambda gpu: _scaled(gpu.get("util_pct")),
     "memory_pct": lambda gpu: _share(gpu.get("mem_used"), gpu.get("mem_tot")),
-    "memory_used_mib": lambda gpu: _number(gpu.get("mem_used"), 1 / _MIB),
-    "temp_c": lambda gpu: _number(gpu.get("t_mC"), 0.001),
-    "memory_temp_c": lambda gpu: _number(gpu.get("tmem_mC"), 0.001),
-    "power_w": lambda gpu: _number(gpu.get("p_mW"), 0.001),
+    "memory_used_mib": lambda gpu: _scaled(gpu.get("mem_used"), 1 / _MIB),
+    "temp_c": lambda gpu: _scaled(gpu.get("t_mC"), 0.001),
+    "memory_temp_c": lambda gpu: _scaled(gpu.get("tmem_mC"), 0.001),
+    "power_w": lambda gpu: _scaled(gpu.get("p_mW"), 0.001),
 }
 
 
@@ -151,16 +142,16 @@ NUMBERS: Final = (*(f"host.{name}" for name in _HOST_FIELDS), *(f"gpu.{name}" fo
 
 def _gpus(host: Observed) -> Sequence[Mapping[str, Any]]:
     """The GPUs of the newest sample that can be named."""
-    entries = _maps(host.sample.get("gpu"), GPUS_MAX) if host.sample is not None else ()
+    entries = mappings(host.sample.get("gpu"), GPUS_MAX) if host.sample is not None else ()
     return [gpu for gpu in entries if isinstance(gpu.get("u"), str) and gpu["u"]]
 
 
 def _processes(host: Observed, gpu: Mapping[str, Any]) -> Sequence[Mapping[str, Any]] | None:
     """The processes on a GPU; None if they could not be read."""
     assert host.sample is not None
-    if gpu["u"] in _map(host.sample.get("procs_err")) or not isinstance(host.sample.get("proc"), list):
+    if gpu["u"] in mapping(host.sample.get("procs_err")) or not isinstance(host.sample.get("proc"), list):
         return None
-    return [row for row in _maps(host.sample.get("proc"), PROCESSES_MAX) if row.get("g") == gpu.get("i")]
+    return [row for row in mappings(host.sample.get("proc"), PROCESSES_MAX) if row.get("g") == gpu.get("i")]
 
 
 # --- conditions by name ---------------------------------------------------------------------------------------------
@@ -171,7 +162,7 @@ def _down(host: Observed, parameters: Mapping[str, float]) -> Iterator[Finding]:
 
 
 def _stale(host: Observed, parameters: Mapping[str, float]) -> Iterator[Finding]:
-    interval_ms = None if host.sample is None else _number(host.sample.get("int_ms"))
+    interval_ms = None if host.sample is None else _scaled(host.sample.get("int_ms"))
     if host.received_ns is not None and interval_ms:
         silent_s = max(0, host.now_ns - host.received_ns) / _NS
         yield Finding(HOST, silent_s > parameters["intervals"] * interval_ms / 1000, f"{silent_s:.0f} s")
@@ -187,7 +178,7 @@ def _driver_mismatch(host: Observed, _parameters: Mapping[str, float]) -> Iterat
 
 
 def _spool(host: Observed, parameters: Mapping[str, float]) -> Iterator[Finding]:
-    spool = _map(None if host.sample is None else host.sample.get("spool"))
+    spool = mapping(None if host.sample is None else host.sample.get("spool"))
     share = _share(spool.get("bytes"), spool.get("max"))
     if share is not None:
         yield Finding(HOST, share > parameters["above"], f"{share:.0f} %")
@@ -207,10 +198,10 @@ def _xid(host: Observed, parameters: Mapping[str, float]) -> Iterator[Finding]:
 
 def _hot(host: Observed, parameters: Mapping[str, float]) -> Iterator[Finding]:
     """By the margin to the card's own slowdown temperature, and only without one by a fixed temperature."""
-    limits = {gpu.get("u"): _number(gpu.get("t_slow_mC"), 0.001) for gpu in _maps(host.facts.get("gpus"), GPUS_MAX)
+    limits = {gpu.get("u"): _scaled(gpu.get("t_slow_mC"), 0.001) for gpu in mappings(host.facts.get("gpus"), GPUS_MAX)
               if isinstance(gpu.get("u"), str)}  # fmt: skip
     for gpu in _gpus(host):
-        heat = _number(gpu.get("t_mC"), 0.001)
+        heat = _scaled(gpu.get("t_mC"), 0.001)
         limit = limits.get(gpu["u"])
         bound = parameters["above"] if limit is None else limit - parameters["margin"]
         yield Finding(gpu["u"], None if heat is None else heat > bound, "" if heat is None else f"{heat:.0f} °C")
@@ -218,7 +209,7 @@ def _hot(host: Observed, parameters: Mapping[str, float]) -> Iterator[Finding]:
 
 def _idle_held(host: Observed, parameters: Mapping[str, float]) -> Iterator[Finding]:
     for gpu in _gpus(host):
-        used, busy = _number(gpu.get("mem_used"), 1 / _MIB), _number(gpu.get("util_pct"))
+        used, busy = _scaled(gpu.get("mem_used"), 1 / _MIB), _scaled(gpu.get("util_pct"))
         rows = _processes(host, gpu)
         if used is None or busy is None or rows is None:
             yield Finding(gpu["u"], None)
@@ -230,7 +221,7 @@ def _idle_held(host: Observed, parameters: Mapping[str, float]) -> Iterator[Find
 
 def _held_without_process(host: Observed, parameters: Mapping[str, float]) -> Iterator[Finding]:
     for gpu in _gpus(host):
-        used, rows = _number(gpu.get("mem_used"), 1 / _MIB), _processes(host, gpu)
+        used, rows = _scaled(gpu.get("mem_used"), 1 / _MIB), _processes(host, gpu)
         unknown = used is None or rows is None
         yield Finding(gpu["u"], None if unknown else not rows and (used or 0) > parameters["held_mib"], f"{used or 0:.0f} MiB")
 

@@ -84,6 +84,7 @@ def test_map_comes_back_as_it_was_sent(address: tuple[str, int]) -> None:
     assert set(status) <= set(text_of(address, "/?term=true").splitlines())
     table = (GOLDEN / "terminal_gpu_table.txt").read_text().splitlines()
     assert set(table) <= set(text_of(address, "/gpu_table?term=true").splitlines())
+    assert 'dimint_consumer_lag_events{partition="0"} 0\n' in text_of(address, "/metrics")
     detail = (GOLDEN / "terminal_detail.txt").read_text().splitlines()
     shown = text_of(address, "/states/host1/?term=true").splitlines()
     assert shown[:2] == detail[:2]

@@ -8,7 +8,7 @@ from dimint.consumers.accounting import Accounting, Question, account
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
-from dimint.consumers.rows import HostEvent, HostRow, StoredSample
+from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, XidCount
 from dimint.producers.simulated import SimulatedHost
 from tests.support.hosts import MIB, cpu, gpu, sample
 
@@ -31,6 +31,10 @@ class MemoryTables:
         self.happened: list[HostEvent] = []
         """What happened on hosts, oldest first."""
         self.opened: list[OpenAlert] = []
+        self.totals: list[GpuTotal] = []
+        self.xids: list[XidCount] = []
+        self.read_to: dict[int, int] | None = None
+        """How far the log was read, if not as far as there are changes."""
         self.fault: Exception | None = None
         """What reading raises while it is set."""
 
@@ -99,13 +103,19 @@ class MemoryTables:
         self._sequence += 1
 
     def positions(self) -> dict[int, int]:
-        return {0: self._sequence}
+        return {0: self._sequence} if self.read_to is None else self.read_to
 
     def generation(self) -> str | None:
         return "0123456789abcdef"
 
     def accounting(self, asked: Question, now_ns: int) -> Accounting:
         return account(asked, [], 0, 0)
+
+    def gpu_totals(self) -> list[GpuTotal]:
+        return list(self.totals)
+
+    def xid_counts(self) -> list[XidCount]:
+        return list(self.xids)
 
     def close(self) -> None:
         pass

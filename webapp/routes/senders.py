@@ -81,12 +81,12 @@ def add_routes(app: App, site: Site, reports: Reports, token: str) -> None:
         asking += 1
         try:
             async with asyncio.timeout(KNOWN_S):
-                partition, end = await asyncio.wrap_future(reports.end_of(host))
+                ends = await asyncio.wrap_future(reports.ends(host))
                 while True:
-                    read_to = await site.feed.read(lambda board: board.position(partition))
+                    read_to = await site.feed.read(lambda board: board.positions())
                     if _shows(await site.feed.current(), host):
                         return True
-                    if read_to >= end:
+                    if all(read_to.get(partition, 0) >= end for partition, end in ends.items()):
                         return False
                     await asyncio.sleep(_LOOK_S)
         except TimeoutError:

@@ -1,11 +1,15 @@
 """Health, readiness, metrics, the description of the API and the static files."""
 
+import asyncio
+from typing import Final
+
 from sanic import Request
 from sanic.response import HTTPResponse, raw, text
 
 from dimint import __version__
 from dimint.webapp.as_json import dump, error_body
 from dimint.webapp.as_metrics import CONTENT_TYPE
+from dimint.webapp.intake import NotTaken, Reports
 from dimint.webapp.metrics import Metrics
 from dimint.webapp.openapi import description
 from dimint.webapp.routes.states import json_answer
@@ -16,7 +20,11 @@ __all__ = ["HEALTH_PREFIX", "add_routes"]
 HEALTH_PREFIX = "/-/"
 
 
-def add_routes(app: App, site: Site) -> None:
+_ENDS_S: Final = 2.0
+"""How long the log may take to say where it ends; a scrape does without rather than wait."""
+
+
+def add_routes(app: App, site: Site, reports: Reports | None = None) -> None:
     made = Metrics(site.clock)
     described = dump(description(__version__))
 
@@ -29,7 +37,18 @@ def add_routes(app: App, site: Site) -> None:
 
     async def metrics(_request: Request) -> HTTPResponse:
         snapshot = await site.feed.current()
-        return raw(await site.feed.read(lambda board: made.text(board, snapshot)), content_type=CONTENT_TYPE)
+        ends = await log_ends()
+        return raw(await site.feed.read(lambda board: made.text(board, snapshot, ends)), content_type=CONTENT_TYPE)
+
+    async def log_ends() -> dict[int, int] | None:
+        """Where the status topic ends; asked before the tables are, so that they are never ahead of it."""
+        if reports is None:
+            return None
+        try:
+            async with asyncio.timeout(_ENDS_S):
+                return await asyncio.wrap_future(reports.ends())
+        except (NotTaken, TimeoutError):
+            return None
 
     async def openapi(_request: Request) -> HTTPResponse:
         return raw(described, content_type="application/json")

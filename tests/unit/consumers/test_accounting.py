@@ -100,6 +100,27 @@ def test_hours_of_users_and_hosts(tmp_path: Path) -> None:
         assert ended.capacity_us == 4 * HOUR_US, "what lies ahead is no time yet"
 
 
+def test_sums_of_all_time(tmp_path: Path) -> None:
+    """Per host and user what all hours come to; errors of GPUs by number; both go to the host that goes on for another."""
+    log = lab()
+    for uuid, xid in (("GPU-a", 79), ("GPU-a", 79), ("GPU-a", 13), (None, 48)):
+        log.put([["gpu.xid", ONE, 0, 0, uuid, xid]], time_ns=BEGIN + xid, logged_at_ns=BEGIN + 4 * HOUR_NS)
+    with StatusReader(feed(log, tmp_path, range(1, 12))) as reader:
+        hours = reader.accounting(Question(0, BEGIN + 9 * HOUR_NS), BEGIN + 9 * HOUR_NS).accounts
+        assert [(one.user, one.held_us, one.active_us) for one in reader.gpu_totals()] == sorted(
+            (one.user, one.held_us, one.active_us) for one in hours if one.user is not None
+        )
+        assert reader.xid_counts() == [
+            (ONE, "", 48, 1, BEGIN + 48), (ONE, "GPU-a", 13, 1, BEGIN + 13), (ONE, "GPU-a", 79, 2, BEGIN + 79),
+        ]  # fmt: skip
+    log.put([["host.merged", ONE, 0, 0, TWO]], logged_at_ns=BEGIN + 5 * HOUR_NS)
+    with StatusReader(feed(log, tmp_path)) as reader:
+        assert {one.host for one in reader.gpu_totals()} == {one.host for one in reader.xid_counts()} == {TWO}
+    log.put([["host.forgotten", ONE, 0, 0]], logged_at_ns=BEGIN + 6 * HOUR_NS)
+    with StatusReader(feed(log, tmp_path)) as reader:
+        assert (reader.gpu_totals(), reader.xid_counts()) == ([], [])
+
+
 def test_rebuilt_repeated_and_late_it_is_the_same(tmp_path: Path) -> None:
     """The answer and the tables' digest do not depend on repeats, on order, or on when commits were made."""
     log = lab()

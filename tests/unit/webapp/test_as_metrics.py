@@ -9,9 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dimint.consumers.rows import HostRow, StoredSample
-from dimint.webapp.as_metrics import HostNow, exposition, host_part, is_stale
+from dimint.clock import ManualClock
+from dimint.consumers.rows import GpuTotal, HostRow, StoredSample, XidCount
+from dimint.webapp.as_metrics import HostNow, SystemNow, exposition, host_part, is_stale, system_part
+from dimint.webapp.board import Board, BoardRules
 from dimint.webapp.metric_families import FAMILIES
+from dimint.webapp.metrics import Metrics
+from tests.support.fleet import MemoryTables, host_id
 from tests.support.hosts import H100, MIB, cpu, gpu, sample
 from tests.support.samples import Machine
 
@@ -101,6 +105,58 @@ def test_stale_and_unheard_hosts_keep_only_what_stays_true() -> None:
     assert _series(_host(None, up=False))['dimint_host_up{host="gpu_01"}'] == 0
 
 
+def test_sums_of_users_errors_and_lag() -> None:
+    """Counters by user and host, errors by GPU and number, and how far the tables are behind; only of hosts that are listed."""
+    used = [GpuTotal("a", 'al"ice', 7_200_000_000, 1_500_000), GpuTotal("gone", "bob", 1, 1)]
+    xids = [XidCount("a", "GPU-1", 79, 2, TIME), XidCount("a", "", 48, 1, TIME), XidCount("a", "GPU-old", 13, 5, TIME)]
+    system = SystemNow({"a": ("gpu_01", {"GPU-1": 3})}, used, xids, {0: 0, 1: 12})
+    text = exposition([system_part(system)], "1").decode()
+    series = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    assert {name: float(value) for name, value in series.items() if "build" not in name and "timestamp" not in name} == {
+        'dimint_user_gpu_seconds_total{user="al\\"ice",host="gpu_01",kind="held"}': 7200,
+        'dimint_user_gpu_seconds_total{user="al\\"ice",host="gpu_01",kind="active"}': 1.5,
+        'dimint_gpu_xid_errors_total{host="gpu_01",gpu="3",uuid="GPU-1",xid="79"}': 2,
+        'dimint_gpu_xid_errors_total{host="gpu_01",xid="48"}': 1,
+        'dimint_gpu_xid_errors_total{host="gpu_01",uuid="GPU-old",xid="13"}': 5,
+        'dimint_consumer_lag_events{partition="0"}': 0,
+        'dimint_consumer_lag_events{partition="1"}': 12,
+    }
+    assert float(series['dimint_gpu_xid_last_timestamp_seconds{host="gpu_01",gpu="3",uuid="GPU-1",xid="79"}']) == TIME / NS
+    assert "lag" not in exposition([system_part(SystemNow({}))], "1").decode(), "a log that cannot be asked has no lag of 0"
+
+
+def test_counters_do_not_fall_while_tables_are_made_anew() -> None:
+    """Tables that have read less of the log than those before them give no sums, until they have read as much."""
+    tables = MemoryTables()
+    tables.register(host_id(1), "gpu-01")
+    clock = ManualClock()
+    board = Board(tables, BoardRules(60, "name", 0, {}), clock)
+    metrics = Metrics(clock)
+    tables.totals = [GpuTotal(host_id(1), "alice", 5_000_000, 0)]
+    tables.read_to = {0: 10, 1: 10}
+
+    def counted() -> bool:
+        return b'kind="held"} 5\n' in metrics.text(board, board.refresh(), {0: 12, 1: 10})
+
+    assert counted()
+    tables.read_to = {0: 11, 1: 2}
+    assert not counted()
+    assert b'dimint_consumer_lag_events{partition="1"} 8\n' in metrics.text(board, board.refresh(), {0: 12, 1: 10})
+    tables.read_to = {0: 11, 1: 10}
+    assert counted()
+
+
+def test_whether_all_could_be_read() -> None:
+    """One failed call, or a driver that does not answer, is no success; a host without a GPU is."""
+
+    def success(**more: Any) -> float:
+        return _series(_host(sample([gpu(0, H100, 1, 2, 3, 4)]) | more))['dimint_agent_last_collect_success{host="gpu_01"}']
+
+    assert success(gpu_state="ok") == success(gpu_state="no_gpu") == 1
+    assert success(gpu_state="hung") == success(gpu_state="ok", procs_err={"GPU-00000000": 999}) == 0
+    assert success(gpu_state="ok", gpu=[{"i": 0, "u": "x", "err": {"memory": 15}}]) == 0
+
+
 def test_staleness_follows_the_hosts_own_interval() -> None:
     """Three intervals of silence, and at least what a sample may need on its way."""
     slow = _host(sample([]) | {"int_ms": 60_000})
@@ -154,7 +210,11 @@ def test_no_sample_breaks_the_text(content: dict[str, Any], facts: dict[str, Any
 def test_promtool_finds_nothing() -> None:
     """Prometheus' own check of names, types and text."""
     machine = Machine()
-    text = exposition([host_part(_host(machine.step() | cpu(), **machine.facts), stale=False)], "1.2.3")
+    system = SystemNow(
+        {"a": ("gpu_01", {"GPU-1": 3})}, [GpuTotal("a", "alice", 10, 5)], [XidCount("a", "GPU-1", 79, 2, TIME)], {0: 1}
+    )
+    parts = [host_part(_host(machine.step() | cpu(), **machine.facts), stale=False), system_part(system)]
+    text = exposition(parts, "1.2.3")
     found = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=30, check=False)
     assert (found.returncode, found.stdout + found.stderr) == (0, b"")
 

@@ -91,14 +91,15 @@ def test_what_comes_while_a_batch_is_in_flight_is_one_batch() -> None:
     log.hold_acks()
     with running(log) as intake:
         first = intake.offer(post(heat=0))
-        partition, end = intake.end_of(HOST).result(10)
+        ((partition, end),) = intake.ends(HOST).result(10).items()
         assert (partition, first.done()) == (GENESIS.status_partition(HOST), False)
         rest = [intake.offer(post(heat=heat)) for heat in range(1, 50)]
         assert end <= 1
         assert not any(future.done() for future in rest)
         log.release_acks()
         assert {outcome(future) for future in [first, *rest]} == {""}
-        assert intake.end_of(HOST).result(10) == (partition, 2)
+        assert intake.ends(HOST).result(10) == {partition: 2}
+        assert sum(intake.ends().result(10).values()) == 2
     assert [len(batch) for batch in batches(log)] == [1, 49]
     assert [seq for _, seq, _ in samples(log)] == list(range(1, 51))
 
@@ -204,5 +205,5 @@ def test_question_while_the_log_is_away() -> None:
     log = StatusLog()
     with running(log) as intake:
         log.go_away(1)
-        assert isinstance(intake.end_of(HOST).exception(10), NotTaken)
-        assert intake.end_of(HOST).result(10)[1] == 0
+        assert isinstance(intake.ends(HOST).exception(10), NotTaken)
+        assert set(intake.ends(HOST).result(10).values()) == {0}

@@ -1,0 +1,39 @@
+"""Reading what other machines sent: a value of a wrong type, or out of all range, is not available and never an error. [S]"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+__all__ = ["integer", "mapping", "mappings", "number", "text"]
+
+_LARGEST: Final = 1 << 63
+"""What a table's integer can hold; NaN and infinity are beyond it too."""
+
+
+def number(value: object) -> int | float | None:
+    """A finite number of a sane size; yes and no are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
+        return None
+    return value
+
+
+def integer(value: object) -> int | None:
+    """The same without its fraction."""
+    if type(value) is int:  # what nearly all are, read some ten thousand times for a page
+        return value if -_LARGEST < value < _LARGEST else None
+    found = number(value)
+    return None if found is None else int(found)
+
+
+def text(value: object) -> str | None:
+    """Text that is not empty."""
+    return value if isinstance(value, str) and value else None
+
+
+def mapping(value: object) -> Mapping[str, Any]:
+    """A map; anything else is an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def mappings(value: object, most: int) -> list[Mapping[str, Any]]:
+    """The maps among the first `most` entries of a list; nothing of anything else."""
+    return [entry for entry in value[:most] if isinstance(entry, Mapping)] if isinstance(value, list) else []
