@@ -10,6 +10,7 @@ from dimint.limits import FETCH_MAX_SAMPLES
 from dimint.webapp.api_schemas import Schema, ref
 from dimint.webapp.as_terminal import WIDTH_MAX
 from dimint.webapp.asked import LAYOUTS
+from dimint.webapp.states_asked import LIMIT
 from dimint.webapp.terminal_options import FORMATS, TOP_MAX, WATCH_MAX_S, WATCH_MIN_S
 
 __all__ = ["OPERATIONS", "Answer", "Operation", "Word"]
@@ -93,6 +94,7 @@ _FRAMES: Final = (
 _TIMES: Final = (_AT, _FROM, _TO)
 _HOSTS: Final = (_FILTER, _SORT, *_TIMES)
 _PAGES: Final = (_PAGE, _VIEW, _GROUP, *_HOSTS, _TERM)
+_FIELDS: Final = _text("fields", "only these keys of every GPU's map and of `cpu_data`", examples=["gpu_volatile,cpu_percent"])
 _FETCH: Final = _number("fetch_num", "the newest so many samples", 1, FETCH_MAX_SAMPLES, default=1)
 
 # --- answers --------------------------------------------------------------------------------------------------------
@@ -155,12 +157,18 @@ OPERATIONS: Final = (
     Operation(
         "states", "GET", "/states/", "states",
         "JSON: every host; `?fetch_num=N` samples each (default 1); `?at=` as it was then, `?filter=` and `?sort=` as below",
-        (_FETCH, *_HOSTS), (_json("States", "Error"),),
+        (_FETCH, _FIELDS, *_HOSTS), (_json("States", "Error"),),
     ),
     Operation(
         "host_states", "GET", "/states/<name>/", "states",
-        "the same map with that one host; `?from=&to=`: its samples of a range; `?term=true`: its boxes for terminals",
-        (_FETCH, *_TIMES, _TERM, *_FRAMES), (_json("States", "Lines", "Error"), _PLAIN, _TSV), _NAME,
+        "the same map with that one host; `?from=&to=`: its samples of a range, page by page; "
+        "`?term=true`: its boxes for terminals",
+        (
+            _FETCH, _FIELDS, *_TIMES, _text("step", "with `from`: the last sample of every so long", examples=["1m"]),
+            _number("limit", "with `from`: so many samples", 1, FETCH_MAX_SAMPLES, default=LIMIT),
+            _text("cursor", "with `from`: go on where the answer with this cursor ended"), _TERM, *_FRAMES,
+        ),
+        (_json("States", "Lines", "Error"), _PLAIN, _TSV), _NAME,
     ),
     Operation(
         "accounting", "GET", "/accounting/", "states",

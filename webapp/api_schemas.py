@@ -69,7 +69,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "ip_address": _TEXT,
             "status": {"enum": ["running", "waiting for re-uplink", "down"]},
         },
-        {"simulated": {"const": True}},
+        {"simulated": {"const": True}, "cursor": _maybe("string", "of a range: where the rest begins; null at its end")},
     ),
     "Entry": _record(
         "One sample.",
@@ -85,7 +85,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
         {"cpu_data": ref("Cpu")},
     ),
     "Cpu": _record(
-        "What a host tells of its processor and memory; null is not available.",
+        "What a host tells of its processor and memory; null is not available. All of it is there unless `fields` asks for less.",
+        {},
         {
             "cores": _maybe("integer", "how many it has"),
             "cpu_percent": _maybe("number", "use of all of them, in tenths of a percent"),
@@ -95,7 +96,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
         },
     ),
     "Gpu": _record(
-        "A GPU in one sample; null is not available.",
+        "A GPU in one sample; null is not available. All but `state` is there unless `fields` asks for less.",
+        {},
         {
             "device_num": _INT,
             "uuid": _maybe("string", "of the GPU or MIG instance"),
@@ -107,8 +109,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "timestamp": _said(_TEXT, "YYYY/MM/DD hh:mm:ss.mmm"),
             "gpu_volatile": _maybe("integer", "utilisation in %"),
             "processes": _list(ref("Process")),
+            "state": _said(_TEXT, "where it is not `ok`: `lost`, `hung`, `missing`, `suspended`"),
         },
-        {"state": _said(_TEXT, "where it is not `ok`: `lost`, `hung`, `missing`, `suspended`")},
     ),
     "Process": _record(
         "A process on a GPU; null is not available.",

@@ -7,13 +7,29 @@ added at the end of a map, none of the old ones ever changes.
 import json
 from collections.abc import Iterable, Sequence
 from datetime import tzinfo
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from dimint.limits import FETCH_MAX_SAMPLES
 from dimint.webapp.models import Gpu, Host, Sampled, Status
 from dimint.webapp.times import NO_ENTRY, compact, gpu_stamp
 
-__all__ = ["dump", "error_body", "fetch_num", "gpu_data", "host_state", "live_update", "states", "states_item"]
+__all__ = ["CPU_FIELDS", "GPU_FIELDS", "Fields", "dump", "error_body", "fetch_num", "gpu_data", "host_state", "live_update",
+           "states", "states_item"]  # fmt: skip
+
+GPU_FIELDS: Final = (
+    "device_num", "uuid", "gpu_name", "temperature", "total_memory", "available_memory", "used_memory", "timestamp",
+    "gpu_volatile", "processes", "state",
+)  # fmt: skip
+"""Keys of a GPU's map."""
+CPU_FIELDS: Final = ("cores", "cpu_percent", "load", "memory_total", "memory_used")
+"""Keys of `cpu_data`."""
+
+
+class Fields(NamedTuple):
+    """The keys that are wanted of every GPU's map and of `cpu_data`; where none is, the map is left out or empty."""
+
+    gpu: tuple[str, ...]
+    cpu: tuple[str, ...]
 
 
 def fetch_num(text: str | None) -> int:
@@ -34,12 +50,12 @@ def gpu_data(sample: Sampled, zone: tzinfo) -> dict[str, dict[str, Any]]:
     return {gpu.key: _gpu(gpu, when) for gpu in sample.gpus}
 
 
-def host_state(host: Host, zone: tzinfo, *, with_data: bool) -> dict[str, Any]:
+def host_state(host: Host, zone: tzinfo, *, with_data: bool, fields: Fields | None = None) -> dict[str, Any]:
     """One host. Without `with_data`, a host that is not running has one entry with no GPU data and its last time."""
     if host.newest is None:
         data: list[dict[str, Any]] = [{"gpu_data": {}, "timestamp": NO_ENTRY}]
     elif with_data or host.status is Status.RUNNING:
-        data = [_entry(sample, zone) for sample in host.samples]
+        data = [_entry(sample, zone, fields) for sample in host.samples]
     else:
         data = [{"gpu_data": {}, "timestamp": compact(host.newest.time_ns, zone)}]
     state: dict[str, Any] = {"data": data, "ip_address": host.ip, "status": str(host.status)}
@@ -48,9 +64,9 @@ def host_state(host: Host, zone: tzinfo, *, with_data: bool) -> dict[str, Any]:
     return state
 
 
-def states_item(host: Host, zone: tzinfo) -> bytes:
+def states_item(host: Host, zone: tzinfo, fields: Fields | None = None) -> bytes:
     """A host's member of the map that `/states/` answers: its name, a colon, and what `host_state` has without data."""
-    return dump(host.name) + b":" + dump(host_state(host, zone, with_data=False))
+    return dump(host.name) + b":" + dump(host_state(host, zone, with_data=False, fields=fields))
 
 
 def states(items: Iterable[bytes]) -> bytes:
@@ -71,16 +87,20 @@ def dump(value: object) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
-def _entry(sample: Sampled, zone: tzinfo) -> dict[str, Any]:
-    entry: dict[str, Any] = {"gpu_data": gpu_data(sample, zone), "timestamp": compact(sample.time_ns, zone)}
-    if sample.has_cpu:
-        entry["cpu_data"] = {
+def _entry(sample: Sampled, zone: tzinfo, fields: Fields | None) -> dict[str, Any]:
+    gpus = gpu_data(sample, zone) if fields is None or fields.gpu else {}
+    if fields is not None:
+        gpus = {key: {name: gpu[name] for name in fields.gpu if name in gpu} for key, gpu in gpus.items()}
+    entry: dict[str, Any] = {"gpu_data": gpus, "timestamp": compact(sample.time_ns, zone)}
+    if sample.has_cpu and (fields is None or fields.cpu):
+        cpu = {
             "cores": sample.cores,
             "cpu_percent": None if sample.cpu_pm is None else sample.cpu_pm / 10,
             "load": None if sample.load is None else list(sample.load),
             "memory_total": None if sample.memory_total is None else sample.memory_total >> 20,
             "memory_used": None if sample.memory_used is None else sample.memory_used >> 20,
         }
+        entry["cpu_data"] = cpu if fields is None else {name: cpu[name] for name in fields.cpu}
     return entry
 
 

@@ -15,6 +15,7 @@ from dimint.consumers.accounting import Accounting, Question
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.past import GAP_INTERVALS, HostAt, SamplePage, interval_ns
 from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, XidCount
+from dimint.consumers.sealing import Key
 from dimint.limits import FETCH_MAX_SAMPLES, HOST_NAME_MAX_CHARS
 from dimint.webapp.alerts import XID_NS
 from dimint.webapp.history import POINTS, History, history_of
@@ -44,7 +45,9 @@ class Tables(Protocol):
     def latest(self, host_ids: Iterable[str]) -> dict[str, StoredSample]: ...
     def last(self, host_id: str, n: int) -> list[StoredSample]: ...
     def fleet_at(self, at_ns: int) -> list[HostAt]: ...
-    def page(self, host_id: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int) -> SamplePage: ...
+    def page(
+        self, host_id: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int, after: Key | None = None
+    ) -> SamplePage: ...
     def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = ...) -> list[HostEvent]: ...
     def alerts(self) -> list[OpenAlert]: ...
     def version(self) -> int: ...
@@ -131,11 +134,16 @@ class Board:
             self._past.popitem(last=False)
         return snapshot
 
-    def samples_between(self, host: Host, from_ns: int, to_ns: int) -> list[Sampled]:
-        """The host's samples of a range, oldest first: the oldest FETCH_MAX_SAMPLES of them, thinned to the save interval."""
-        step_ns = max(0, round(self._rules.save_interval_s * 1e9))
-        found = self._reader.page(host.id, from_ns, to_ns, limit=FETCH_MAX_SAMPLES, step_ns=step_ns)
-        return [sampled(stored.time_ns, stored.sample) for stored in found.samples]
+    def samples_between(
+        self, host: Host, from_ns: int, to_ns: int, *, limit: int, step_ns: int | None, after: Key | None
+    ) -> tuple[list[Sampled], Key | None]:
+        """The host's samples of a range, oldest first: the first `limit` behind `after`, and where the rest begins.
+
+        Of each step the last one; without a step they are thinned to the save interval.
+        """
+        step_ns = max(0, round(self._rules.save_interval_s * 1e9)) if step_ns is None else step_ns
+        found = self._reader.page(host.id, from_ns, to_ns, limit=limit, step_ns=step_ns, after=after)
+        return [sampled(stored.time_ns, stored.sample) for stored in found.samples], found.cursor
 
     def history(self, host: Host, from_ns: int, to_ns: int) -> History:
         """The host's series over a range."""

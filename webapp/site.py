@@ -9,7 +9,7 @@ from sanic import Request, Sanic
 
 from dimint.clock import Clock
 from dimint.errors import BadQuery, BadTime
-from dimint.webapp.as_json import live_update, states_item
+from dimint.webapp.as_json import Fields, live_update, states_item
 from dimint.webapp.as_terminal import TerminalStyle, TerminalView
 from dimint.webapp.asked import Asked, read_asked
 from dimint.webapp.feed import Feed
@@ -146,9 +146,11 @@ class Site:
         blocks = (self._kept.of_host(kind, host, lambda host: view.block(host, style)) for host in hosts)
         return view.head(style) + "".join(blocks)
 
-    def states_items(self, hosts: Sequence[Host]) -> list[bytes]:
+    def states_items(self, hosts: Sequence[Host], fields: Fields | None = None) -> list[bytes]:
         """The hosts' members of the map that `/states/` answers."""
         zone = self.page_style.zone
+        if fields is not None:
+            return [states_item(host, zone, fields) for host in hosts]
         return [self._kept.of_host("states", host, lambda host: states_item(host, zone)) for host in hosts]
 
     def _begin(self, snapshot: Snapshot) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC
+from typing import Any
 
 import httpx
 import pytest
@@ -99,6 +100,33 @@ def test_states(client: httpx.Client) -> None:
     missing = client.get("/states/nobody/")
     assert missing.status_code == 200
     assert missing.json() == {"status": "ERROR", "status_code": 404, "message": "not found"}
+
+
+def test_a_range_page_by_page(address: tuple[str, int], client: httpx.Client) -> None:
+    """Samples of a range in pages that miss and repeat nothing, of every step the last, and only the fields asked for."""
+    whole = client.get("/states/gpu-01.lab/?from=@0&to=2100-01-01").json()["gpu_01_lab"]
+    assert (len(whole["data"]), whole["cursor"]) == (5, None)
+    entries: list[Any] = []
+    cursor: Any = ""
+    pages = 0
+    while cursor is not None:
+        page = client.get(f"/states/gpu-01.lab/?from=@0&to=2100-01-01&limit=2&cursor={cursor}").json()["gpu_01_lab"]
+        entries += page["data"]
+        cursor, pages = page["cursor"], pages + 1
+    assert (entries, pages) == (whole["data"], 3)
+    last = whole["data"][-1]["timestamp"]
+    stepped = client.get("/states/gpu-01.lab/?from=@0&to=2100-01-01&step=1w").json()["gpu_01_lab"]["data"]
+    assert [entry["timestamp"] for entry in stepped][-1] == last
+    few = client.get("/states/gpu-01.lab/?fields=temperature,gpu_volatile,cpu_percent").json()["gpu_01_lab"]["data"][0]
+    assert few == {"gpu_data": {"gpu:0": {"temperature": 36, "gpu_volatile": 0}}, "timestamp": last}
+    assert client.get("/states/?fields=cores").json()["gpu_01_lab"]["data"] == [{"gpu_data": {}, "timestamp": last}]
+    for query, words in (
+        ("fields=heat", "there is no field 'heat'"), ("limit=5", "say from"), ("from=-1h&limit=0", "limit is a number"),
+        ("from=-1h&limit=10001", "limit is a number"), ("from=-1h&step=soon", "step: "), ("from=-1h&cursor=1", "cursor: "),
+        ("cursor=1.1", "say from"),
+    ):  # fmt: skip
+        refused = client.get(f"/states/gpu-01.lab/?{query}").json()
+        assert (refused["status_code"], words in refused["message"]) == (400, True), refused
 
 
 def test_accounting(client: httpx.Client) -> None:

@@ -9,6 +9,7 @@ from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, XidCount
+from dimint.consumers.sealing import Key
 from dimint.producers.simulated import SimulatedHost
 from tests.support.hosts import MIB, cpu, gpu, sample
 
@@ -87,9 +88,12 @@ class MemoryTables:
                 found.append(HostAt(row, newest, None if newest is None else at_ns - newest.time_ns))
         return found
 
-    def page(self, host_id: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int) -> SamplePage:
+    def page(self, host_id: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int, after: Key | None = None) -> SamplePage:
+        if after is not None:
+            from_ns = max(from_ns, (after[0] // max(1, step_ns) + 1) * max(1, step_ns))
         steps = {one.time_ns // max(1, step_ns): one for one in self.between(host_id, from_ns, to_ns)}
-        return SamplePage(list(steps.values())[:limit], [], None)
+        found = list(steps.values())
+        return SamplePage(found[:limit], [], (found[limit - 1].time_ns, 0) if len(found) > limit else None)
 
     def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = 10_000) -> list[HostEvent]:
         found = [event for event in self.happened if from_ns <= event.time_ns <= to_ns and host_id in (None, event.host)]
