@@ -14,7 +14,7 @@ __all__ = ["Link", "Links"]
 
 GREET_AGAIN_S: Final = 1.0
 PROGRESS_S: Final = 0.2
-PROGRESS_ANYWAY_S: Final = 2.0
+PROGRESS_ANYWAY_S: Final = 0.5
 """Progress is sent this often even if nothing changed: a connection that broke and came back is found out by it."""
 RECEIVE_MAX: Final = 2000
 

@@ -1,8 +1,10 @@
-"""Which nodes count as there: those in the registry, and for a while those that most of all vanished together with. [S]
+"""Which nodes count as there: those in the registry, and for a while those that only their session left. [S]
 
-One node that is gone is dead, and others take over at once. When most of the nodes that hold something vanish together, the
-registry is the likelier reason (its servers were away for longer than a session lasts): the nodes work on and register
-again in a moment. Moving everything meanwhile would help nobody, so for GRACE_S all stays as it is.
+One node that is gone and silent is dead, and others take over at once. One that still reports to this overlord has lost its
+session, not its life. When most of the nodes that hold something vanish together, the registry is the likelier reason (its
+servers were away for longer than a session lasts). Such nodes work on and register again in a moment, and moving what they
+have meanwhile would help nobody, so for GRACE_S all stays as it is. Both are needed: sessions that are cut off together end
+up to a ping's interval apart, and an overlord that has just started has heard nobody.
 """
 
 from collections.abc import Collection, Mapping
@@ -10,9 +12,11 @@ from typing import Any, Final
 
 from dimint.assignment import LEAVING
 
-__all__ = ["GRACE_S", "Absences"]
+__all__ = ["GRACE_S", "HEARD_S", "Absences"]
 
 GRACE_S: Final = 10.0
+HEARD_S: Final = 1.2
+"""Whoever reported within this time is alive: a bit more than two of a node's reports."""
 
 
 class Absences:
@@ -24,12 +28,22 @@ class Absences:
         self.waited_for: frozenset[str] = frozenset()
         """Holders that are not in the registry and count as there all the same."""
 
-    def see(self, live: Mapping[str, Mapping[str, Any]], holders: Collection[str], now: float) -> dict[str, Mapping[str, Any]]:
-        """The nodes that count as there, with what was known of them last. `holders` are those of the assignment."""
+    def see(
+        self,
+        live: Mapping[str, Mapping[str, Any]],
+        holders: Collection[str],
+        heard_at: Mapping[str, float],
+        now: float,
+    ) -> dict[str, Mapping[str, Any]]:
+        """The nodes that count as there, with what was known of them last.
+
+        `live` are those in the registry, `holders` those of the assignment; `heard_at` says when each reported last.
+        """
         missing = {node for node in holders if node not in live and not self._infos.get(node, {}).get(LEAVING)}
         self._since = {node: self._since.get(node, now) for node in missing}
         self._infos = {**{node: self._infos[node] for node in missing if node in self._infos}, **live}
         fresh = {node for node, since in self._since.items() if now - since < GRACE_S}
         together = len(missing) >= 2 and 2 * len(missing) > len(holders)
-        self.waited_for = frozenset(fresh) if together else frozenset()
+        alive = {node for node in fresh if now - heard_at.get(node, float("-inf")) < HEARD_S}
+        self.waited_for = frozenset(fresh if together else alive)
         return {**{node: self._infos[node] for node in self.waited_for if node in self._infos}, **live}

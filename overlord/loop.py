@@ -79,6 +79,7 @@ class Overlord:
         self._news: deque[News] = deque()
         self._nodes: dict[str, Peer] = {}
         self._node_of: dict[Peer, str] = {}
+        self._heard_at: dict[str, float] = {}
         self._registered: set[str] = set()
         self._context = Context()
         self._poller = self._context.poller()
@@ -163,7 +164,7 @@ class Overlord:
                 self._core.tick(now)
             if now >= next_progress:
                 next_progress = now + PROGRESS_S
-                membership.progress = self._core.progress()
+                membership.progress, membership.heard_at = self._core.progress(), dict(self._heard_at)
                 self._core.leads = membership.leads
             self._perform(self._core.turn(now), now)
             others = len(self._core.cluster.overlords) - 1
@@ -297,6 +298,7 @@ class Overlord:
                 return
             node = message.node  # its connection broke and came back, which it cannot see
             self._meet(node, peer, now)
+        self._heard_at[node] = now
         self._core.from_node(node, message, now)
 
     def _meet(self, node: str, peer: Peer, now: float) -> None:
@@ -313,4 +315,5 @@ class Overlord:
         peer = self._nodes.pop(node, None)
         if peer is not None:
             self._node_of.pop(peer, None)
+        self._heard_at.pop(node, None)
         self._core.node_is_gone(node)

@@ -32,6 +32,8 @@ ELECTION = "overlord"
 LOOK_S = 0.1
 REGISTRY_LOOK_S = 1.0
 """The registry is read at least this often, and at once when it calls."""
+WAITING_LOOK_S = 0.25
+"""While a node is waited for, which may fall silent."""
 HEARD_BEFORE_S = 15.0
 FIRST_READ_S = 0.5
 """How long the first look into the log may wait for a log that is not on this machine."""
@@ -73,10 +75,12 @@ News: TypeAlias = Seen | Heard | Record
 
 
 class Membership:
-    """`run` is the thread. `post` must be safe to call from it; `progress` is set by the main loop, `leads` read by it."""
+    """`run` is the thread. `post` must be safe to call from it; `progress` and `heard_at` (when each node
+    reported last) are set by the main loop, `leads` is read by it."""
 
     def __init__(self, ports: Ports, genesis: Genesis, id: str, info: Mapping[str, Any], post: Callable[[News], None]) -> None:
         self.progress: Mapping[str, Mapping[int, Replica]] = {}
+        self.heard_at: Mapping[str, float] = {}
         self.leads = False
         self._log, self._registry, self._clock = ports
         self._genesis, self._id, self._info = genesis, id, info
@@ -108,8 +112,8 @@ class Membership:
                 called = self._woken.is_set()
                 self._woken.clear()
                 if called or now >= next_look:
-                    next_look = now + REGISTRY_LOOK_S
                     self._look()
+                    next_look = now + (WAITING_LOOK_S if self._absences.waited_for else REGISTRY_LOOK_S)
                 self._read()
                 fence = candidacy.fence()
                 self.leads = fence is not None
@@ -141,10 +145,10 @@ class Membership:
         self._assignment = None if stored is None else assignments.decode(stored.value)
         holders = () if self._assignment is None else self._assignment.holders()
         before = self._absences.waited_for
-        self._members = Members(overlords, self._absences.see(nodes, holders, self._clock.monotonic()))
+        self._members = Members(overlords, self._absences.see(nodes, holders, self.heard_at, self._clock.monotonic()))
         if self._absences.waited_for - before:
             log.warning(
-                "%d of %d nodes vanished together: waiting for them before anything moves",
+                "%d of %d nodes are gone from the registry only, or all together: waiting before anything of theirs moves",
                 len(self._absences.waited_for),
                 len(holders),
             )

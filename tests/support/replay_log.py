@@ -185,8 +185,13 @@ class Counts(SqliteProjection):
         return int(row[0])
 
 
-def kill_now_and_then(command: list[str], *, chance: random.Random, longest_s: float, kills: int) -> int:
-    """Run the command again and again, killed with SIGKILL at random moments, until it ends by itself; its kills."""
+def kill_now_and_then(
+    command: list[str], *, chance: random.Random, longest_s: float, kills: int, result: Path | None = None
+) -> int:
+    """Run the command again and again, killed with SIGKILL at random moments, until it ends by itself; its kills.
+
+    A command that makes the file `result`, which it never writes over, has also ended when that is there.
+    """
     killed = 0
     while True:
         child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -197,6 +202,8 @@ def kill_now_and_then(command: list[str], *, chance: random.Random, longest_s: f
             child.kill()
             child.communicate()
             killed += 1
+            if result is not None and result.exists():
+                return killed
             continue
         assert child.returncode == 0, errors
         return killed
