@@ -27,7 +27,7 @@ from tests.support.web import web_settings
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "http.md").read_text()
-_READERS = {"get", "asked", "when", "is_true", "_yes", "_number", "_time"}
+_READERS = {"get", "asked", "when", "is_true", "_yes", "_number", "_time", "_word"}
 """Functions whose first text is the name of a word of an address."""
 
 

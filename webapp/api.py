@@ -6,7 +6,7 @@ The routes, the table in docs/http.md and `/openapi.json` are tested against it.
 from typing import Any, Final, NamedTuple
 
 from dimint.consumers.usage import SHARINGS
-from dimint.limits import FETCH_MAX_SAMPLES
+from dimint.limits import FETCH_MAX_SAMPLES, SCAN_MAX_ITEMS
 from dimint.webapp.api_schemas import Schema, ref
 from dimint.webapp.as_terminal import WIDTH_MAX
 from dimint.webapp.asked import LAYOUTS
@@ -95,6 +95,12 @@ _TIMES: Final = (_AT, _FROM, _TO)
 _HOSTS: Final = (_FILTER, _SORT, *_TIMES)
 _PAGES: Final = (_PAGE, _VIEW, _GROUP, *_HOSTS, _TERM)
 _FIELDS: Final = _text("fields", "only these keys of every GPU's map and of `cpu_data`", examples=["gpu_volatile,cpu_percent"])
+_PREFIX: Final = _text("prefix", "how the keys begin")
+_ORDER: Final = _choice("order", "which changes come first", "newest", "oldest", default="newest")
+_PART: Final = (
+    _number("limit", "at most so many rows", 1, SCAN_MAX_ITEMS, default=100),
+    _text("after", "`next` of the page before"),
+)
 _FETCH: Final = _number("fetch_num", "the newest so many samples", 1, FETCH_MAX_SAMPLES, default=1)
 
 # --- answers --------------------------------------------------------------------------------------------------------
@@ -107,6 +113,12 @@ _WRONG: Final = (
     Answer("text/plain", None, 400, "a word that cannot be read"),
 )
 
+_GONE: Final = tuple(
+    Answer(media, ref("Error") if media == "application/json" else None, status, text)
+    for status, text in ((503, "the store cannot tell now"), (410, "the log has been trimmed since"))
+    for media in ("application/json", "text/html", "text/plain")
+)
+
 
 def _json(*names: str) -> Answer:
     schemas = [ref(name) for name in names]
@@ -116,6 +128,7 @@ def _json(*names: str) -> Answer:
 _VIEWS: Final = (_HTML, _PLAIN, _TSV, _json("Lines"), *_WRONG)
 
 # --- paths ----------------------------------------------------------------------------------------------------------
+_KEY: Final = "the key, percent-encoded, `/` as `%2F`"
 _NAME: Final = "a host's name, as it calls itself or as it is registered, or its id"
 
 OPERATIONS: Final = (
@@ -149,6 +162,32 @@ OPERATIONS: Final = (
         "what happened on the hosts between `?from=` (default: a day before) and `?to=`, counted by kind and hour, the newest of "
         "it in words; `?kind=gpu.xid` one kind, `?filter=` some hosts; `?term=true` for terminals, `?format=json` as JSON",
         (*_HOSTS, _text("kind", "one kind of event"), _TERM, *_LOOK, _JSON), (_HTML, _PLAIN, _json("Log"), *_WRONG),
+    ),
+    Operation(
+        "keys", "GET", "/keys/", "store",
+        "the keys that start with `?prefix=`, now or `?at=` a time, a page of `?limit=` behind `?after=`; `?term=true` for "
+        "terminals, `?format=json` as JSON",
+        (_PREFIX, *_TIMES, *_PART, _TERM, *_LOOK, _JSON), (_HTML, _PLAIN, _json("Keys"), *_WRONG, *_GONE),
+    ),
+    Operation(
+        "key", "GET", "/keys/<name>/", "store",
+        "a key now or `?at=` a time, what had set it, its history and the command that brings it back; `?term=true` for "
+        "terminals, `?format=json`: only what it was",
+        (*_TIMES, *_PART, _ORDER, _TERM, *_LOOK, _JSON),
+        (_HTML, _PLAIN, _json("Key"), *_WRONG, *_GONE, Answer("text/html", None, 404, "no such key"),
+         Answer("text/plain", None, 404, "no such key")), _KEY,
+    ),
+    Operation(
+        "key_history", "GET", "/keys/<name>/history", "store",
+        "JSON: the changes of a key between `?from=` and `?to=`, the newest first or `?order=oldest`, a page of `?limit=` "
+        "behind `?after=`",
+        (_FROM, _TO, *_PART, _ORDER), (_json("KeyHistory"), _WRONG[0], _GONE[0], _GONE[3]), _KEY,
+    ),
+    Operation(
+        "diff", "GET", "/diff", "store",
+        "the keys that start with `?prefix=` and have another value at `?to=` than at `?from=` (default `-1h`); `?term=true` "
+        "for terminals, `?format=json` as JSON",
+        (_PREFIX, *_TIMES, *_PART, _TERM, *_LOOK, _JSON), (_HTML, _PLAIN, _json("Differences"), *_WRONG, *_GONE),
     ),
     Operation(
         "gpu_table", "GET", "/gpu_table", "pages", "which GPUs there are, and their memory; `?term=true` for terminals",

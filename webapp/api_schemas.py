@@ -50,6 +50,11 @@ _TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 _HOURS: Final[Schema] = {"type": "number", "minimum": 0}
 _NUMBER_OR_TEXT: Final[Schema] = {"type": ["number", "string", "null"]}
 
+_VALUE: Final[dict[str, Schema]] = {
+    "value": {"description": "any JSON; integers of any length are exact"},
+    "value_msgpack": _said(_TEXT, "of a value with bytes in it: the base64 of its msgpack"),
+}
+
 SCHEMAS: Final[dict[str, Schema]] = {
     "Error": _record(
         "What is wrong, in one line.",
@@ -188,6 +193,51 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "first": _said(_TIME, "where the first step of the counts begins"), "step_s": _COUNT,
             "counts": _map(_list(_COUNT), "Kind → number of events in each step."),
             "events": _list(ref("Happened")),
+        },
+    ),
+    "Keys": _record(
+        "A page of the keys that start with `prefix`, in the order of their bytes; those of now without who set them.",
+        {
+            "prefix": _TEXT, "at": {**_maybe("string", "null is now"), "format": "date-time"},
+            "next": _maybe("string", "`after` of the next page"),
+            "keys": _list({"anyOf": [ref("KeyChange"), ref("KeyValue")]}),
+        },
+    ),
+    "KeyValue": _record("A key; without a value if that is binary.", {"key": _TEXT}, _VALUE),
+    "Key": _record(
+        "What had set a key; null if it was not there.",
+        {"key": _TEXT, "at": {**_maybe("string", "null is now"), "format": "date-time"},
+         "change": {"anyOf": [ref("KeyChange"), {"type": "null"}]}},
+    ),
+    "KeyHistory": _record(
+        "Changes of a key.",
+        {"key": _TEXT, "changes": _list(ref("KeyChange")), "next": _maybe("string", "`after` of the next page")},
+    ),
+    "KeyChange": _record(
+        "A change of a key; what removed it has no value.",
+        {
+            "kind": {"enum": ["set", "cas", "incr", "delete", "expire"]}, "key": _TEXT, "version": _COUNT,
+            "time": _TIME, "log_time_us": _said(_COUNT, "the same in µs since 1970"),
+            "position": _said(_TEXT, "where it stands in the log"), "index": _said(_COUNT, "and in its batch"),
+            "by": _record(
+                "Who wrote it.",
+                {"client": _maybe("string", "the client's id, if it gave one"), "host": _TEXT, "process": _TEXT},
+            ),
+        },
+        _VALUE,
+    ),
+    "Differences": _record(
+        "A page of the keys that have another value at `to` than at `from`; null: there was none.",
+        {
+            "prefix": _TEXT, "from": _TIME, "to": _TIME, "next": _maybe("string", "`after` of the next page"),
+            "differences": _list(
+                _record(
+                    "A key.",
+                    {"key": _TEXT, **{
+                        name: {"anyOf": [ref("KeyChange"), {"type": "null"}]} for name in ("before", "after")
+                    }},
+                )
+            ),
         },
     ),
     "Happened": _record("Something that happened on a host.", {"time": _TIME, "host": _TEXT, "kind": _TEXT, "text": _TEXT}),

@@ -23,11 +23,12 @@ from dimint.webapp.board import Board, BoardRules, Tables
 from dimint.webapp.feed import Feed, Unreadable
 from dimint.webapp.intake import Reports
 from dimint.webapp.parts import PageStyle
-from dimint.webapp.routes import accounting, alerts, changes, live, pages, senders, service, states, stream
+from dimint.webapp.routes import accounting, alerts, changes, keys, live, pages, senders, service, states, stream
 from dimint.webapp.routes import log as log_route
 from dimint.webapp.routes.states import json_answer
 from dimint.webapp.site import App, Site
 from dimint.webapp.static_files import load_static_files
+from dimint.webapp.store import Store
 from dimint.webapp.times import DateOrder
 
 __all__ = ["Surroundings", "create_app"]
@@ -64,10 +65,17 @@ class Surroundings:
     ip2name: tuple[tuple[str, str], ...] = ()
 
 
-def create_app(reader: Tables, settings: WebSettings, clock: Clock, around: Surroundings, reports: Reports | None = None) -> App:
+def create_app(
+    reader: Tables,
+    settings: WebSettings,
+    clock: Clock,
+    around: Surroundings,
+    reports: Reports | None = None,
+    store: Store | None = None,
+) -> App:
     """An application over these tables. It owns the reader from now on and closes it when the server stops.
 
-    With `reports`, which its caller runs, hosts can report over HTTP.
+    With `reports`, which its caller runs, hosts can report over HTTP; with `store`, which it closes too, keys can be seen.
     """
     app: App = Sanic(f"dimint-web-{next(_numbers)}", configure_logging=False)
     app.config.update(
@@ -93,6 +101,7 @@ def create_app(reader: Tables, settings: WebSettings, clock: Clock, around: Surr
     for group in (pages, changes, log_route, alerts, states, accounting, stream, live):
         group.add_routes(app, site)
     service.add_routes(app, site, reports)
+    keys.add_routes(app, site, store)
     if reports is not None:
         senders.add_routes(app, site, reports, settings.token)
     _guard(app, settings, around.own_names)
@@ -103,6 +112,8 @@ def create_app(reader: Tables, settings: WebSettings, clock: Clock, around: Surr
 
     async def stop(_app: App) -> None:
         await site.feed.stop()
+        if store is not None:
+            await store.close()
 
     app.register_listener(start, "before_server_start")
     app.register_listener(stop, "before_server_stop")

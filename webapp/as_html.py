@@ -19,8 +19,12 @@ __all__ = ["Page", "framed", "hosts_page", "message_page"]
 
 _HOLE: Final = "\u0000parts\u0000"
 """Where the parts go; no text of a page can contain it, because NUL is made visible before."""
-_VIEWS: Final = (("/", "Hosts"), ("/gpu_table", "GPUs"), ("/alerts", "Alerts"), ("/changes", "Changes"), ("/log", "Log"))
-_OVERVIEWS: Final = frozenset(path for path, _ in _VIEWS)
+_VIEWS: Final = (
+    ("/", "Hosts"), ("/gpu_table", "GPUs"), ("/alerts", "Alerts"), ("/changes", "Changes"), ("/log", "Log"), ("/keys/", "Keys"),
+)  # fmt: skip
+_FILTERED: Final = frozenset({"/", "/gpu_table", "/alerts", "/changes", "/log"})
+"""Pages of hosts."""
+_OVERVIEWS: Final = frozenset({"/", "/gpu_table"})
 _OF_NOW: Final = frozenset({"/alerts"})
 """Pages that know the present only."""
 _FILTER_HINT: Final = "gpu.util<5 and held>30m"
@@ -136,7 +140,7 @@ def _filter_form(page: Page, typed: str) -> Node:
              title="Words, or terms such as user==alice, tag:rack01, gpu.free and gpu.name~h100"),
         *hidden,
         node("span", "", id="wrong", role="alert"),
-        method="get", action=page.path if page.path in _OVERVIEWS else "/", cls="filter", role="search",
+        method="get", action=page.path if page.path in _FILTERED else "/", cls="filter", role="search",
     )  # fmt: skip
 
 

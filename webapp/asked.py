@@ -36,7 +36,7 @@ class Order(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Asked:
     """`page` counts from 1, 0 is all. `layout` is None where the number of hosts decides. `at` is in the words of the address;
-    `kind` is the kind of event that a log shows."""
+    `kind` is the kind of event that a log shows, `more` words of a single page that its other addresses keep."""
 
     page: int = 0
     layout: Layout | None = None
@@ -47,6 +47,7 @@ class Asked:
     from_: str = ""
     to: str = ""
     kind: str = ""
+    more: tuple[tuple[str, str], ...] = ()
 
     def query(self, **changes: Any) -> str:
         """The address's query of the same view, with changes, from its `?` on; empty if it would be empty."""
@@ -61,6 +62,7 @@ class Asked:
             "from": other.from_,
             "to": other.to,
             "kind": other.kind,
+            **dict(other.more),
         }
         text = urlencode({name: word for name, word in words.items() if word}, errors="backslashreplace")
         return f"?{text}" if text else ""

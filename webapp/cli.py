@@ -18,6 +18,7 @@ from dimint.system_clock import SystemClock
 from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.intake import Intake
 from dimint.webapp.server import WebServer, bind, quiet_sanic
+from dimint.webapp.store import SystemStore
 from dimint.zone import local_zone
 
 __all__ = ["read_ip2name", "run"]
@@ -36,8 +37,9 @@ def run(settings: WebSettings, service: Service) -> None:
         registry = open_registry(settings, spawn=service.spawn)
         stack.callback(registry.close)
         reader = StatusReader(settings.data_dir / TABLES_FOLDER)
+        store = SystemStore(lambda: [str(info["client"]) for info in registry.members("overlord").values() if info.get("client")])
         intake = Intake(lambda: _open_log(settings), SystemClock())
-        app = create_app(reader, settings, SystemClock(), Surroundings(local_zone(), own_names, names), intake)
+        app = create_app(reader, settings, SystemClock(), Surroundings(local_zone(), own_names, names), intake, store)
         server = WebServer(app, door, service.ready)
         host, port = server.address
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

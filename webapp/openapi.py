@@ -15,6 +15,7 @@ __all__ = ["description", "template"]
 _GROUPS: Final = {
     "pages": "what people look at, for browsers, terminals (`term=true`) and, where a form `json` is named, programs",
     "states": "what programs read",
+    "store": "the key-value store and its past",
     "senders": "where hosts report over HTTP",
     "service": "the server itself",
 }

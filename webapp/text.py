@@ -7,7 +7,7 @@ cursor, changes the direction of text, hides or stacks up; `fit` gives exactly t
 import unicodedata
 from functools import lru_cache
 
-__all__ = ["MISSING", "SIMULATED", "clean", "cut", "display_name", "fit", "width"]
+__all__ = ["MISSING", "SIMULATED", "clean", "clean_long", "cut", "display_name", "fit", "width"]
 
 MISSING = "-"
 """What stands where a value is not available."""
@@ -30,6 +30,11 @@ def clean(text: str, limit: int = 300) -> str:
     Controls (C0, DEL, C1), format and bidi characters, surrogates and unassigned code points become visible escapes
     such as ``\\x1b``; every kind of space becomes one space; surplus combining marks and variation selectors go.
     """
+    return clean_long(text, limit)
+
+
+def clean_long(text: str, limit: int) -> str:
+    """The same of a text that is too long, or too rare, to be remembered."""
     if text.isascii() and text.isprintable():
         return text[:limit]
     out: list[str] = []

@@ -41,7 +41,7 @@ def _form(path: str, asked: Asked) -> Node:
         )
         fields.append(node("label", node("span", name), box))
     kept = {"filter": asked.filter.text, "view": asked.layout or "", "sort": ",".join(order.text for order in asked.sort),
-            "group": asked.group or "", "kind": asked.kind}  # fmt: skip
+            "group": asked.group or "", "kind": asked.kind, **dict(asked.more)}  # fmt: skip
     hidden = [node("input", type="hidden", name=name, value=users_text(value)) for name, value in kept.items() if value]
     return node("form", *fields, *hidden, node("button", "Go", type="submit"), method="get", action=path, cls="times")
 

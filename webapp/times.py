@@ -2,8 +2,9 @@
 
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
+from typing import Protocol
 
-__all__ = ["NO_ENTRY", "DateOrder", "clock", "compact", "gpu_stamp", "iso", "stamp"]
+__all__ = ["NO_ENTRY", "DateOrder", "clock", "compact", "gpu_stamp", "iso", "iso_us", "stamp", "stamp_us"]
 
 NO_ENTRY = "no entry received."
 """What stands for the time of a host that never reported."""
@@ -25,6 +26,15 @@ _FORMATS = {
     DateOrder.MDY: "{1:02d}/{2:02d}/{0:04d}",
     DateOrder.DMY: "{2:02d}/{1:02d}/{0:04d}",
 }
+
+
+class Zoned(Protocol):
+    """A style of a page or a terminal view."""
+
+    @property
+    def zone(self) -> tzinfo: ...
+    @property
+    def date_order(self) -> DateOrder: ...
 
 
 def _local(time_ns: int, zone: tzinfo) -> datetime:
@@ -57,6 +67,16 @@ def gpu_stamp(time_ns: int, zone: tzinfo) -> str:
     """`2018/11/30 23:29:47.115`, the time inside a GPU's map."""
     at = _local(time_ns, zone)
     return f"{at:%Y/%m/%d %H:%M:%S}.{at.microsecond // 1000:03d}"
+
+
+def stamp_us(time_us: int, style: Zoned) -> str:
+    """`2018/12/03 23:16:59.123456`: a log time, exactly."""
+    return f"{stamp(time_us * 1000, style.zone, style.date_order)}.{time_us % 1_000_000:06d}"
+
+
+def iso_us(time_us: int) -> str:
+    """`2018-11-30T23:29:47.123456Z`: a log time as links and commands carry it."""
+    return f"{iso(time_us * 1000)[:-1]}.{time_us % 1_000_000:06d}Z"
 
 
 def iso(time_ns: int) -> str:

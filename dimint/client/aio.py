@@ -269,6 +269,10 @@ class AsyncClient:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.close()
 
+    async def run(self, op: Operation[T], *, timeout: float | None = None) -> T:
+        """Any operation of dimint/client/operations.py or dimint/client/past.py: single pages of a scan or a history."""
+        return await self._run(op, timeout)
+
     # --- driving -----------------------------------------------------------------------------------------------------
     async def _run(self, op: Operation[T], timeout: float | None) -> T:
         timeout_s = self._timeout_s if timeout is None else timeout

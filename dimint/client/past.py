@@ -4,6 +4,7 @@ Times are log times. A moment is a text (dimint/when.py: "-2h", "yesterday 14:00
 with a zone, or seconds since 1970, UTC.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -16,6 +17,7 @@ from dimint.limits import SCAN_MAX_ITEMS
 from dimint.when import TIME_MAX_NS, parse_time
 
 __all__ = [
+    "CURSOR",
     "Difference",
     "Moment",
     "PastChange",
@@ -31,6 +33,8 @@ __all__ = [
 T = TypeVar("T")
 Moment: TypeAlias = str | datetime | float
 PAGE: Final = 200
+CURSOR: Final = re.compile(r"[0-9]{1,18}\.[0-9]{1,9}", re.ASCII)
+"""`after` of a history."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 

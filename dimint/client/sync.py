@@ -304,6 +304,10 @@ class Client:
     def __iter__(self) -> Iterator[str]:
         return (key for key, _ in self.scan())
 
+    def run(self, op: Operation[T], *, timeout: float | None = None) -> T:
+        """Any operation of dimint/client/operations.py or dimint/client/past.py: single pages of a scan or a history."""
+        return self._run(op, timeout)
+
     # --- driving -----------------------------------------------------------------------------------------------------
     def _run(self, op: Operation[T], timeout: float | None) -> T:
         call = self._submit(op, self._timeout_s if timeout is None else timeout)

@@ -14,6 +14,7 @@ from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.board import Tables
 from dimint.webapp.intake import Reports
 from dimint.webapp.server import WebServer, bind, quiet_sanic
+from dimint.webapp.store import Store
 from tests.support.answers import check_answers
 
 __all__ = ["raw_exchange", "serving", "web_settings"]
@@ -27,7 +28,13 @@ def web_settings(**given: Any) -> WebSettings:
 
 @contextmanager
 def serving(
-    tables: Tables, clock: Clock, *, reports: Reports | None = None, checked: bool = True, **given: Any
+    tables: Tables,
+    clock: Clock,
+    *,
+    reports: Reports | None = None,
+    store: Store | None = None,
+    checked: bool = True,
+    **given: Any,
 ) -> Iterator[tuple[str, int]]:
     """Serve these tables; (address, port). It has ended, threads and all, when the block is left.
 
@@ -35,7 +42,7 @@ def serving(
     """
     quiet_sanic()
     settings = web_settings(**given)
-    app = create_app(tables, settings, clock, Surroundings(UTC, own_names=("monitor.lab",)), reports)
+    app = create_app(tables, settings, clock, Surroundings(UTC, own_names=("monitor.lab",)), reports, store)
     problems = check_answers(app) if checked else []
     listening = threading.Event()
     server = WebServer(app, bind(settings.http_bind, settings.http_port), listening.set)
