@@ -28,6 +28,7 @@ import psutil
 
 from benchmarks.kv import System, measure, show, start_dimint, start_etcd
 from dimint.events import KV_TOPIC
+from dimint.genesis import Genesis
 from dimint.log.kafka import KafkaLog, KafkaOptions
 from dimint.log.port import Log, TopicPartition, TopicSpec
 from dimint.node.loop import tune_collector
@@ -40,6 +41,7 @@ CASES = [*[(op, outstanding) for op in ("set", "strong") for outstanding in (1, 
 BATCH = 100
 KEYS = 100_000
 COMMIT_S = 0.1
+GENESIS = Genesis("generation", 10_000, 1, 1)
 QUIX = Path(__file__).parent / "quixstreams_load.py"
 
 
@@ -114,7 +116,7 @@ def materialize(log: Log, events: int) -> None:
     """What a node does with the log: read, apply, commit."""
     tune_collector()
     with tempfile.TemporaryDirectory() as directory, closing(Store(Path(directory))) as store, closing(log.reader()) as reader:
-        replica = Replica(0, "generation", store.partition(0))
+        replica = Replica(0, GENESIS, store.partition(0))
         end = log.bounds(KV_TOPIC, 0).end
         reader.assign({TopicPartition(KV_TOPIC, 0): 0})
         start, start_cpu = time.perf_counter(), time.process_time()

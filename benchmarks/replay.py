@@ -16,6 +16,7 @@ from pathlib import Path
 
 from dimint.batch import By, encode
 from dimint.events import KV_TOPIC
+from dimint.genesis import Genesis
 from dimint.log.port import Record
 from dimint.node.loop import tune_collector
 from dimint.node.replica import Replica
@@ -23,6 +24,7 @@ from dimint.node.store import Store
 
 POLL_BYTES = 4 << 20
 COMMIT_S = 0.1
+GENESIS = Genesis("generation", 10_000, 1, 1)
 
 
 def make_records(events: int, keys: int, batch: int, *, numbered: bool, seed: int = 1) -> list[Record]:
@@ -47,7 +49,7 @@ def replay(records: list[Record], directory: Path) -> Replica:
     """Rebuild a store from records as a node does, chunk by chunk."""
     store = Store(directory)
     try:
-        replica = Replica(0, "generation", store.partition(0))
+        replica = Replica(0, GENESIS, store.partition(0))
         committed = time.monotonic()
         at = 0
         while at < len(records):

@@ -166,7 +166,7 @@ def _dead_lines(item: Item, wanted: Filter, as_json: bool) -> Iterator[str]:
         if as_json:
             yield to_text({"position": position, "reason": reason, "detail": detail, "bytes": len(item.record.value)})
         else:
-            yield f"{_time(item.record.timestamp_ns // 1000)}  {position:<{_PLACE_WIDTH}}  {reason:<8}  {detail}"
+            yield f"{_time(item.record.timestamp_ns // 1000)}  {position:<{_PLACE_WIDTH}}  {reason:<9}  {detail}"
 
 
 def _row(event: LoggedEvent) -> str:

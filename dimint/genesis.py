@@ -1,12 +1,13 @@
 """What never changes for a log: its slots and partition counts, from its first `cluster.genesis` event. [S]"""
 
+from collections.abc import Iterable
 from hashlib import md5
 from typing import Any, NamedTuple
 
 from dimint.errors import LogMismatch, SettingsError
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.limits import HASH_RANGE_MAX, PARTITIONS_MAX
-from dimint.slots import partition_of
+from dimint.slots import partition_of, slots_of, stray
 
 __all__ = [
     "DEFAULT_KV_PARTITIONS",
@@ -50,6 +51,10 @@ class Genesis(NamedTuple):
     def partition_of_key(self, key: bytes) -> int:
         """Partition in KV_TOPIC of a key's canonical bytes."""
         return partition_of(key, self.hash_range, self.kv_partitions)
+
+    def stray_key(self, keys: Iterable[bytes], partition: int) -> bytes | None:
+        """The first of these keys that does not belong into this partition of KV_TOPIC; None if all do."""
+        return stray(keys, slots_of(partition, self.hash_range, self.kv_partitions), self.hash_range)
 
     def status_partition(self, id: str) -> int:
         """Partition in STATUS_TOPIC of a host or process id."""

@@ -28,7 +28,9 @@ class Exchange:
     def __init__(
         self, node: str, genesis: Genesis, log: Log, store: Store, *, context: Context, poller: Poller, moved: Callable[[], None]
     ) -> None:
-        self.holdings = Holdings(store, log, moved_positions=moved, has_peers=lambda partition: bool(self._peers_of(partition)))
+        self.holdings = Holdings(
+            store, log, genesis, moved_positions=moved, has_peers=lambda partition: bool(self._peers_of(partition))
+        )
         self._node = node
         self._peers = Peers(context, poller)
         self._giving = Giving(store, genesis, has=self._lacks)

@@ -17,6 +17,7 @@ from dimint.door import Building
 from dimint.door import Replica as ReplicaState
 from dimint.errors import LogUnavailable, OffsetOutOfRange, StoreFull
 from dimint.events import KV_TOPIC
+from dimint.genesis import Genesis
 from dimint.log.port import Log, Record, TopicPartition
 from dimint.node.fitting import mismatch
 from dimint.node.replica import META, Applied, Replica, read_meta
@@ -49,13 +50,14 @@ class Holdings:
         self,
         store: Store,
         log: Log,
+        genesis: Genesis,
         *,
         moved_positions: Callable[[], None],
         has_peers: Callable[[int], bool] = lambda _partition: False,
     ) -> None:
         self._store, self._log = store, log
         self._has_peers = has_peers
-        self._generation = log.describe().generation
+        self._genesis = genesis
         self._moved_positions = moved_positions
         self.replicas: dict[int, Replica] = {}
         self._goals: dict[int, int] = {}
@@ -108,7 +110,7 @@ class Holdings:
             state = self._store.partition(partition)
             meta = read_meta(state.side.get(META))
             start, end = self._log.bounds(KV_TOPIC, partition)
-            reason = None if meta is None else mismatch(meta, self._generation, self._log, partition)
+            reason = None if meta is None else mismatch(meta, self._genesis.generation, self._log, partition)
         except LogUnavailable as error:
             logger.warning("partition %d has to wait for the log: %s", partition, error)
             self._log_is_away = True
@@ -144,7 +146,7 @@ class Holdings:
         self._began[partition] = self.replicas[partition].next_offset, now
 
     def _open(self, partition: int, state: State) -> None:
-        replica = self.replicas[partition] = Replica(partition, self._generation, state)
+        replica = self.replicas[partition] = Replica(partition, self._genesis, state)
         self._dead_letters[partition] = replica.dead_letters
 
     def positions(self) -> Mapping[TopicPartition, int]:

@@ -19,6 +19,8 @@ from dimint.begun import note_begun, was_begun
 from dimint.code_version import code_version
 from dimint.errors import LogMismatch
 from dimint.events import KV_TOPIC
+from dimint.genesis import Genesis
+from dimint.log.opening import genesis_of
 from dimint.log.port import Log
 from dimint.node.fitting import mismatch
 from dimint.node.replica import META, Meta, Replica, read_meta
@@ -79,8 +81,8 @@ def rebuild_store(
     `live` says where the live store is: a partition that comes past that offset is compared with it. Raises LogMismatch if
     the log cannot be read that far. After any end of the iteration, what was committed last is whole.
     """
-    generation = log.describe().generation
-    replicas = {partition: _replica(log, store, partition, generation) for partition in ends}
+    genesis = genesis_of(log)
+    replicas = {partition: _replica(log, store, partition, genesis) for partition in ends}
     meter = _Meter(replicas, ends, progress)
     try:
         for partition, end in ends.items():
@@ -89,7 +91,7 @@ def rebuild_store(
             same: bool | None = None
             if (
                 before is not None
-                and before.fingerprint.generation == generation
+                and before.fingerprint.generation == genesis.generation
                 and replica.next_offset <= before.next_offset <= end
             ):
                 read_to(replica, log, store, before.next_offset, tell=meter.tell)
@@ -123,8 +125,8 @@ class _Meter:
 
 def catch_up(log: Log, store: Store) -> None:
     """Read every partition of the store on until it is next to the log's end. Raises LogMismatch."""
-    generation = log.describe().generation
-    replicas = [Replica(partition, generation, store.partition(partition)) for partition in store.partitions()]
+    genesis = genesis_of(log)
+    replicas = [Replica(partition, genesis, store.partition(partition)) for partition in store.partitions()]
     for _ in range(_PASSES):
         behind = 0
         for replica in replicas:
@@ -150,11 +152,11 @@ def read_to(replica: Replica, log: Log, store: Store, end: int, *, tell: Callabl
             return
 
 
-def _replica(log: Log, store: Store, partition: int, generation: str) -> Replica:
+def _replica(log: Log, store: Store, partition: int, genesis: Genesis) -> Replica:
     """The partition as far as it is built; emptied if that does not fit the log any more."""
     state = store.partition(partition)
     meta = read_meta(state.side.get(META))
-    if meta is not None and mismatch(meta, generation, log, partition) is not None:
+    if meta is not None and mismatch(meta, genesis.generation, log, partition) is not None:
         store.drop(partition)
         meta = None
     start = log.bounds(KV_TOPIC, partition).start
@@ -163,4 +165,4 @@ def _replica(log: Log, store: Store, partition: int, generation: str) -> Replica
             f"the log of partition {partition} starts at {start}, so that its beginning cannot be read",
             hint="rebuild from a snapshot",
         )
-    return Replica(partition, generation, state)
+    return Replica(partition, genesis, state)

@@ -29,6 +29,7 @@ from dimint.dedupe import RequestWindows, WriterRow, WriterTable
 from dimint.door import Change, Found, Outcome
 from dimint.door import Replica as ReplicaState
 from dimint.events import KV_TOPIC
+from dimint.genesis import Genesis
 from dimint.limits import KEY_MAX_BYTES, SCAN_MAX_BYTES
 from dimint.log.port import Record
 from dimint.log.reading import Counted, Halt, Intake, Quarantine
@@ -111,21 +112,22 @@ def read_meta(row: bytes | None) -> Meta | None:
 class Replica:
     """One partition. `start` is the first offset to read if the state is empty."""
 
-    def __init__(self, partition: int, generation: str, state: State, *, start: int = 0) -> None:
+    def __init__(self, partition: int, genesis: Genesis, state: State, *, start: int = 0) -> None:
         self.partition = partition
         self.problem: Problem | None = None
-        self._generation = generation
+        self._generation = genesis.generation
         self._state = state
         side = state.side
         meta = read_meta(side.get(META))
         if meta is None:
-            meta = Meta(start, Fingerprint(generation, -1, b""), 0, 0, 0, -1, 0, 0)
+            meta = Meta(start, Fingerprint(genesis.generation, -1, b""), 0, 0, 0, -1, 0, 0)
         self._dead_before = meta.dead_letters
         self._last, self._mark_at, self._mark = meta.fingerprint, meta.mark_at, meta.mark
         self._keys = Keyspace(state, digest=meta.digest, key_count=meta.key_count)
         self._intake = Intake(
             KV_TOPIC,
             partition,
+            genesis,
             position=meta.next_offset,
             log_time_us=meta.log_time_us,
             writers=WriterTable((key[1:], WriterRow(*_WRITER.unpack(row))) for key, row in side.scan(b"w", b"w", 1 << 30)),

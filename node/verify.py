@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from dimint.errors import LogMismatch, OffsetOutOfRange
+from dimint.log.opening import genesis_of
 from dimint.log.port import Log
 from dimint.node.rebuild import read_to
 from dimint.node.replica import META, Replica, read_meta
@@ -34,7 +35,7 @@ def verify_store(directory: Path, log: Log, scratch: Path) -> Iterator[Partition
 
     Both are made in the directory `scratch`; the node goes on.
     """
-    generation = log.describe().generation
+    genesis = genesis_of(log)
     copy_store(directory, scratch / "live")
     live, fresh = Store(scratch / "live"), Store(scratch / "log")
     try:
@@ -44,8 +45,8 @@ def verify_store(directory: Path, log: Log, scratch: Path) -> Iterator[Partition
             if meta is None:
                 continue
             problem: str | None = None
-            replica = Replica(partition, generation, fresh.partition(partition))
-            if meta.fingerprint.generation != generation:
+            replica = Replica(partition, genesis, fresh.partition(partition))
+            if meta.fingerprint.generation != genesis.generation:
                 problem = "the store is of another log"
             else:
                 try:

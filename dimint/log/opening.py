@@ -24,7 +24,7 @@ from dimint.writer import BatchWriter, Outgoing
 if TYPE_CHECKING:
     from dimint.log.kafka import KafkaOptions
 
-__all__ = ["Genesis", "GenesisSettings", "find_genesis", "genesis", "is_missing", "open_log"]
+__all__ = ["Genesis", "GenesisSettings", "find_genesis", "genesis", "genesis_of", "is_missing", "open_log"]
 
 _GENESIS_WAIT_S = 30.0
 
@@ -104,6 +104,14 @@ def genesis(log: Log, *, wanted: GenesisSettings, clock: Clock, host: str, proce
     )
     # the generation names all topics, where a log has such names, and some were made just now
     return found._replace(generation=log.describe().generation)
+
+
+def genesis_of(log: Log) -> Genesis:
+    """The genesis of a log that must have one. Raises LogMismatch if there is none, or it cannot be read."""
+    found = find_genesis(log)
+    if found is None:
+        raise LogMismatch(f"the log {log.describe().url} has no genesis", hint="it is empty, or was trimmed or damaged")
+    return found
 
 
 def find_genesis(log: Log) -> Genesis | None:

@@ -5,7 +5,8 @@ projection's own commit. Of a record it makes one of:
 
     Counted      the batch counts: apply its events
     Repeated     a late or repeated copy of a batch: no effect
-    DeadLetter   not a batch of ours, or fields that no writer of ours makes: counted by reason, no effect
+    DeadLetter   not a batch of ours, fields that no writer of ours makes, or a key that belongs into another partition:
+                 counted by reason, no effect
     Halt         ours, from a newer program: the partition stops until this program is upgraded
     Quarantine   ours, but damaged here: the local store cannot be trusted to see what others see
 
@@ -17,10 +18,11 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
-from dimint.batch import KIND, MAGIC, Batch, Event, Header, decode
+from dimint.batch import KEY, KIND, MAGIC, Batch, Event, Header, decode
 from dimint.dedupe import WriterTable
 from dimint.errors import CorruptRecord, ForeignRecord, UnknownVersion
-from dimint.events import KINDS, is_critical, problem_of
+from dimint.events import KINDS, KV_TOPIC, is_critical, problem_of
+from dimint.genesis import Genesis
 from dimint.log.port import Record
 
 __all__ = ["Counted", "DeadLetter", "Halt", "Intake", "Quarantine", "Repeated", "Taken"]
@@ -43,7 +45,7 @@ class Repeated(NamedTuple):
 
 
 class DeadLetter(NamedTuple):
-    """`reason` is "foreign", "framing" or "fields"; `detail` says what is wrong."""
+    """`reason` is "foreign", "framing", "fields" or "partition"; `detail` says what is wrong."""
 
     offset: int
     reason: str
@@ -68,6 +70,8 @@ _SHAPES_MAX, _SHAPE_MAX_LENGTH = 4096, 32
 class Intake:
     """One partition. `position` is the next offset to be taken, `log_time_us` and `writers` are what a commit restored.
 
+    `genesis` says which keys belong into the partition: no record of KV_TOPIC can be judged without it.
+
     `check` looks closer at each batch that would count, before it does. It answers None only if every event is known and
     sound in kind and types; a text halts the partition, unless the batch is a dead letter by the rules above.
 
@@ -78,13 +82,16 @@ class Intake:
         self,
         topic: str,
         partition: int,
+        genesis: Genesis | None = None,
         *,
         position: int = 0,
         log_time_us: int = 0,
         writers: WriterTable | None = None,
         check: Callable[[Batch], str | None] | None = None,
     ) -> None:
+        assert genesis is not None or topic != KV_TOPIC, "keys have partitions"
         self.topic, self.partition = topic, partition
+        self._genesis = genesis if topic == KV_TOPIC else None
         self.position = position
         self.log_time_us = log_time_us
         self.writers = WriterTable() if writers is None else writers
@@ -122,8 +129,14 @@ class Intake:
                         return verdict
                     unknown = verdict
                     break
-            if problem:
-                return Halt(offset, problem)
+        if self._genesis is not None:
+            keys = [event[KEY].encode() for event in events if event[KEY] is not None]
+            stray = self._genesis.stray_key(keys, self.partition)
+            if stray is not None:
+                home = self._genesis.partition_of_key(stray)
+                return self._dead(offset, "partition", f"key {stray.decode()!a:.100} belongs into partition {home}")
+        if problem:
+            return Halt(offset, problem)
         self.position = offset + 1
         now_us = (record.timestamp_ns if header.logged_at_ns is None else header.logged_at_ns) // 1000
         if not self.writers.take(header.writer, header.number, log_time_us=max(now_us, self.log_time_us)):

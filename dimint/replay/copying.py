@@ -37,7 +37,7 @@ from dimint.replay.positions import Range
 from dimint.replay.ranges import own_time_ns
 from dimint.replay.stream import Item, Stream
 
-__all__ = ["Copier", "Incoming", "Prepared", "find_genesis_row", "prepare", "row_of"]
+__all__ = ["Copier", "Incoming", "Prepared", "find_genesis_row", "genesis_in", "prepare", "row_of"]
 
 _QUEUED_MAX_BYTES: Final = 32 << 20
 _ROWS_TOGETHER_MAX: Final = 2000
@@ -89,7 +89,7 @@ def prepare(target: Log, incoming: Incoming, *, dry: bool = False) -> Prepared:
     """
     if target.describe().generation == incoming.source:
         raise SettingsError("a log cannot be copied into itself", hint="name another one")
-    wanted = _read_genesis(incoming)
+    wanted = genesis_in(incoming.genesis, incoming.source)
     found = find_genesis(target)
     if found is None:
         for topic, count in target.describe().topics.items():
@@ -226,14 +226,15 @@ class _Lane:
         self.pause_s = _PAUSE_MIN_S
 
 
-def _read_genesis(incoming: Incoming) -> Genesis:
+def genesis_in(row: Row, source: str) -> Genesis:
+    """The genesis of the log `source` in the batch that holds it. Raises BadArchive if it is not there."""
     try:
-        _, events = decode(incoming.genesis.record)
+        _, events = decode(row.record)
     except FormatError as error:
         raise BadArchive(f"the genesis cannot be read: {error}") from error
     for event in events:
         if event[KIND] == "cluster.genesis":
-            return from_event(incoming.source, event[4])
+            return from_event(source, event[4])
     raise BadArchive("what should hold the log's genesis does not")
 
 

@@ -26,7 +26,8 @@ class Count(NamedTuple):
 
 
 def count_events(log: Log, ranges: Sequence[Range], *, progress: Progress = NO_PROGRESS) -> dict[Range, Count]:
-    """Count each range. The ranges have ends. A batch whose events' fields are malformed is counted: only its header is read.
+    """Count each range. The ranges have ends. A batch whose events are malformed or in the wrong partition is
+    counted: only its header is read.
 
     Raises LogMismatch at a record that no reader may pass over, OffsetOutOfRange if the log was trimmed meanwhile.
     """

@@ -23,6 +23,7 @@ from dimint.batch import BY, By, decode
 from dimint.errors import LogMismatch, SettingsError
 from dimint.events import KV_TOPIC
 from dimint.log.embedded.topic import check_sqlite
+from dimint.log.opening import genesis_of
 from dimint.log.port import Bounds, Log, Record
 from dimint.progress import NO_PROGRESS, Progress
 from dimint.replay.positions import format_position
@@ -181,7 +182,8 @@ class HistoryIndex:
 
         first = self.taken
         total = sum(end for _, end in bounds.values())
-        replicas = {at: Replica(at, log.describe().generation, store.partition(at)) for at in bounds}
+        genesis = genesis_of(log)
+        replicas = {at: Replica(at, genesis, store.partition(at)) for at in bounds}
         done = sum(replica.next_offset for replica in replicas.values())
         paused = False
         for partition, (start, end) in bounds.items():

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
 from dimint.errors import BadArchive
+from dimint.genesis import Genesis
 from dimint.log.port import Log, Record, TopicPartition
 from dimint.log.reading import Counted, Intake
 from dimint.progress import NO_PROGRESS, Progress
 from dimint.replay.archive import Decoder, Head, Row
-from dimint.replay.copying import Copier, Incoming, prepare
+from dimint.replay.copying import Copier, Incoming, genesis_in, prepare
 
 __all__ = ["Checked", "Imported", "check_archive", "checked_archive", "import_archive"]
 
@@ -138,6 +139,11 @@ class _Judge:
         assert head is not None
         return Incoming(head.log, head.genesis, head.ranges, self._first_ns, self._batches_before)
 
+    def _genesis(self) -> Genesis:
+        head = self.decoder.head
+        assert head is not None
+        return genesis_in(head.genesis, head.log)
+
     def _batches_before(self, place: TopicPartition, offset: int) -> int:
         return bisect_left(self._offsets.get(place, ()), offset)
 
@@ -147,7 +153,7 @@ class _Judge:
         for row in rows:
             place = row.place
             if place not in self._intakes:
-                self._intakes[place] = Intake(*place)
+                self._intakes[place] = Intake(*place, self._genesis())
                 self._first_ns[place] = row.logged_at_ns
                 self._offsets[place] = array("Q")
             self._offsets[place].append(row.offset)

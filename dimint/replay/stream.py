@@ -18,7 +18,10 @@ from xxhash import xxh3_64_digest
 from dimint.batch import decode_header
 from dimint.dedupe import WriterRow, WriterTable
 from dimint.errors import FormatError, LogError, LogMismatch, OffsetOutOfRange
+from dimint.events import KV_TOPIC
+from dimint.genesis import Genesis
 from dimint.limits import WRITER_KEEP_S
+from dimint.log.opening import genesis_of
 from dimint.log.port import Log, Reader, Record, TopicPartition
 from dimint.log.reading import Counted, DeadLetter, Halt, Intake, Quarantine, Repeated
 from dimint.replay.positions import Range, format_position
@@ -85,11 +88,14 @@ class Stream:
     ) -> None:
         self._log = log
         ranges = list(ranges)
+        genesis = genesis_of(log) if any(each.topic == KV_TOPIC for each in ranges) else None
         chunk = min(max(_CHUNKS_MAX_BYTES // max(len(ranges), 1), _CHUNK_MIN_BYTES), _CHUNK_MAX_BYTES)
-        self._cursors = {each.place: _open(log, each, (states or {}).get(each.place), chunk, look_back_s) for each in ranges}
+        self._cursors = {
+            each.place: _open(log, genesis, each, (states or {}).get(each.place), chunk, look_back_s) for each in ranges
+        }
         self._reader: Reader | None = None
         self.counts: Counter[str] = Counter()
-        """What was passed over: "repeated", "foreign", "framing", "fields"; and "batches" and "events" that count."""
+        """What was passed over: "repeated" and the reasons of dead letters; and "batches" and "events" that count."""
 
     @property
     def positions(self) -> dict[TopicPartition, int]:
@@ -239,21 +245,26 @@ class _Cursor:
         return PartitionState(self.intake.position, self.intake.log_time_us, offset, digest, tuple(self.intake.writers))
 
 
-def _open(log: Log, bounds: Range, state: PartitionState | None, chunk_bytes: int, look_back_s: float) -> _Cursor:
+def _open(
+    log: Log, genesis: Genesis | None, bounds: Range, state: PartitionState | None, chunk_bytes: int, look_back_s: float
+) -> _Cursor:
     place = bounds.place
     if state is None:
         writers, log_time_us = look_back(log, place, bounds.start, look_back_s)
-        intake = Intake(*place, position=bounds.start, log_time_us=log_time_us, writers=writers)
+        intake = Intake(*place, genesis, position=bounds.start, log_time_us=log_time_us, writers=writers)
         return _Cursor(log, place, bounds.end, intake, chunk_bytes)
     _check(log, place, state)
-    intake = Intake(*place, position=state.position, log_time_us=state.log_time_us, writers=WriterTable(state.writers))
+    intake = Intake(*place, genesis, position=state.position, log_time_us=state.log_time_us, writers=WriterTable(state.writers))
     cursor = _Cursor(log, place, bounds.end, intake, chunk_bytes)
     cursor.stored_last = (state.last_offset, state.last_digest)
     return cursor
 
 
 def look_back(log: Log, place: TopicPartition, start: int, look_back_s: float = WRITER_KEEP_S) -> tuple[WriterTable, int]:
-    """Writers and log time in µs at an offset in the middle, from the headers of so much log time before it."""
+    """Writers and log time in µs at an offset in the middle, from so much log time before it.
+
+    Headers are enough, unless a writer's last number is that of a dead letter, which uses none.
+    """
     writers, log_time_us = WriterTable(), 0
     first = log.bounds(*place).start
     if start <= first:
@@ -262,25 +273,38 @@ def look_back(log: Log, place: TopicPartition, start: int, look_back_s: float = 
     time_ns = own_time_ns(before[0]) if before else None
     if time_ns is not None:
         first = max(first, first_at(log, place, max(0, time_ns - round(look_back_s * 1e9))))
-    offset = first
-    while offset < start:
-        records = log.read(*place, offset, max_bytes=_CHUNK_MAX_BYTES)
-        if not records:
-            break
-        for record in records:
-            offset = record.offset + 1
-            if record.offset >= start:
-                break
-            try:
-                header = decode_header(record.value)
-            except FormatError:
-                continue  # a dead letter uses no number
-            own_ns = record.timestamp_ns if header.logged_at_ns is None else header.logged_at_ns
-            if writers.take(header.writer, header.number, log_time_us=max(log_time_us, own_ns // 1000)):
-                log_time_us = max(log_time_us, own_ns // 1000)
-        writers.forget(log_time_us)
+    last: dict[bytes, Record] = {}
+    for record in _records(log, place, first, start):
+        try:
+            header = decode_header(record.value)
+        except FormatError:
+            continue
+        own_ns = record.timestamp_ns if header.logged_at_ns is None else header.logged_at_ns
+        if writers.take(header.writer, header.number, log_time_us=max(log_time_us, own_ns // 1000)):
+            log_time_us = max(log_time_us, own_ns // 1000)
+            last[header.writer] = record
+    genesis = genesis_of(log) if place.topic == KV_TOPIC else None
+    if any(isinstance(Intake(*place, genesis).take(record), DeadLetter) for record in last.values()):
+        intake = Intake(*place, genesis)
+        for record in _records(log, place, first, start):
+            intake.position = record.offset
+            intake.take(record)
+        writers, log_time_us = intake.writers, intake.log_time_us
+    writers.forget(log_time_us)
     writers.take_changes()
     return writers, log_time_us
+
+
+def _records(log: Log, place: TopicPartition, start: int, end: int) -> Iterator[Record]:
+    while start < end:
+        records = log.read(*place, start, max_bytes=_CHUNK_MAX_BYTES)
+        if not records:
+            return
+        for record in records:
+            if record.offset >= end:
+                return
+            yield record
+        start = records[-1].offset + 1
 
 
 def _check(log: Log, place: TopicPartition, state: PartitionState) -> None:

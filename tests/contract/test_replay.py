@@ -3,6 +3,7 @@
 import random
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -12,18 +13,34 @@ from dimint.clock import ManualClock
 from dimint.dedupe import WriterRow
 from dimint.errors import BadPosition, LogMismatch, OffsetOutOfRange
 from dimint.events import KV_TOPIC
+from dimint.genesis import Genesis
 from dimint.log.opening import GenesisSettings, genesis, open_log
 from dimint.log.port import Entry, Log, TopicPartition
 from dimint.log.reading import Counted, DeadLetter, Repeated
+from dimint.node.rebuild import rebuild_store
+from dimint.node.store import Store
+from dimint.node.verify import verify_store
 from dimint.replay import Checkpoint, PartitionState, Range, Stream, first_at, parse_positions, run, select
+from dimint.replay.history import HistoryIndex
 from dimint.system_clock import SystemClock
-from tests.support.replay_log import BACKENDS, REAL, WAIT_S, Counts, kill_now_and_then, new_location, new_log, write_sets
+from tests.support.placing import placed
+from tests.support.replay_log import (
+    BACKENDS,
+    REAL,
+    WAIT_S,
+    Counts,
+    kill_now_and_then,
+    new_location,
+    new_log,
+    store_digests,
+    write_sets,
+)
 from tests.support.system import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 W = b"w" * 16
 BY = (By(None, "h", "p"),)
-SET = ["kv.set", "a", 0, 0, None, b"J1", None, 0]
+SET = ["kv.set", placed("a", 0, Genesis("", 100, 3, 2)), 0, 0, None, b"J1", None, 0]
 
 
 def append(log: Log, partition: int, *records: bytes) -> None:
@@ -110,6 +127,45 @@ def test_a_start_in_the_middle_knows_late_copies(tmp_path: Path) -> None:
         kinds = [type(item.taken) for item in Stream(log, middle).history()]
         assert kinds == [Repeated, DeadLetter, Counted]
         assert [type(item.taken) for item in Stream(log, middle, look_back_s=1).history()] == [Counted, DeadLetter, Counted]
+
+
+@pytest.mark.parametrize("backend", ["memory", "embedded"])
+def test_dead_letters_before_a_start_in_the_middle(backend: str, tmp_path: Path) -> None:
+    """A key in the wrong partition uses no number, also where only headers are read before the start."""
+    with new_log(backend, tmp_path) as (log, found):
+        stray = ["kv.set", placed("a", 1, found), 0, 0, None, b"J1", None, 0]
+        append(log, 0, batch(1), encode(W, 9, 0, BY, [SET, stray]), batch(2), batch(1), batch(3))
+        kinds = [type(item.taken) for item in Stream(log, [Range(KV_TOPIC, 0, 0, 5)]).history()]
+        assert kinds == [Counted, DeadLetter, Counted, Repeated, Counted]
+        for start in range(1, 5):
+            assert [type(item.taken) for item in Stream(log, [Range(KV_TOPIC, 0, start, 5)]).history()] == kinds[start:]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_reader_passes_over_keys_of_other_partitions(backend: str, tmp_path: Path) -> None:
+    """Stores, rebuilt and checked ones, the history of keys and projections: none has what stands in a wrong partition."""
+    with new_log(backend, tmp_path) as (log, found):
+        write_sets(log, found, 20)
+        expected = store_digests(log, tmp_path / "before")
+        strays = [["kv.set", placed("k1", partition, found), 0, 0, None, b"J666", None, 0] for partition in (1, 0, 0)]
+        for partition, stray in enumerate(strays):
+            append(log, partition, encode(b"f" * 16, 1, 0, BY, [stray]))
+        assert store_digests(log, tmp_path / "after") == expected
+        ends = {partition: log.bounds(KV_TOPIC, partition).end for partition in range(found.kv_partitions)}
+        with closing(Store(tmp_path / "node")) as store:
+            rebuilt = list(rebuild_store(log, store, ends))
+        assert [(each.key_count, int(each.digest, 16)) for each in rebuilt] == expected
+        verdicts = list(verify_store(tmp_path / "node", log, tmp_path / "scratch"))
+        assert [verdict.problem for verdict in verdicts] == [None] * found.kv_partitions
+        with HistoryIndex(tmp_path / "history", found.generation) as index:
+            index.catch_up(log)
+            assert not any(change.value == b"J666" for key in strays for change in index.history(str(key[1])))
+            assert not any(each.value == b"J666" for each in index.scan("", 1 << 60))
+        with Stream(log, whole(log)) as stream:
+            items = list(stream.history())
+            assert stream.counts["partition"] == len(strays)
+            counted = [event for item in items if isinstance(item.taken, Counted) for event in item.taken.events]
+            assert not any(event[5:6] == [b"J666"] for event in counted)
 
 
 @pytest.mark.parametrize("backend", ["memory", "embedded"])

@@ -179,7 +179,7 @@ def test_rebuild_gives_the_same_store(tmp_path: Path, capfd: pytest.CaptureFixtu
 
         for number in range(40):
             around.set(f"key {number % 7}", number)
-        replicas = [Replica(partition, around.genesis.generation, store.partition(partition)) for partition in range(2)]
+        replicas = [Replica(partition, around.genesis, store.partition(partition)) for partition in range(2)]
         for partition, replica in enumerate(replicas):
             replica.apply(around.log.read("dimint.kv", partition, 0))
         store.commit()

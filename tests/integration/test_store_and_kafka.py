@@ -14,7 +14,7 @@ from dimint.errors import DimintError, OffsetOutOfRange
 from dimint.events import KV_TOPIC
 from dimint.genesis import GenesisSettings
 from dimint.log.kafka.library import KafkaAdminClient
-from dimint.log.opening import genesis, open_log
+from dimint.log.opening import genesis, genesis_of, open_log
 from dimint.log.port import Log, Reader, TopicPartition
 from dimint.node.holdings import Holdings
 from dimint.node.store import Store
@@ -81,7 +81,7 @@ def follow(reader: Reader, offset: int) -> None:
 def held(directory: Path, log: Log) -> Iterator[Holdings]:
     """The store of a node in `directory`, taken up on the log."""
     with closing(Store(directory)) as store:
-        holdings = Holdings(store, log, moved_positions=lambda: None)
+        holdings = Holdings(store, log, genesis_of(log), moved_positions=lambda: None)
         holdings.hold(frozenset({0}), 0.0)
         yield holdings
 

@@ -7,6 +7,7 @@ from dimint.node.replica import Replica
 from dimint.node.rows import HEAD, VALUE_AT
 from dimint.node.state import MemoryState
 from tests.support.kv_model import Item, Model, Step, fold, steps
+from tests.support.placing import ONE
 
 
 def _contents(state: MemoryState) -> dict[str, Item]:
@@ -38,7 +39,7 @@ def test_a_store_is_the_fold_of_its_log(made: list[Step], cuts: list[int], reope
     """However the log is cut, re-opened in between or read twice, contents, outcomes, changes and due list are the model's."""
     records = [step.record(offset) for offset, step in enumerate(made)]
     state = MemoryState()
-    replica = Replica(0, "generation", state)
+    replica = Replica(0, ONE, state)
     replica.watched = True
     reported = {}
     fresh = []
@@ -49,14 +50,14 @@ def test_a_store_is_the_fold_of_its_log(made: list[Step], cuts: list[int], reope
         at = max(at, cut)
         fresh += replica.take_fresh()
         if reopen:
-            replica = Replica(0, "generation", state)
+            replica = Replica(0, ONE, state)
             replica.watched = True
     model = fold(made)
     assert fresh == model.changes
     assert replica.changes(records) == model.changes
     _check(replica, state, model)
     assert set(reported) == {batch for batch, outcomes in model.outcomes.items() if outcomes}
-    whole = Replica(0, "generation", MemoryState())
+    whole = Replica(0, ONE, MemoryState())
     whole.apply(records)
     assert (whole.digest, whole.next_offset, whole.log_time_us) == (replica.digest, replica.next_offset, replica.log_time_us)
     assert whole.state(caught_up=True) == replica.state(caught_up=True)

@@ -14,12 +14,13 @@ from dimint.node.replica import META, Replica, read_meta
 from dimint.node.state import MemoryState
 from dimint.node.store import Store
 from tests.support.kv_model import Step, steps
+from tests.support.placing import ONE
 from tests.support.replica_feed import make_records
 
 
 def _reference(made: list[Step], offset: int) -> tuple[Replica, MemoryState]:
     state = MemoryState()
-    replica = Replica(0, "g", state)
+    replica = Replica(0, ONE, state)
     replica.apply([step.record(at) for at, step in enumerate(made[:offset])])
     return replica, state
 
@@ -30,7 +31,7 @@ def test_lmdb_is_the_reference_after_any_commits_and_crashes(made: list[Step], a
     """After a crash the store holds the fold of the log up to the offset that it names, and goes on from there."""
     with tempfile.TemporaryDirectory() as directory:
         store = Store(Path(directory), map_bytes=1 << 24)
-        replica = Replica(0, "g", store.partition(0))
+        replica = Replica(0, ONE, store.partition(0))
         for act in [*acts, "reopen", "apply", "commit"]:
             if act == "apply":
                 at = replica.next_offset
@@ -43,7 +44,7 @@ def test_lmdb_is_the_reference_after_any_commits_and_crashes(made: list[Step], a
                 if act == "reopen":
                     store.close()
                     store = Store(Path(directory), map_bytes=1 << 24)
-                replica = Replica(0, "g", store.partition(0))
+                replica = Replica(0, ONE, store.partition(0))
             expected, state = _reference(made, replica.next_offset)
             assert dict(store.partition(0).data.scan(b"", b"", 1000)) == state.data.rows
             assert (replica.digest, replica.key_count) == (expected.digest, expected.key_count)
@@ -65,9 +66,9 @@ def test_a_kill_at_any_point_leaves_a_prefix_of_the_log(tmp_path: Path, point: i
     meta = read_meta(store.partition(0).side.get(META))
     offset = 0 if meta is None else meta.next_offset
     assert offset in range(0, len(records) + 1, 20)
-    expected = Replica(0, "g", state := MemoryState())
+    expected = Replica(0, ONE, state := MemoryState())
     expected.apply(records[:offset])
-    replica = Replica(0, "g", store.partition(0))
+    replica = Replica(0, ONE, store.partition(0))
     assert replica.next_offset == offset
     assert dict(store.partition(0).data.scan(b"", b"", 10_000)) == state.data.rows
     replica.apply(records[offset:])

@@ -11,6 +11,7 @@ from dimint.node.state import MemoryState
 from dimint.node.watches import Found, Limits, Watch, Watches
 from dimint.positions import Position
 from tests.support.kv_model import Step, fold, steps
+from tests.support.placing import ONE
 
 SMALL = Limits(recent_bytes=400, reply_bytes=300)
 """So small that most watchers fall out of the memory, and answers are cut in the middle of records."""
@@ -22,7 +23,7 @@ class _Node:
     def __init__(self, made: list[Step]) -> None:
         self.records = [step.record(offset) for offset, step in enumerate(made)]
         self.state = MemoryState()
-        self.replicas = {0: Replica(0, "g", self.state)}
+        self.replicas = {0: Replica(0, ONE, self.state)}
         self.watches = Watches(self.replicas, SMALL)
         self.now = 0.0
         self.committed = self.copy()
@@ -39,7 +40,7 @@ class _Node:
         """As after a full disk: what was not committed is applied again, by another replica."""
         self.state = MemoryState()
         self.state.data.rows, self.state.side.rows = (dict(rows) for rows in self.committed)
-        self.replicas[0] = Replica(0, "g", self.state)
+        self.replicas[0] = Replica(0, ONE, self.state)
 
     def read(self) -> None:
         for partition, offset in self.watches.wants():

@@ -201,7 +201,7 @@ def test_watchers_see_every_change_once(seed: int) -> None:
             break
     changes: dict[int, list[Change]] = {}
     for partition, end in ends.items():
-        replica = Replica(partition, sim.genesis.generation, MemoryState())
+        replica = Replica(partition, sim.genesis, MemoryState())
         replica.watched = True
         replica.apply(sim.log.read(KV_TOPIC, partition, 0, max_records=end, max_bytes=1 << 30))
         changes[partition] = replica.take_fresh()
@@ -216,7 +216,7 @@ def states_by_offset(sim: Sim) -> dict[int, list[dict[str, Any]]]:
     """partition → the values of all keys after each record, by folding the log anew."""
     states: dict[int, list[dict[str, Any]]] = {}
     for partition in range(PARTITIONS):
-        replica = Replica(partition, sim.genesis.generation, MemoryState())
+        replica = Replica(partition, sim.genesis, MemoryState())
         states[partition] = [{}]
         end = sim.log.bounds(KV_TOPIC, partition).end
         for offset in range(end):
@@ -298,7 +298,7 @@ def test_an_acknowledged_write_was_applied_even_if_requests_overtake(seed: int) 
     sim.run(2)
     applied: set[str] = set()
     for partition in range(PARTITIONS):
-        replica = Replica(partition, sim.genesis.generation, MemoryState())
+        replica = Replica(partition, sim.genesis, MemoryState())
         replica.apply(sim.log.read(KV_TOPIC, partition, 0, max_records=100_000, max_bytes=1 << 30))
         applied |= {one.key for one in replica.get([request["key"] for request in asked.values()])}
     assert len(answers) > 60

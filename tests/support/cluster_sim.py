@@ -63,7 +63,7 @@ class SimNode:
             self.desk.dropped(partition)
             self.watches.drop(partition)
         for partition in held - self.replicas.keys():
-            self.replicas[partition] = Replica(partition, self.sim.genesis.generation, MemoryState())
+            self.replicas[partition] = Replica(partition, self.sim.genesis, MemoryState())
         self.mastered = assignment.mastered_by(self.id)
 
     def turn(self) -> None:

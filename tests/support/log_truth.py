@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from dimint.door import Change
 from dimint.events import KV_TOPIC
+from dimint.log.opening import genesis_of
 from dimint.log.port import Log
 from dimint.node.replica import Replica
 from dimint.node.state import MemoryState
@@ -22,7 +23,7 @@ def all_changes(log: Log, until: Mapping[int, Position]) -> dict[int, list[Chang
     """Every change below these positions, by partition."""
     changes = {}
     for partition, end in until.items():
-        replica = Replica(partition, log.describe().generation, MemoryState())
+        replica = Replica(partition, genesis_of(log), MemoryState())
         replica.watched = True
         while replica.next_offset < end.offset:
             records = log.read(KV_TOPIC, partition, replica.next_offset)

@@ -19,7 +19,7 @@ from dimint.consumers.folder import TablesFolder
 from dimint.consumers.rebuild import rebuild_tables
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
-from dimint.log.opening import GenesisSettings, genesis, open_log
+from dimint.log.opening import GenesisSettings, genesis, genesis_of, open_log
 from dimint.log.port import Entry, Log
 from dimint.log.reading import Counted
 from dimint.node.replica import Replica
@@ -147,7 +147,7 @@ def store_digests(log: Log, directory: Path, ends: Mapping[int, int] | None = No
     try:
         found = []
         for partition in range(log.describe().topics[KV_TOPIC]):
-            replica = Replica(partition, "any", store.partition(partition))
+            replica = Replica(partition, genesis_of(log), store.partition(partition))
             at, end = log.bounds(KV_TOPIC, partition)
             end = end if ends is None else ends[partition]
             while at < end:

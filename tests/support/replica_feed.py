@@ -12,6 +12,7 @@ from dimint.log.port import Record
 from dimint.node.replica import Replica
 from dimint.node.state import State, Table
 from dimint.node.store import Store
+from tests.support.placing import ONE
 
 STEP = 5
 """Records between two calls of `apply`; every fourth is followed by a commit."""
@@ -67,7 +68,7 @@ def main() -> None:
     """FEED_DIRECTORY is the store's, FEED_POINT counts from 1."""
     point = _Killing(int(os.environ["FEED_POINT"]))
     store = Store(Path(os.environ["FEED_DIRECTORY"]))
-    replica = Replica(0, "g", _State(store.partition(0), point))
+    replica = Replica(0, ONE, _State(store.partition(0), point))
     records = make_records()
     for at in range(0, len(records), STEP):
         replica.apply(records[at : at + STEP])

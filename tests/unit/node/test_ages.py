@@ -6,11 +6,12 @@ from dimint.log.port import Record
 from dimint.node.ages import Ages
 from dimint.node.replica import Replica
 from dimint.node.state import MemoryState
+from tests.support.placing import ONE
 
 
 def test_an_end_proves_as_much_as_when_it_was_asked_for() -> None:
     """Reached late, it still counts from its own time; without new ones the age grows."""
-    replica = Replica(0, "g", MemoryState())
+    replica = Replica(0, ONE, MemoryState())
     ages = Ages({0: replica})
 
     def apply(offset: int) -> None:

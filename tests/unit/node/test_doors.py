@@ -19,14 +19,15 @@ from dimint.node.watches import Watches
 from dimint.values import from_object
 
 W = b"w" * 16
-GENESIS = Genesis("g", 10_000, 2, 1)
+GENESIS = Genesis("g", 63, 2, 1)
+"""So that a, b, c and n are in partition 0."""
 
 
 class Partitions:
     """Two replicas in memory that somebody writes to."""
 
     def __init__(self) -> None:
-        self.replicas = {partition: Replica(partition, "g", MemoryState()) for partition in range(2)}
+        self.replicas = {partition: Replica(partition, GENESIS, MemoryState()) for partition in range(2)}
         self.numbers = [0, 0]
 
     def append(self, partition: int, *events: list[Any]) -> int:

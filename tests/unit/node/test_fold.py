@@ -10,6 +10,7 @@ from dimint.events import KV_TOPIC
 from dimint.log.port import Record
 from dimint.node.replica import Applied, Replica
 from dimint.node.state import MemoryState
+from tests.support.placing import ONE
 
 PEOPLE = (By(None, "h", "p"), By("ann", "h", "p"), By("bob", "h", "p"))
 ANN, BOB = 1, 2
@@ -21,7 +22,7 @@ class Partition:
 
     def __init__(self) -> None:
         self.state = MemoryState()
-        self.replica = Replica(0, "g", self.state)
+        self.replica = Replica(0, ONE, self.state)
         self.number = 0
         self.records: list[Record] = []
 
@@ -239,7 +240,7 @@ def test_an_event_that_must_not_be_passed_over_halts_before_its_batch(partition:
     assert partition.get("a") == (b"J1", T, 0)
     assert partition.get("b") is None
     assert partition.replica.next_offset == 1
-    again = Replica(0, "g", partition.state)
+    again = Replica(0, ONE, partition.state)
     assert again.next_offset == 1
     assert again.outcomes_of(b"w" * 16, 2) is None
 
@@ -257,7 +258,7 @@ def test_foreign_records_are_counted_and_passed_over(partition: Partition) -> No
     assert partition.replica.problem is None
     assert partition.replica.dead_letters == 2
     assert partition.replica.next_offset == 2
-    assert Replica(0, "g", partition.state).dead_letters == 2
+    assert Replica(0, ONE, partition.state).dead_letters == 2
 
 
 def test_a_damaged_record_stops_the_partition_for_now(partition: Partition) -> None:

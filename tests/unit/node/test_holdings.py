@@ -10,10 +10,14 @@ from dimint.batch import By, encode
 from dimint.clock import ManualClock
 from dimint.errors import OffsetOutOfRange
 from dimint.events import KV_TOPIC
+from dimint.genesis import Genesis
 from dimint.log.memory import MemoryBroker, MemoryLog
 from dimint.log.port import Entry, TopicPartition, TopicSpec
 from dimint.node.holdings import COMMIT_S, KEEP_MOVED_S, RETRY_S, Holdings
 from dimint.node.store import Store
+from tests.support.placing import placed
+
+GENESIS = Genesis("one", 10_000, 3, 1)
 
 
 class Setting:
@@ -34,7 +38,8 @@ class Setting:
     def open(self) -> None:
         self.store = Store(self.directory, map_bytes=1 << 20, map_max_bytes=self.map_max_bytes)
         self.moved = 0
-        self.holdings = Holdings(self.store, self.log, moved_positions=self._count)
+        genesis = GENESIS._replace(generation=self.log.describe().generation)
+        self.holdings = Holdings(self.store, self.log, genesis, moved_positions=self._count)
 
     def _count(self) -> None:
         self.moved += 1
@@ -45,7 +50,8 @@ class Setting:
 
     def write(self, partition: int, key: str, value: bytes = b"J1", *, writer: bytes = b"w" * 16) -> bytes:
         number = self.numbers[partition] = self.numbers.get(partition, 0) + 1
-        record = encode(writer, number, 0, (By(None, "h", "p"),), [["kv.set", key, 0, 0, None, value, None, 0]])
+        event = ["kv.set", placed(key, partition, GENESIS), 0, 0, None, value, None, 0]
+        record = encode(writer, number, 0, (By(None, "h", "p"),), [event])
         self.log.append([Entry(KV_TOPIC, partition, record)])
         return record
 
@@ -54,7 +60,7 @@ class Setting:
             self.holdings.apply(self.log.read(place.topic, place.partition, offset), now)
 
     def keys(self, partition: int) -> list[str]:
-        return [found.key for found in self.holdings.replicas[partition].scan("", None, 1000).found]
+        return [found.key.partition(".")[0] for found in self.holdings.replicas[partition].scan("", None, 1000).found]
 
 
 @pytest.fixture
@@ -256,7 +262,10 @@ def test_a_disputed_partition_is_built_anew_from_the_log(setting: Setting, caplo
     assert setting.holdings.caught_up(0)
     (state,) = setting.holdings.states()
     assert (state.problem, state.caught_up) == (None, True)
-    assert [found.value for found in setting.holdings.replicas[0].get(["a", "b"])] == [b"J1", b"J1"]
+    assert [found.value for found in setting.holdings.replicas[0].get([placed(key, 0, GENESIS) for key in "ab"])] == [
+        b"J1",
+        b"J1",
+    ]
 
     setting.holdings.dispute(0, "it differs still", 0.0)
     (state,) = setting.holdings.states()

@@ -6,6 +6,7 @@ from dimint.log.port import Record
 from dimint.node.journal import Journal
 from dimint.node.replica import Replica
 from dimint.node.state import MemoryState, MemoryTable
+from tests.support.placing import ONE
 
 
 def _record(offset: int) -> Record:
@@ -32,11 +33,11 @@ def test_old_rows_are_dropped_and_the_floor_says_so() -> None:
 def test_a_store_from_before_the_rows_knows_nothing_of_its_past() -> None:
     """What was applied by a program that kept no rows is below the floor."""
     state = MemoryState()
-    old = Replica(0, "g", state)
+    old = Replica(0, ONE, state)
     old.apply([_record(offset) for offset in range(5)])
     for key in [key for key in state.side.rows if key[:1] in b"hk"]:
         del state.side.rows[key]
-    replica = Replica(0, "g", state)
+    replica = Replica(0, ONE, state)
     replica.apply([_record(offset) for offset in range(5, 8)])
     assert replica.changes_floor == 5
     assert [change.key for change in replica.changes([_record(offset) for offset in range(5, 8)])] == ["key 5", "key 6", "key 7"]

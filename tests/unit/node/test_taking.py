@@ -22,8 +22,11 @@ from dimint.node.holdings import SNAPSHOT_FROM_RECORDS, Holdings
 from dimint.node.peering import Done, FromHolder, FromTaker, Making, Offer, Part, Refused, Take, Want
 from dimint.node.store import Store
 from dimint.node.taking import AGAIN_S, WINDOW_PARTS, Taking
+from tests.support.placing import placed
 
 PARTITIONS = 6
+GENESIS = Genesis("one", 10_000, PARTITIONS, 1)
+KEY = placed("key 0001", 0, GENESIS)
 Change = Callable[[FromHolder], FromHolder | None]
 
 
@@ -33,7 +36,7 @@ class World:
     def __init__(self) -> None:
         self.log = MemoryLog(MemoryBroker(clock=ManualClock(), generation="one"))
         self.log.create([TopicSpec(KV_TOPIC, PARTITIONS)])
-        self.genesis = Genesis("one", 10_000, PARTITIONS, 1)
+        self.genesis = GENESIS
         self.numbers = [0] * PARTITIONS
         for number in range(2 * SNAPSHOT_FROM_RECORDS):
             self.write(0, f"key {number:04d}", b"J" + str(number).encode())
@@ -42,7 +45,7 @@ class World:
 
     def write(self, partition: int, key: str, value: bytes) -> None:
         self.numbers[partition] += 1
-        event = ["kv.set", key, 0, 0, None, value, None, 0]
+        event = ["kv.set", placed(key, partition, self.genesis), 0, 0, None, value, None, 0]
         record = encode(b"w" * 16, self.numbers[partition], 0, (By(None, "h", "p"),), [event])
         self.log.append([Entry(KV_TOPIC, partition, record)])
 
@@ -54,7 +57,7 @@ class Member:
         self.world = world
         self.store = Store(directory, map_bytes=1 << 20, map_max_bytes=map_max_bytes)
         self.holdings = Holdings(
-            self.store, world.log, moved_positions=lambda: None, has_peers=lambda _partition: bool(self.peers)
+            self.store, world.log, world.genesis, moved_positions=lambda: None, has_peers=lambda _partition: bool(self.peers)
         )
         self.peers = peers
         self.now = 0.0
@@ -130,16 +133,16 @@ def test_a_snapshot_and_the_tail_make_the_same_replica(world: World, tmp_path: P
         exchange(taker, {"a": giver})
         assert taker.digest() == giver.digest()
         assert taker.holdings.positions() == giver.holdings.positions()
-        world.write(0, "key 0001", b"J-1")
+        world.write(0, KEY, b"J-1")
         for member in (giver, taker):
             member.catch_up()
         assert taker.digest() == giver.digest()
         assert taker.holdings.caught_up(0)
         world.numbers[0] -= 1  # the same batch number again: counted by neither
-        world.write(0, "key 0001", b"J-2")
+        world.write(0, KEY, b"J-2")
         for member in (giver, taker):
             member.catch_up()
-        assert taker.holdings.replicas[0].get(["key 0001"])[0].value == b"J-1"
+        assert taker.holdings.replicas[0].get([KEY])[0].value == b"J-1"
         assert taker.digest() == giver.digest()
 
 
@@ -273,7 +276,7 @@ def test_half_a_snapshot_counts_as_nothing(world: World, tmp_path: Path) -> None
             again.peers = ()
             again.holdings.hold(frozenset({0}), 0.0)
             assert again.holdings.replicas[0].next_offset == 0
-            assert again.holdings.replicas[0].get(["key 0001"]) == []
+            assert again.holdings.replicas[0].get([KEY]) == []
 
 
 def test_a_partition_that_is_not_wanted_any_more_is_let_go(world: World, tmp_path: Path) -> None:
@@ -371,7 +374,7 @@ def test_no_snapshot_is_given_of_what_is_not_whole(world: World, tmp_path: Path)
         assert isinstance(giver.giving.answer(Take(0, "two"), 0.0), Refused)
         assert isinstance(giver.giving.answer(Take(1, "one"), 0.0), Refused)
         assert isinstance(giver.giving.answer(Take(-1, "one"), 0.0), Refused)
-        giver.store.partition(0).data.save({b"key 0001": bytes(16) + b"J7"})
+        giver.store.partition(0).data.save({KEY.encode(): bytes(16) + b"J7"})
         giver.store.commit()
         taker.holdings.hold(frozenset({0}), 0.0)
         exchange(taker, {"a": giver})

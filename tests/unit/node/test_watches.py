@@ -8,13 +8,14 @@ from dimint.node.replica import Replica
 from dimint.node.state import MemoryState
 from dimint.node.watches import KEEP_S, Found, Limits, Watch, Watches
 from dimint.positions import Position
+from tests.support.placing import ONE
 
 
 class Node:
     """One partition with its watches, and what they answered."""
 
     def __init__(self, limits: Limits | None = None) -> None:
-        self.replicas = {0: Replica(0, "g", MemoryState())}
+        self.replicas = {0: Replica(0, ONE, MemoryState())}
         self.watches = Watches(self.replicas, limits or Limits())
         self.answers: list[Found] = []
         self.records: list[Record] = []

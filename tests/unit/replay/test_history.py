@@ -9,19 +9,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimint.batch import encode
+from dimint.clock import ManualClock
 from dimint.errors import LogMismatch
 from dimint.events import KV_TOPIC
-from dimint.log.port import Entry, TopicSpec
+from dimint.log.memory import MemoryLog
+from dimint.log.opening import GenesisSettings, genesis
+from dimint.log.port import Entry
 from dimint.replay.history import HistoryIndex
 from dimint.testing import memory_log
 from tests.support.kv_model import PEOPLE, Step, fold, steps
+
+
+def new_log() -> MemoryLog:
+    log = memory_log()
+    genesis(log, wanted=GenesisSettings(kv_partitions=1), clock=ManualClock(), host="h", process="p")
+    return log
 
 
 @settings(max_examples=25)
 @given(made=steps(), cuts=st.lists(st.integers(0, 12), max_size=3), prefix=st.sampled_from(["", "a", "k", "zz"]))
 def test_as_the_model_says(made: list[Step], cuts: list[int], prefix: str) -> None:
     """However often it catches up: the changes of each key, each key at each time, and what differs between two times."""
-    log = memory_log([TopicSpec(KV_TOPIC, 1)])
+    log = new_log()
     generation = log.describe().generation
     with TemporaryDirectory() as folder:
         at = 0
@@ -61,7 +70,7 @@ def test_as_the_model_says(made: list[Step], cuts: list[int], prefix: str) -> No
 
 def test_limits_and_starts() -> None:
     """The newest changes of a key, a page of a scan, and keys whose bytes are at the end of all."""
-    log = memory_log([TopicSpec(KV_TOPIC, 1)])
+    log = new_log()
     keys = ["a", "a\U0010ffff", "a\U0010ffffb", "b"]
     made = [Step(b"w" * 16, 1, 1_000_000, [["kv.set", key, 0, 0, None, b"J1", None, 0] for key in keys * 3])]
     log.append([Entry(KV_TOPIC, 0, made[0].record(0).value)])[0].result()
@@ -107,7 +116,7 @@ def test_another_log_is_refused() -> None:
 
 def test_what_was_trimmed_before_is_said() -> None:
     """A history that cannot be whole is not made up."""
-    log = memory_log([TopicSpec(KV_TOPIC, 1)])
+    log = new_log()
     step = Step(b"w" * 16, 1, 1_000_000, [["kv.set", "a", 0, 0, None, b"J1", None, 0]])
     for _ in range(3):
         log.append([Entry(KV_TOPIC, 0, step.record(0).value)])[0].result()
