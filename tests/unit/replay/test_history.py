@@ -13,16 +13,17 @@ from dimint.clock import ManualClock
 from dimint.errors import LogMismatch
 from dimint.events import KV_TOPIC
 from dimint.log.memory import MemoryLog
-from dimint.log.opening import GenesisSettings, genesis
+from dimint.log.opening import GenesisSettings, genesis, genesis_of
 from dimint.log.port import Entry
 from dimint.replay.history import HistoryIndex
 from dimint.testing import memory_log
 from tests.support.kv_model import PEOPLE, Step, fold, steps
+from tests.support.placing import placed
 
 
-def new_log() -> MemoryLog:
+def new_log(partitions: int = 1) -> MemoryLog:
     log = memory_log()
-    genesis(log, wanted=GenesisSettings(kv_partitions=1), clock=ManualClock(), host="h", process="p")
+    genesis(log, wanted=GenesisSettings(kv_partitions=partitions), clock=ManualClock(), host="h", process="p")
     return log
 
 
@@ -88,17 +89,18 @@ def test_limits_and_starts() -> None:
 
 def test_it_may_pause() -> None:
     """Reading a long log stops where it is told to and goes on from there, a partition at a time if that is all it needs."""
-    log = memory_log([TopicSpec(KV_TOPIC, 2)])
+    log = new_log(2)
+    keys = [placed("k", partition, genesis_of(log)) for partition in (0, 1)]
     for number in range(1, 6):
         for partition in (0, 1):
-            step = Step(b"w" * 16, number, number * 1_000_000, [["kv.set", f"k{partition}", 0, 0, None, b"J1", None, 0]])
+            step = Step(b"w" * 16, number, number * 1_000_000, [["kv.set", keys[partition], 0, 0, None, b"J1", None, 0]])
             log.append([Entry(KV_TOPIC, partition, step.record(0).value)])[0].result()
     with TemporaryDirectory() as folder, HistoryIndex(Path(folder), log.describe().generation) as index:
         assert index.advance(log, partitions=[1])
-        assert (index.known, len(index.history("k1")), index.history("k0")) == ({1: 5}, 5, [])
+        assert (index.known, len(index.history(keys[1])), index.history(keys[0])) == ({1: 5}, 5, [])
         while not index.advance(log, pause=lambda: True):
             pass
-        assert len(index.history("k0")) == 5
+        assert len(index.history(keys[0])) == 5
         assert index.known == {0: 5, 1: 5}
         assert index.taken == 10
         with HistoryIndex(Path(folder), log.describe().generation) as other:
