@@ -54,6 +54,7 @@ COMMANDS: Final = {
     "replay": ("dimint.cli_replay", "replay_command", "Copy a stretch of a log into another log, at any pace."),
     "verify": ("dimint.cli_verify", "verify", "Check the log, and what was made of it."),
     "rebuild": ("dimint.cli_rebuild", "rebuild", "Rebuild stores or tables from the log."),
+    "snapshot": ("dimint.cli_snapshot", "snapshot", "Write the node stores into files, or check such files."),
     "completion": ("dimint.cli_completion", "completion", "Print the completion script of a shell."),
 }
 

@@ -48,12 +48,28 @@ HELP: Final = """
     type=click.Path(file_okay=False, path_type=Path),
     help="Keep what is built in this folder; with --to it is `past` in the data directory by default.",
 )
+@click.option(
+    "--snapshot",
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Begin node stores with this snapshot; by default one of the data directory, where the log was trimmed.",
+)
 @click.option("as_json", "--json", is_flag=True, help="The results as JSON lines, and progress as JSON lines on stderr.")
 @setting_flags("node")
-def rebuild(what: str, archives: tuple[Path, ...], end: str | None, into: Path | None, as_json: bool, **parameters: Any) -> None:
+def rebuild(
+    what: str,
+    archives: tuple[Path, ...],
+    end: str | None,
+    into: Path | None,
+    snapshot: Path | None,
+    as_json: bool,
+    **parameters: Any,
+) -> None:
     """See the help text."""
     if archives and what == "node":
         raise click.UsageError("--archive is for status tables")
+    if snapshot is not None and what == "status":
+        raise click.UsageError("--snapshot is for node stores")
     node = settings_from(NodeSettings, parameters)
     status = settings_from(ConsumerSettings, parameters)
     if not node.overlord_host:
@@ -66,7 +82,7 @@ def rebuild(what: str, archives: tuple[Path, ...], end: str | None, into: Path |
     chosen = _chosen(what, bound)
     try:
         if "node" in chosen:
-            importlib.import_module("dimint.node.cli").rebuild(node, end=bound, into=into, as_json=as_json)
+            importlib.import_module("dimint.node.cli").rebuild(node, end=bound, into=into, snapshot=snapshot, as_json=as_json)
         if "status" in chosen:
             importlib.import_module("dimint.consumers.cli").rebuild(
                 status, archives=archives, end=bound, into=into, as_json=as_json

@@ -19,6 +19,7 @@ from dimint.replay.positions import format_position
 from dimint.replay.ranges import select
 from dimint.replay.stream import Stream
 from dimint.settings import CommonSettings, ToolSettings
+from dimint.snapshot_folder import SNAPSHOTS_FOLDER, folders_in
 
 __all__ = ["verify"]
 
@@ -81,9 +82,10 @@ def _check_nodes(settings: CommonSettings, log: Log, _as_json: bool) -> Iterator
     from dimint.node.cli import NODES_FOLDER
     from dimint.node.verify import verify_store
 
+    snapshots = folders_in(settings.data_dir / SNAPSHOTS_FOLDER, log.describe().generation)
     for directory in sorted((settings.data_dir / NODES_FOLDER).glob("*/store")):
         with tempfile.TemporaryDirectory(dir=settings.data_dir, prefix="verify-") as scratch:
-            for verdict in verify_store(directory.parent, log, Path(scratch)):
+            for verdict in verify_store(directory.parent, log, Path(scratch), snapshots):
                 where = f"{verdict.partition}@{verdict.next_offset}"
                 text = f"{verdict.key_count} keys up to dimint.kv/{where}, digest {verdict.digest}"
                 yield _found(directory.parent.name, text, verdict.problem)

@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 from dimint.errors import SettingsError
@@ -16,19 +17,21 @@ from dimint.log.waiting import open_when_there
 from dimint.node.finding import with_log_of_overlord
 from dimint.node.loop import Addresses, Node, tune_collector
 from dimint.node.membership import Ports
-from dimint.node.rebuild import Rebuilt
+from dimint.node.rebuild import Rebuilt, Snapshots
 from dimint.node.rebuilding import rebuild_into, rebuild_live
+from dimint.node.snapshots import take_snapshot
 from dimint.node.store import Store, StoreInUse
 from dimint.process_state import own_address
-from dimint.progress import progress_of
+from dimint.progress import Progress, progress_of
 from dimint.registry.opening import open_registry
 from dimint.replay.positions import Bound
 from dimint.replay.ranges import ends_of
 from dimint.service import Service
-from dimint.settings import NodeSettings
+from dimint.settings import CommonSettings, NodeSettings
+from dimint.snapshot_folder import SNAPSHOTS_FOLDER, SnapshotFolder, folders_in, read_folder
 from dimint.system_clock import SystemClock
 
-__all__ = ["NODES_FOLDER", "rebuild", "run"]
+__all__ = ["NODES_FOLDER", "rebuild", "run", "snapshot"]
 
 NODES_FOLDER = "nodes"
 """In the data directory: one directory a node, with its store and its id."""
@@ -67,27 +70,55 @@ def run(settings: NodeSettings, service: Service) -> None:
         service.run(node)
 
 
-def rebuild(settings: NodeSettings, *, end: Bound | None = None, into: Path | None = None, as_json: bool = False) -> None:
+def rebuild(
+    settings: NodeSettings,
+    *,
+    end: Bound | None = None,
+    into: Path | None = None,
+    snapshot: Path | None = None,
+    as_json: bool = False,
+) -> None:
     """Rebuild the stores of this machine's nodes from the log, beside the live ones, and switch to them.
 
     With `into` one store of all partitions is built in that data directory instead, up to `end`, and the live ones stay.
-    Prints a line a partition. Raises SettingsError if another rebuild is at work.
+    Where the log does not begin at its beginning any more a snapshot of the data directory is gone out from, else that in
+    the folder `snapshot` if it is given. Prints a line a partition. Raises SettingsError if another rebuild is at work.
     """
     tune_collector()
     settings = with_log_of_overlord(settings)
     with ExitStack() as stack:
-        log, _ = _open_log(settings, SystemClock(), stack)
+        log, found = _open_log(settings, SystemClock(), stack)
+        if snapshot is None:
+            snapshots = Snapshots(folders_in(settings.data_dir / SNAPSHOTS_FOLDER, found.generation))
+        else:
+            snapshots = Snapshots([read_folder(snapshot)], always=True)
         if into is not None:
             progress = progress_of("rebuild node", as_json=as_json)
             directory = into / NODES_FOLDER / "1"
-            _tell(directory, rebuild_into(directory, log, ends_of(log, KV_TOPIC, end), progress), as_json)
+            _tell(directory, rebuild_into(directory, log, ends_of(log, KV_TOPIC, end), snapshots, progress), as_json)
             return
         directories = [_directory(settings, settings.node_name)] if settings.node_name else list(_directories(settings))
         for directory in directories:
             progress = progress_of(f"rebuild node {directory.name}", as_json=as_json)
-            _tell(directory, rebuild_live(directory, log, progress), as_json)
+            _tell(directory, rebuild_live(directory, log, snapshots, progress), as_json)
+        if not directories and snapshot is not None:
+            raise SettingsError("there is no node here", hint="start one, or name a folder with --into")
         if not directories and not as_json:
             print(f"no node has a store in {settings.data_dir / NODES_FOLDER}")
+
+
+def snapshot(settings: CommonSettings, into: Path | None, progress: Progress) -> SnapshotFolder:
+    """Write the stores of this machine's nodes into the folder `into`, or a new one of the data directory's snapshots.
+
+    Raises SettingsError, StoreError or BadSnapshot.
+    """
+    clock = SystemClock()
+    with ExitStack() as stack:
+        _, found = _open_log(settings, clock, stack)
+        if into is None:
+            now = datetime.fromtimestamp(clock.time_ns() / 1e9, UTC)
+            into = settings.data_dir / SNAPSHOTS_FOLDER / f"{now:%Y%m%dT%H%M%S%fZ}"
+        return take_snapshot(list(_directories(settings)), found, into, now_ns=clock.time_ns(), progress=progress)
 
 
 def _tell(directory: Path, found: Generator[Rebuilt, None, None], as_json: bool) -> None:
@@ -110,7 +141,7 @@ def node_id(directory: Path) -> str:
     return text
 
 
-def _open_log(settings: NodeSettings, clock: SystemClock, stack: ExitStack) -> tuple[Log, Genesis]:
+def _open_log(settings: CommonSettings, clock: SystemClock, stack: ExitStack) -> tuple[Log, Genesis]:
     log = open_settings_log(settings, clock=clock)
     stack.callback(log.close)
     return log, genesis(log, wanted=settings.genesis, clock=clock, host=socket.gethostname(), process="node")
@@ -122,7 +153,7 @@ def _directory(settings: NodeSettings, name: str) -> Path:
     return settings.data_dir / NODES_FOLDER / name
 
 
-def _directories(settings: NodeSettings) -> Iterator[Path]:
+def _directories(settings: CommonSettings) -> Iterator[Path]:
     folder = settings.data_dir / NODES_FOLDER
     if folder.is_dir():
         yield from sorted(path for path in folder.iterdir() if (path / "store").is_dir())

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Final
 
 from dimint.errors import BadSnapshot, StoreError
-from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
 from dimint.limits import SNAPSHOT_PART_MAX_BYTES, SNAPSHOTS_MAX
 from dimint.node.peering import Done, FromHolder, FromTaker, Making, Offer, Part, Refused, Take, Want
-from dimint.node.replica import META, read_meta
+from dimint.node.snapshots import snapshot_pieces
 from dimint.node.store import Interrupted, Store
-from dimint.snapshot import Header, encode
 
 __all__ = ["Giving"]
 
@@ -170,21 +168,10 @@ class Giving:
         """The bytes written."""
         self._folder.mkdir(exist_ok=True)
         with self._store.frozen(file.partition) as frozen, file.path.open("wb") as output:
-            meta = read_meta(frozen.get("side", META))
-            if meta is None:
+            made = snapshot_pieces(frozen, file.partition, self._genesis)
+            if made is None:
                 raise Interrupted("nothing is committed yet")
-            genesis = self._genesis
-            header = Header(
-                KV_TOPIC,
-                file.partition,
-                meta.fingerprint.generation,
-                meta.next_offset,
-                meta.digest,
-                b"1",
-                genesis.kv_partitions,
-                genesis.hash_range,
-            )
-            for piece in encode(header, frozen.rows("data"), frozen.rows("side")):
+            for piece in made[1]:
                 output.write(piece)
                 if self._stopping:
                     raise Interrupted("the node ends")

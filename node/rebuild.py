@@ -11,29 +11,40 @@ next one reads on from there.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from dimint.begun import note_begun, was_begun
 from dimint.code_version import code_version
-from dimint.errors import LogMismatch
+from dimint.errors import BadSnapshot, LogMismatch
 from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.opening import genesis_of
 from dimint.log.port import Log
 from dimint.node.fitting import mismatch
 from dimint.node.replica import META, Meta, Replica, read_meta
+from dimint.node.snapshots import load_partition
 from dimint.node.store import Store
 from dimint.progress import NO_PROGRESS, Progress
+from dimint.snapshot_folder import SnapshotFolder
 
-__all__ = ["Rebuilt", "catch_up", "is_unfinished", "open_unfinished", "read_to", "rebuild_store"]
+__all__ = ["Rebuilt", "Snapshots", "begin", "catch_up", "is_unfinished", "open_unfinished", "read_to", "rebuild_store"]
 
 COMMIT_BYTES: Final = 32 << 20
 _NEAR_RECORDS: Final = 100
 """A store that lacks no more than this may be switched to: the node reads the rest in a moment."""
 _PASSES: Final = 20
 _NOTE: Final = "begun.json"
+
+
+class Snapshots(NamedTuple):
+    """Snapshots to begin with, the best first; `before` are offsets by partition that they may not be past."""
+
+    folders: Sequence[SnapshotFolder] = ()
+    always: bool = False
+    """Whether they are used even where the log has everything."""
+    before: Mapping[int, int] = {}
 
 
 class Rebuilt(NamedTuple):
@@ -74,15 +85,21 @@ def _what(generation: str) -> dict[str, object]:
 
 
 def rebuild_store(
-    log: Log, store: Store, ends: Mapping[int, int], *, live: Mapping[int, Meta] | None = None, progress: Progress = NO_PROGRESS
+    log: Log,
+    store: Store,
+    ends: Mapping[int, int],
+    *,
+    live: Mapping[int, Meta] | None = None,
+    snapshots: Snapshots = Snapshots(),  # noqa: B008 - it is frozen
+    progress: Progress = NO_PROGRESS,
 ) -> Iterator[Rebuilt]:
     """Read the partitions of `ends` up to these offsets, from where `store` is, each committed when it is given.
 
     `live` says where the live store is: a partition that comes past that offset is compared with it. Raises LogMismatch if
-    the log cannot be read that far. After any end of the iteration, what was committed last is whole.
+    the log cannot be read that far, BadSnapshot. After any end of the iteration, what was committed last is whole.
     """
     genesis = genesis_of(log)
-    replicas = {partition: _replica(log, store, partition, genesis) for partition in ends}
+    replicas = {partition: begin(log, store, partition, genesis, snapshots._replace(before=ends)) for partition in ends}
     meter = _Meter(replicas, ends, progress)
     try:
         for partition, end in ends.items():
@@ -152,17 +169,41 @@ def read_to(replica: Replica, log: Log, store: Store, end: int, *, tell: Callabl
             return
 
 
-def _replica(log: Log, store: Store, partition: int, genesis: Genesis) -> Replica:
-    """The partition as far as it is built; emptied if that does not fit the log any more."""
+def begin(log: Log, store: Store, partition: int, genesis: Genesis, snapshots: Snapshots) -> Replica:
+    """The partition as far as it is built; emptied if that does not fit the log any more.
+
+    An empty one begins with the log, or with the newest snapshot that fits where the log does not begin at 0 or where
+    `always` says so. Raises LogMismatch if there is neither, BadSnapshot if the only ones are damaged.
+    """
     state = store.partition(partition)
     meta = read_meta(state.side.get(META))
-    if meta is not None and mismatch(meta, genesis.generation, log, partition) is not None:
-        store.drop(partition)
-        meta = None
     start = log.bounds(KV_TOPIC, partition).start
-    if meta is None and start > 0:
-        raise LogMismatch(
-            f"the log of partition {partition} starts at {start}, so that its beginning cannot be read",
-            hint="rebuild from a snapshot",
-        )
-    return Replica(partition, genesis, state)
+    if meta is not None and mismatch(meta, genesis.generation, log, partition) is not None:
+        meta = None
+    if meta is None:
+        store.drop(partition)
+        if start > 0 or snapshots.always:
+            _load(log, store, partition, start, snapshots)
+    return Replica(partition, genesis, store.partition(partition))
+
+
+def _load(log: Log, store: Store, partition: int, start: int, snapshots: Snapshots) -> None:
+    before = snapshots.before.get(partition)
+    problem: BadSnapshot | None = None
+    for snapshot in snapshots.folders:
+        part = snapshot.partitions.get(partition)
+        if part is None or part.next_offset < start or (before is not None and part.next_offset > before):
+            continue
+        try:
+            load_partition(store, log, snapshot, partition)
+        except BadSnapshot as error:
+            problem = error
+            store.drop(partition)
+        else:
+            return
+    if problem is not None:
+        raise problem
+    raise LogMismatch(
+        f"the log of partition {partition} starts at {start}, and there is no snapshot that reaches there",
+        hint="name a folder with one by --snapshot",
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 from dimint.errors import SettingsError
 from dimint.events import KV_TOPIC
 from dimint.log.port import Log
-from dimint.node.rebuild import Rebuilt, catch_up, is_unfinished, open_unfinished, rebuild_store
+from dimint.node.rebuild import Rebuilt, Snapshots, catch_up, is_unfinished, open_unfinished, rebuild_store
 from dimint.node.renewing import BUILDING, hand_over
 from dimint.node.replica import META, Meta, read_meta
 from dimint.node.store import Store, StoreInUse, rows_of_partitions
@@ -16,7 +16,7 @@ from dimint.progress import Progress
 __all__ = ["rebuild_into", "rebuild_live"]
 
 
-def rebuild_live(directory: Path, log: Log, progress: Progress) -> Generator[Rebuilt, None, None]:
+def rebuild_live(directory: Path, log: Log, snapshots: Snapshots, progress: Progress) -> Generator[Rebuilt, None, None]:
     """Build the store in `directory` anew beside the live one, which a node may go on serving, and switch to it.
 
     All that the live store has is built, and compared with it on the way. Raises SettingsError if another rebuild is at work.
@@ -26,12 +26,14 @@ def rebuild_live(directory: Path, log: Log, progress: Progress) -> Generator[Reb
     with closing(_opened(directory / BUILDING, log)) as store:
         for partition in set(store.partitions()) - ends.keys():
             store.drop(partition)
-        yield from rebuild_store(log, store, ends, live=live, progress=progress)
+        yield from rebuild_store(log, store, ends, live=live, snapshots=snapshots, progress=progress)
         catch_up(log, store)
     hand_over(directory)
 
 
-def rebuild_into(directory: Path, log: Log, ends: Mapping[int, int], progress: Progress) -> Generator[Rebuilt, None, None]:
+def rebuild_into(
+    directory: Path, log: Log, ends: Mapping[int, int], snapshots: Snapshots, progress: Progress
+) -> Generator[Rebuilt, None, None]:
     """Build a store in `directory` up to `ends`, to be looked at. One that is there from before is gone on with.
 
     Raises SettingsError if that one is further already.
@@ -49,7 +51,7 @@ def rebuild_into(directory: Path, log: Log, ends: Mapping[int, int], progress: P
                     f"the store in {directory} has read partition {partition} to {meta.next_offset} already",
                     hint="name another folder, or remove this one",
                 )
-        yield from rebuild_store(log, store, ends, progress=progress)
+        yield from rebuild_store(log, store, ends, snapshots=snapshots, progress=progress)
 
 
 def _opened(directory: Path, log: Log) -> Store:

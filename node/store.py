@@ -12,7 +12,7 @@ must be made again from what was committed.
 import os
 import shutil
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +24,17 @@ from dimint.limits import PARTITIONS_MAX
 from dimint.locks import FileLock
 from dimint.node.state import State
 
-__all__ = ["FORMAT", "Frozen", "Interrupted", "MapFull", "Store", "StoreInUse", "copy_store", "rows_of_partitions"]
+__all__ = [
+    "FORMAT",
+    "Frozen",
+    "Interrupted",
+    "MapFull",
+    "Store",
+    "StoreInUse",
+    "copy_store",
+    "frozen_store",
+    "rows_of_partitions",
+]
 
 FORMAT: Final = b"1"
 MAP_BYTES: Final = 1 << 32
@@ -158,7 +168,8 @@ class Store:
             if self._wants_all or self._env is None:
                 raise Interrupted("the store is busy")
             with _translated(self.directory), self._env.begin(write=False) as txn:
-                yield Frozen(self, txn, state)
+                databases = (state.data.database, state.side.database)
+                yield Frozen(txn, *databases, interrupted=lambda: self._wants_all)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -248,18 +259,27 @@ def copy_store(directory: Path, into: Path) -> None:
         source.copy(str(into / "store"), compact=True)
 
 
-def rows_of_partitions(directory: Path, key: bytes) -> dict[int, bytes]:
-    """The row `key` of every partition's side table, where there is one, as the last commit left it; see copy_store."""
-    found = {}
+@contextmanager
+def frozen_store(directory: Path) -> Iterator[dict[int, "Frozen"]]:
+    """Every partition with something in it as the last commit of a node's store left it, while the node goes on.
+
+    Be quick: what is replaced meanwhile stays on the disk. Raises StoreError.
+    """
     with _looked_into(directory) as source, source.begin() as txn:
         with txn.cursor() as cursor:
             names = [bytes(name) for name in cursor.iternext(values=False)]
-        for name in names:
-            if name[:1] == b"s" and name[1:].isdigit():
-                row = txn.get(key, db=source.open_db(name, txn=txn, create=False))
-                if row is not None:
-                    found[int(name[1:])] = bytes(row)
-    return found
+        found = {}
+        for partition in sorted(int(name[1:]) for name in names if name[:1] == b"s" and name[1:].isdigit()):
+            databases = [source.open_db(f"{letter}{partition}".encode(), txn=txn, create=False) for letter in "ds"]
+            if any(txn.stat(database)["entries"] for database in databases):
+                found[partition] = Frozen(txn, *databases)
+        yield found
+
+
+def rows_of_partitions(directory: Path, key: bytes) -> dict[int, bytes]:
+    """The row `key` of every partition's side table, where there is one; see frozen_store."""
+    with frozen_store(directory) as partitions:
+        return {at: row for at, frozen in partitions.items() if (row := frozen.get("side", key)) is not None}
 
 
 class LmdbTable:
@@ -307,9 +327,9 @@ class LmdbTable:
 class Frozen:
     """One partition in a read transaction of its own."""
 
-    def __init__(self, store: Store, txn: Any, state: "LmdbState") -> None:
-        self._store, self._txn = store, txn
-        self._tables = {"data": state.data.database, "side": state.side.database}
+    def __init__(self, txn: Any, data: Any, side: Any, *, interrupted: Callable[[], bool] = lambda: False) -> None:
+        self._txn, self._interrupted = txn, interrupted
+        self._tables = {"data": data, "side": side}
 
     def get(self, table: str, key: bytes) -> bytes | None:
         """One row of "data" or "side"."""
@@ -320,7 +340,7 @@ class Frozen:
         """All rows of a table in order. Raises Interrupted."""
         with self._txn.cursor(self._tables[table]) as cursor:
             for item in cursor:
-                if self._store._wants_all:
+                if self._interrupted():
                     raise Interrupted("the store has to grow")
                 yield item
 

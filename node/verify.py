@@ -1,18 +1,19 @@
 """Whether a node's store is what the log says: the log is folded again beside it, up to where the store is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from dimint.errors import LogMismatch, OffsetOutOfRange
+from dimint.errors import BadSnapshot, LogMismatch, OffsetOutOfRange
 from dimint.log.opening import genesis_of
 from dimint.log.port import Log
-from dimint.node.rebuild import read_to
-from dimint.node.replica import META, Replica, read_meta
+from dimint.node.rebuild import Snapshots, begin, read_to
+from dimint.node.replica import META, read_meta
 from dimint.node.rows import HEAD, VALUE_AT
 from dimint.node.state import Table
 from dimint.node.store import Store, copy_store
+from dimint.snapshot_folder import SnapshotFolder
 
 __all__ = ["PartitionVerdict", "verify_store"]
 
@@ -30,10 +31,13 @@ class PartitionVerdict(NamedTuple):
     problem: str | None
 
 
-def verify_store(directory: Path, log: Log, scratch: Path) -> Iterator[PartitionVerdict]:
+def verify_store(
+    directory: Path, log: Log, scratch: Path, snapshots: Sequence[SnapshotFolder] = ()
+) -> Iterator[PartitionVerdict]:
     """Compare a copy of the store in `directory` with one folded from the log, partition by partition.
 
-    Both are made in the directory `scratch`; the node goes on.
+    Both are made in the directory `scratch`; the node goes on. Where the log was trimmed the newest snapshot is gone out
+    from that is not past the store.
     """
     genesis = genesis_of(log)
     copy_store(directory, scratch / "live")
@@ -45,13 +49,14 @@ def verify_store(directory: Path, log: Log, scratch: Path) -> Iterator[Partition
             if meta is None:
                 continue
             problem: str | None = None
-            replica = Replica(partition, genesis, fresh.partition(partition))
             if meta.fingerprint.generation != genesis.generation:
                 problem = "the store is of another log"
             else:
                 try:
+                    before = {partition: meta.next_offset}
+                    replica = begin(log, fresh, partition, genesis, Snapshots(snapshots, before=before))
                     read_to(replica, log, fresh, meta.next_offset)
-                except (LogMismatch, OffsetOutOfRange) as error:
+                except (LogMismatch, OffsetOutOfRange, BadSnapshot) as error:
                     problem = f"the log cannot be read up to there: {error}"
                 else:
                     # row by row: a damaged row does not change the digest that the store keeps
