@@ -13,6 +13,7 @@ from dimint.consumers.reading import TABLES_FOLDER
 from dimint.consumers.rebuild import Rebuilt, rebuild_tables
 from dimint.consumers.runner import StatusConsumer
 from dimint.errors import SettingsError
+from dimint.events import STATUS_TOPIC
 from dimint.log.opening import genesis, open_settings_log
 from dimint.log.port import Log
 from dimint.log.waiting import open_when_there
@@ -20,6 +21,7 @@ from dimint.progress import progress_of
 from dimint.registry.opening import open_registry
 from dimint.replay.history import history_folder
 from dimint.replay.positions import Bound
+from dimint.replay.trimming import ARCHIVES_FOLDER, archives_in
 from dimint.service import Service
 from dimint.settings import CommonSettings, ConsumerSettings
 from dimint.system_clock import SystemClock
@@ -55,6 +57,8 @@ def rebuild(
 ) -> Rebuilt:
     """Build the status tables anew from archives and the log, print their digest, and switch to them.
 
+    Without `archives` those count that trims left in the data directory.
+
     With `into` the new tables, read up to `end`, are those of that data directory, to be looked at, and the live ones stay.
     """
     with ExitStack() as stack:
@@ -62,6 +66,7 @@ def rebuild(
         folder = TablesFolder((settings.data_dir if into is None else into) / TABLES_FOLDER)
         if into is not None and folder.live() is not None:
             raise SettingsError(f"{folder.path} holds tables already", hint="name another folder, or remove this one")
+        archives = archives or archives_in(settings.data_dir / ARCHIVES_FOLDER, STATUS_TOPIC, source.describe().generation)
         built = rebuild_tables(
             source, folder, archives=archives, end=end, progress=lambda what: progress_of(what, as_json=as_json)
         )

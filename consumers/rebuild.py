@@ -18,7 +18,7 @@ from dimint.log.port import Log
 from dimint.progress import NO_PROGRESS, Progress
 from dimint.replay.positions import Bound
 
-__all__ = ["Rebuilt", "fill_partition", "rebuild_tables"]
+__all__ = ["Filling", "Rebuilt", "fill_partition", "rebuild_tables"]
 
 _COMMIT_EVENTS: Final = 20_000
 _PASSES: Final = 3
@@ -57,7 +57,7 @@ def rebuild_tables(
         kept = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in archives]
         path = folder.unfinished({"log": generation, "code": code_version(), "archives": kept})
         try:
-            filling = _Filling(source, path, Limit(source, end, archived=bool(archives)), progress)
+            filling = Filling(source, path, Limit(source, end, archived=bool(archives)), progress)
             events, positions = filling.run(archives_of(archives, generation))
             for partition, position in reach.items():
                 if positions.get(partition, 0) < position:
@@ -84,10 +84,12 @@ def _reach(folder: TablesFolder, generation: str) -> dict[int, int]:
         return live.positions() if live.generation() == generation else {}
 
 
-class _Filling:
-    """One rebuild at work on its file."""
+class Filling:
+    """Archives and a log at work on one table file."""
 
-    def __init__(self, source: Log, path: Path, limit: Limit, progress: Callable[[str], Progress]) -> None:
+    def __init__(
+        self, source: Log, path: Path, limit: Limit, progress: Callable[[str], Progress] = lambda what: NO_PROGRESS
+    ) -> None:
         self._source, self._path, self._limit, self._progress = source, path, limit, progress
         self._events = 0
 

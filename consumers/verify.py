@@ -1,17 +1,21 @@
 """Whether the live status tables are what the log says: the log is read again beside them, up to where they are."""
 
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgpack
 
+from dimint.consumers.archived import archives_of
 from dimint.consumers.digest import table_rows
 from dimint.consumers.feeder import Feeder
 from dimint.consumers.folder import TablesFolder
 from dimint.consumers.reading import copy_tables
-from dimint.consumers.rebuild import fill_partition
-from dimint.log.port import Log
+from dimint.consumers.rebuild import Filling
+from dimint.consumers.rebuild_limit import Limit
+from dimint.events import STATUS_TOPIC
+from dimint.log.port import Log, TopicPartition
 
 __all__ = ["TablesVerdict", "verify_tables"]
 
@@ -31,8 +35,8 @@ class TablesVerdict(NamedTuple):
         return self.live is None and self.log is None
 
 
-def verify_tables(source: Log, folder: TablesFolder, scratch: Path) -> TablesVerdict | None:
-    """Compare a copy of the live tables with tables filled from the log to the same positions; None if there are none.
+def verify_tables(source: Log, folder: TablesFolder, scratch: Path, *, archives: Sequence[Path] = ()) -> TablesVerdict | None:
+    """Compare a copy of the live tables with tables filled from archives and log to the same positions; None if there are none.
 
     Both are made in the directory `scratch`; the consumer goes on. Raises LogMismatch if they are of another log.
     """
@@ -46,13 +50,8 @@ def verify_tables(source: Log, folder: TablesFolder, scratch: Path) -> TablesVer
         positions = {place.partition: at for place, at in old.positions().items()}
     finally:
         old.close()
-    feeder = Feeder(source, filled, first_sequence=0)
-    try:
-        for partition, end in positions.items():
-            for _ in fill_partition(source, feeder, partition, end):
-                pass
-    finally:
-        feeder.close()
+    ends = {TopicPartition(STATUS_TOPIC, partition): position for partition, position in positions.items()}
+    Filling(source, filled, Limit(source, ends, archived=True)).run(archives_of(archives, source.describe().generation))
     rows = 0
     for one, other in zip_longest(table_rows(copied), table_rows(filled)):
         if one is None or other is None or msgpack.packb(one) != msgpack.packb(other):

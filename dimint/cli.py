@@ -55,6 +55,7 @@ COMMANDS: Final = {
     "verify": ("dimint.cli_verify", "verify", "Check the log, and what was made of it."),
     "rebuild": ("dimint.cli_rebuild", "rebuild", "Rebuild stores or tables from the log."),
     "snapshot": ("dimint.cli_snapshot", "snapshot", "Write the node stores into files, or check such files."),
+    "trim": ("dimint.cli_trim", "trim_command", "Let go of the beginning of a topic, if nobody needs it."),
     "completion": ("dimint.cli_completion", "completion", "Print the completion script of a shell."),
 }
 

@@ -12,12 +12,14 @@ from dimint.cli_client import write_row
 from dimint.cli_log import opened
 from dimint.cli_options import with_settings
 from dimint.errors import LogMismatch
+from dimint.events import STATUS_TOPIC
 from dimint.log.port import Log
 from dimint.log.reading import Counted, DeadLetter
 from dimint.progress import progress_of
 from dimint.replay.positions import format_position
 from dimint.replay.ranges import select
 from dimint.replay.stream import Stream
+from dimint.replay.trimming import ARCHIVES_FOLDER, archives_in
 from dimint.settings import CommonSettings, ToolSettings
 from dimint.snapshot_folder import SNAPSHOTS_FOLDER, folders_in
 
@@ -99,7 +101,8 @@ def _check_tables(settings: CommonSettings, log: Log, _as_json: bool) -> Iterato
     if not (settings.data_dir / TABLES_FOLDER).is_dir():
         return
     with tempfile.TemporaryDirectory(dir=settings.data_dir, prefix="verify-") as scratch:
-        verdict = verify_tables(log, TablesFolder(settings.data_dir / TABLES_FOLDER), Path(scratch))
+        archives = archives_in(settings.data_dir / ARCHIVES_FOLDER, STATUS_TOPIC, log.describe().generation)
+        verdict = verify_tables(log, TablesFolder(settings.data_dir / TABLES_FOLDER), Path(scratch), archives=archives)
     if verdict is not None:
         problem = None if verdict.same else f"row {verdict.rows + 1}: the tables have {verdict.live}, the log says {verdict.log}"
         yield _found("tables", f"{verdict.rows} rows", problem)

@@ -22,6 +22,7 @@
     │   ├── UnknownVersion       ours, from a newer program: halt
     │   ├── BadArchive           an archive file that is damaged, cut short or none
     │   └── BadSnapshot          not a snapshot, or a damaged one: nothing of it is used
+    ├── NotSafe                  somebody still needs what was to be removed; nothing was
     ├── StoreError               a node's store failed; the process must end
     │   └── StoreFull            no room for more (retriable)
     ├── RegistryError            the registry port
@@ -63,6 +64,7 @@ __all__ = [
     "LogUnavailable",
     "NodeNotAvailable",
     "NotApplied",
+    "NotSafe",
     "NotInteger",
     "NotJson",
     "NotMsgpack",
@@ -188,6 +190,10 @@ class BadArchive(FormatError):
 
 class BadSnapshot(FormatError):
     """Bytes that are no snapshot, or one that is cut, damaged or does not have the digest that it names."""
+
+
+class NotSafe(DimintError):
+    """Somebody still needs what was to be removed. Nothing was."""
 
 
 class StoreError(DimintError):

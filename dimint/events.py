@@ -81,6 +81,10 @@ _TABLE = (
     Kind("cluster.assigned", CLUSTER_TOPIC, "nil", "The elected overlord placed partitions; the history of the registry's value.", (
         Field("epoch", (int,), "number of the assignment"),
         Field("assignment", (dict,), "groups: [[master, [slave, …]], …]; partitions: [[group, moving_to | nil], …]"))),
+    Kind("cluster.trimmed", CLUSTER_TOPIC, "nil", "The beginning of a topic is let go of, from now on.", (
+        Field("topic", (str,), "the topic"),
+        Field("before", (list,), "[[partition, first offset that stays], …]"),
+        Field("archive", (str, _NONE), "name of the archive that holds it; nil for none"))),
     Kind("overlord.joined", CLUSTER_TOPIC, "overlord id", "An overlord was seen for the first time.", (Field("info", (dict,), "addresses, pid"),)),
     Kind("overlord.left", CLUSTER_TOPIC, "overlord id", "An overlord is gone.", ()),
     Kind("node.joined", CLUSTER_TOPIC, "node id", "A node was seen for the first time.", (Field("info", (dict,), "addresses, pid"),)),

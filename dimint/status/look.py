@@ -16,7 +16,7 @@ from dimint.log.growth import Growth, growth
 from dimint.log.opening import is_missing, open_settings_log
 from dimint.log.port import Log
 from dimint.registry.opening import open_registry, registry_directory
-from dimint.settings import ToolSettings
+from dimint.settings import CommonSettings
 from dimint.status.report import LogSeen, RegistrySeen, Seen
 from dimint.transport import Context
 
@@ -26,7 +26,7 @@ _OVERLORDS_SHARE: Final = 0.7
 """Of the time: how long an overlord may wait for the log before it answers with what it knows."""
 
 
-def look(settings: ToolSettings | None, addresses: Sequence[str], timeout_s: float, clock: Clock) -> Seen:
+def look(settings: CommonSettings | None, addresses: Sequence[str], timeout_s: float, clock: Clock) -> Seen:
     """One look. Without `settings` only the overlords at the addresses are asked; without addresses those of the registry.
 
     Overlords get `timeout_s` to answer, all together. Nothing is written or made.
@@ -47,7 +47,7 @@ def look(settings: ToolSettings | None, addresses: Sequence[str], timeout_s: flo
     return Seen(registry, log, asked, reply, failures)
 
 
-def _registry(settings: ToolSettings, failures: list[str]) -> RegistrySeen | None:
+def _registry(settings: CommonSettings, failures: list[str]) -> RegistrySeen | None:
     if not settings.zookeeper_hosts and not registry_directory(settings).is_dir():
         return None
     try:
@@ -66,7 +66,7 @@ def _registry(settings: ToolSettings, failures: list[str]) -> RegistrySeen | Non
         return None
 
 
-def _log(settings: ToolSettings, clock: Clock, *, ends: Sequence[str], failures: list[str]) -> LogSeen | None:
+def _log(settings: CommonSettings, clock: Clock, *, ends: Sequence[str], failures: list[str]) -> LogSeen | None:
     if is_missing(settings.log):
         return None
     try:

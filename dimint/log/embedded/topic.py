@@ -45,6 +45,9 @@ _CHECKPOINT_BUSY_MS = 200
 """How long a checkpoint waits for readers to leave the write-ahead log; if they do not, the next one tries again."""
 _TRIM_ROWS = 500
 """Rows removed in one transaction: between two of them others commit."""
+_SHRINK_PAGES = 256
+"""Free pages given back in one transaction."""
+_SPARE_PAGES = 256
 _INBOX_PARTITIONS = 16
 """Partitions that share a view: its trigger asks each of them whether a row is for it."""
 _INBOX_ROWS, _INBOX_BYTES = 256, 128 << 10
@@ -185,6 +188,7 @@ class TopicFile:
         """Drop rows below `before`, in many small transactions; `before` past the end means the end."""
         while self._trim_some(partition, before):
             pass
+        self._shrink()
 
     def expire(self, now_ns: int) -> bool:
         """Drop some of what is older than the topic's retention; True if there may be more to drop."""
@@ -232,6 +236,24 @@ class TopicFile:
         if self._wal_pages > WAL_MAX_PAGES:
             self.checkpoint()
         return upto < min(before, bounds.end)
+
+    def _shrink(self) -> None:
+        """Give pages that have become free back to the file system, but for some that the next appends take."""
+        free = self._free_pages()
+        while free > _SPARE_PAGES:
+            with self._locked(), _translated():
+                self._db.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
+            if self._wal_pages > WAL_MAX_PAGES:
+                self.checkpoint()
+            before, free = free, self._free_pages()
+            if free >= before:
+                return
+        self.checkpoint()
+
+    def _free_pages(self) -> int:
+        with _translated():
+            free: int = _one(self._db, "PRAGMA freelist_count")[0]
+        return free
 
     def _rollback(self) -> None:
         self._tails.clear()
@@ -346,6 +368,7 @@ def _connect(path: str, *, create: bool = False) -> apsw.Connection:
     # closing the last connection must not checkpoint: that would happen outside the lock
     db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     if create:
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # counts before there is anything; free pages are given back by trims
         db.execute("PRAGMA journal_mode = WAL").fetchall()
     db.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
     db.execute("PRAGMA synchronous = FULL")
