@@ -19,7 +19,8 @@
       by            [[client | nil, host, process], …], the table that events index
       events_bytes  size of the events before compression
       origin        only in copies (import, replay): [generation, partition, offset] of the record that this one is a copy
-                    of, in the log that it was read from; the topic is the same
+                    of, in the log that it was read from; the topic is the same. With this log's own generation: of the
+                    dead letter that this batch was appended for
       …             readers pass over what newer writers add
 
     event  = [kind, key, dt_ns, by, field, …]         see dimint/events.py for the fields of each kind
@@ -114,6 +115,7 @@ def encode(
     *,
     logged_at_ns: int | None = None,
     compress: bool = False,
+    origin: Origin | None = None,
 ) -> bytes:
     """Frame one batch. Raises RecordTooLarge; the caller keeps the events."""
     if len(events) > BATCH_MAX_EVENTS:
@@ -127,7 +129,8 @@ def encode(
         packed = lz4.block.compress(body, store_size=False)
         if len(packed) < size:
             body, codec = packed, _LZ4
-    record = _frame(codec, [writer, number, len(events), time_ns, logged_at_ns, by, size], body)
+    fields = [writer, number, len(events), time_ns, logged_at_ns, by, size]
+    record = _frame(codec, fields if origin is None else [*fields, list(origin)], body)
     limit = RECORD_MAX_BYTES - ORIGIN_MAX_BYTES  # a copy of it must fit too
     if len(record) > limit:
         raise RecordTooLarge(f"a record of {len(record)} bytes is over the limit of {limit}")

@@ -11,7 +11,6 @@ from dimint.cli_client import write_json, write_row
 from dimint.cli_log import Stretch, opened, stretch_flags, stretch_of
 from dimint.cli_options import with_settings
 from dimint.client.content import to_text
-from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.log.opening import find_genesis
 from dimint.log.port import Log
 from dimint.log.reading import Counted, DeadLetter
@@ -84,11 +83,8 @@ def _ranges(log: Log, stretch: Stretch, wanted: Filter, follow: bool) -> list[Ra
     ranges = select(log, topics=stretch.topics, start=stretch.start, end=stretch.end, open_end=follow)
     if follow and stretch.start is None:
         ranges = [each._replace(start=log.bounds(*each.place).end) for each in ranges]
-    found = find_genesis(log) if wanted.key is not None and not wanted.is_prefix else None
-    if found is None or wanted.key is None:
-        return ranges
-    homes = {KV_TOPIC: found.partition_of_key(wanted.key.encode()), STATUS_TOPIC: found.status_partition(wanted.key)}
-    return [each for each in ranges if homes.get(each.topic, each.partition) == each.partition]
+    found = find_genesis(log)
+    return ranges if found is None else wanted.narrow(ranges, found)
 
 
 def _count(stream: Stream, ranges: list[Range], wanted: Filter) -> dict[Range, Count]:

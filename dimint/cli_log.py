@@ -9,10 +9,10 @@ import click
 
 from dimint.cli_client import spelled
 from dimint.errors import BadPosition, BadTime, SettingsError
+from dimint.events import TOPICS
 from dimint.log.opening import is_missing, open_settings_log
 from dimint.log.port import Log
 from dimint.replay.positions import Bound, parse_bound
-from dimint.replay.ranges import TOPICS
 from dimint.settings import CommonSettings
 from dimint.system_clock import SystemClock
 from dimint.zone import local_zone

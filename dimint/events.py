@@ -19,6 +19,7 @@ __all__ = [
     "MODE_ANY",
     "MODE_PRESENT",
     "STATUS_TOPIC",
+    "TOPICS",
     "Field",
     "Kind",
     "describe",
@@ -29,6 +30,8 @@ __all__ = [
 KV_TOPIC: Final = "dimint.kv"
 STATUS_TOPIC: Final = "dimint.status"
 CLUSTER_TOPIC: Final = "dimint.cluster"
+TOPICS: Final = (CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC)
+"""The topics that make up a log."""
 
 MODE_ANY, MODE_ABSENT, MODE_PRESENT = 0, 1, 2
 """`kv.set` applies always, only if the key is absent, only if it is present."""

@@ -6,6 +6,7 @@ The routes, the table in docs/http.md and `/openapi.json` are tested against it.
 from typing import Any, Final, NamedTuple
 
 from dimint.consumers.usage import SHARINGS
+from dimint.events import TOPICS
 from dimint.limits import FETCH_MAX_SAMPLES, SCAN_MAX_ITEMS
 from dimint.webapp.api_schemas import Schema, ref
 from dimint.webapp.as_terminal import WIDTH_MAX
@@ -162,6 +163,25 @@ OPERATIONS: Final = (
         "what happened on the hosts between `?from=` (default: a day before) and `?to=`, counted by kind and hour, the newest of "
         "it in words; `?kind=gpu.xid` one kind, `?filter=` some hosts; `?term=true` for terminals, `?format=json` as JSON",
         (*_HOSTS, _text("kind", "one kind of event"), _TERM, *_LOOK, _JSON), (_HTML, _PLAIN, _json("Log"), *_WRONG),
+    ),
+    Operation(
+        "log_events", "GET", "/log/events", "store",
+        "the log itself: events between `?from=` (a time, default an hour before, or positions) and `?to=`, counted by kind and "
+        "time; the newest of those with `?topic=`, `?kind=`, `?key=`, `?source=` and `?by=` as `dimint events` has them; "
+        "`?term=true` for terminals, `?format=json` as JSON",
+        (
+            _text("from", f"where the range begins: positions as in `dimint.kv/3@1234`, or a time, {_TIME_TEXT}"), _TO, _AT,
+            _choice("topic", "only this topic", *TOPICS), _text("kind", "kinds, or how they begin: `kv.set host.*`"),
+            _text("key", "a key, or how it begins: `user:*`"), _text("source", "the host that wrote"),
+            _text("by", "the client or process that wrote"), _TERM, *_LOOK, _JSON,
+        ),
+        (_HTML, _PLAIN, _json("LogEvents"), *_WRONG, *_GONE[:3]),
+    ),
+    Operation(
+        "unread", "GET", "/log/unread", "store",
+        "dead letters: the records that no reader took in, and why; `?position=` one of them with its bytes; `?term=true` for "
+        "terminals, `?format=json` as JSON",
+        (_text("position", "of one record"), _TERM, *_LOOK, _JSON), (_HTML, _PLAIN, _json("Unread"), *_WRONG, *_GONE[:3]),
     ),
     Operation(
         "keys", "GET", "/keys/", "store",

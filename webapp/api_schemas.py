@@ -195,6 +195,47 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "events": _list(ref("Happened")),
         },
     ),
+    "LogEvents": _record(
+        "Events of the log: counts of every kind, and those that were searched for.",
+        {
+            "from": _TIME, "to": _TIME, "first": _said(_TIME, "where the first step of the counts begins"), "step_s": _COUNT,
+            "counts": _map(_list(_COUNT), "Kind → number of events in each step."),
+            "counted_from": {**_maybe("string", "only from then on everything is counted yet; ask again"), "format": "date-time"},
+            "events": _list(ref("LogEvent"), "the newest first; from positions on the oldest first"),
+            "left_out": _said(_COUNT, "events of the same records that are not in the list"),
+            "next": {"type": ["object", "null"], "additionalProperties": _TEXT, "description": "words that go on"},
+        },
+    ),
+    "LogEvent": _record(
+        "An event as `dimint events --json` prints it; docs/events.md has the fields of each kind.",
+        {
+            "position": _TEXT, "index": _COUNT, "id": _TEXT, "kind": _TEXT, "key": _maybe("string", "null: it has none"),
+            "time_ns": _INT, "log_time_us": _COUNT, "by": ref("Writer"),
+            "fields": {"type": "object", "additionalProperties": True},
+        },
+    ),
+    "Unread": _record(
+        "Records that no reader took in.",
+        {
+            "complete": _said(_FLAG, "whether the whole log was looked at; ask again"),
+            "records": _list(
+                _record(
+                    "A record.",
+                    {
+                        "position": _TEXT, "time": _TIME, "bytes": _COUNT, "detail": _TEXT,
+                        "reason": {"enum": ["foreign", "framing", "fields", "newer", "damaged"]},
+                        "stops": _said(_FLAG, "whether readers stop here instead of passing over it"),
+                        "redriven": _maybe("string", "where what stands for it was appended"),
+                    },
+                    {"hex": _said(_TEXT, "its bytes, of one that was asked for")},
+                )
+            ),
+        },
+    ),
+    "Writer": _record(
+        "Who wrote it.",
+        {"client": _maybe("string", "the client's id, if it gave one"), "host": _TEXT, "process": _TEXT},
+    ),
     "Keys": _record(
         "A page of the keys that start with `prefix`, in the order of their bytes; those of now without who set them.",
         {
@@ -219,10 +260,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "kind": {"enum": ["set", "cas", "incr", "delete", "expire"]}, "key": _TEXT, "version": _COUNT,
             "time": _TIME, "log_time_us": _said(_COUNT, "the same in µs since 1970"),
             "position": _said(_TEXT, "where it stands in the log"), "index": _said(_COUNT, "and in its batch"),
-            "by": _record(
-                "Who wrote it.",
-                {"client": _maybe("string", "the client's id, if it gave one"), "host": _TEXT, "process": _TEXT},
-            ),
+            "by": ref("Writer"),
         },
         _VALUE,
     ),

@@ -22,8 +22,22 @@ from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.board import Board, BoardRules, Tables
 from dimint.webapp.feed import Feed, Unreadable
 from dimint.webapp.intake import Reports
+from dimint.webapp.logbook import LogBook
 from dimint.webapp.parts import PageStyle
-from dimint.webapp.routes import accounting, alerts, changes, keys, live, pages, senders, service, states, stream
+from dimint.webapp.routes import (
+    accounting,
+    alerts,
+    changes,
+    keys,
+    live,
+    log_events,
+    pages,
+    senders,
+    service,
+    states,
+    stream,
+    unread,
+)
 from dimint.webapp.routes import log as log_route
 from dimint.webapp.routes.states import json_answer
 from dimint.webapp.site import App, Site
@@ -72,10 +86,12 @@ def create_app(
     around: Surroundings,
     reports: Reports | None = None,
     store: Store | None = None,
+    book: LogBook | None = None,
 ) -> App:
     """An application over these tables. It owns the reader from now on and closes it when the server stops.
 
-    With `reports`, which its caller runs, hosts can report over HTTP; with `store`, which it closes too, keys can be seen.
+    With `reports`, which its caller runs, hosts can report over HTTP; with `store` keys can be seen, with
+    `book` the log; it closes both.
     """
     app: App = Sanic(f"dimint-web-{next(_numbers)}", configure_logging=False)
     app.config.update(
@@ -102,6 +118,8 @@ def create_app(
         group.add_routes(app, site)
     service.add_routes(app, site, reports)
     keys.add_routes(app, site, store)
+    log_events.add_routes(app, site, book)
+    unread.add_routes(app, site, book)
     if reports is not None:
         senders.add_routes(app, site, reports, settings.token)
     _guard(app, settings, around.own_names)
@@ -112,8 +130,9 @@ def create_app(
 
     async def stop(_app: App) -> None:
         await site.feed.stop()
-        if store is not None:
-            await store.close()
+        for closing in (store, book):
+            if closing is not None:
+                await closing.close()
 
     app.register_listener(start, "before_server_start")
     app.register_listener(stop, "before_server_stop")

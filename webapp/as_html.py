@@ -20,7 +20,8 @@ __all__ = ["Page", "framed", "hosts_page", "message_page"]
 _HOLE: Final = "\u0000parts\u0000"
 """Where the parts go; no text of a page can contain it, because NUL is made visible before."""
 _VIEWS: Final = (
-    ("/", "Hosts"), ("/gpu_table", "GPUs"), ("/alerts", "Alerts"), ("/changes", "Changes"), ("/log", "Log"), ("/keys/", "Keys"),
+    ("/", "Hosts"), ("/gpu_table", "GPUs"), ("/alerts", "Alerts"), ("/changes", "Changes"), ("/log", "Log"),
+    ("/log/events", "Events"), ("/keys/", "Keys"),
 )  # fmt: skip
 _FILTERED: Final = frozenset({"/", "/gpu_table", "/alerts", "/changes", "/log"})
 """Pages of hosts."""

@@ -13,7 +13,7 @@ from dimint.webapp.text import cut
 from dimint.webapp.timeline import HOUR_NS, Timeline
 from dimint.webapp.times import iso, stamp
 
-__all__ = ["LogView", "log_json", "log_page", "log_text"]
+__all__ = ["LogView", "bars", "log_json", "log_page", "log_text"]
 
 _HEIGHT: Final = 10
 
@@ -36,17 +36,20 @@ class LogView:
 def log_page(page: Page, style: PageStyle, view: LogView) -> str:
     """The bars, each kind leading to its events, and the rows below, the newest first."""
     ends = (stamp(at, style.zone, style.date_order) for at in (view.from_ns, view.to_ns))
-    bars = [_bars(kind, counts, page, view.line, style) for kind, counts in view.line.counts.items()]
+    kind, query = page.asked.kind, page.asked.query
+    lines = [
+        bars(each, counts, page.path + query(kind=each), view.line, style, current=kind == each)
+        for each, counts in view.line.counts.items()
+    ]
     hours = view.line.step_ns // HOUR_NS
     step = "an hour" if hours == 1 else f"{hours} hours"
-    kind = page.asked.kind
     every = node("a", "show all kinds", href=page.path + page.asked.query(kind="")) if kind else None
     rest = view.count - len(view.rows)
     content: list[Child] = [
         node("h1", "Log"),
         node("p", f"what happened on the hosts {' – '.join(ends)}, a bar for {step}", cls="fine"),
         node("p", "There is more: the newest events are counted.", cls="fine") if view.cut else None,
-        node("ul", *bars, cls="loglines") if bars else None,
+        node("ul", *lines, cls="loglines") if lines else None,
         node("h2", users_text(kind), " ", every) if kind else None,
         node("ul", *happened_list(view.rows, style), cls="changes") if view.rows else node("p", "Nothing happened.", cls="empty"),
         node("p", f"and {rest} earlier ones", cls="fine") if rest > 0 else None,
@@ -73,7 +76,8 @@ def log_json(view: LogView) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _bars(kind: str, counts: Sequence[int], page: Page, line: Timeline, style: PageStyle) -> Node:
+def bars(kind: str, counts: Sequence[int], href: str, line: Timeline, style: PageStyle, *, current: bool) -> Node:
+    """One kind's name, leading to `href`, its number, and a bar for each step."""
     marks = []
     for at, count in enumerate(counts):
         if not count:
@@ -87,6 +91,5 @@ def _bars(kind: str, counts: Sequence[int], page: Page, line: Timeline, style: P
     total, most = sum(counts), max(counts)
     lane = node("svg", *marks, viewBox=f"0 0 {len(counts)} {_HEIGHT}", preserveAspectRatio="none", cls="lane", role="img",
                 aria_label=f"{kind}: {total} events, at most {most} in a bar")  # fmt: skip
-    current = "true" if page.asked.kind == kind else None
-    name = node("a", users_text(kind), href=page.path + page.asked.query(kind=kind), aria_current=current)
+    name = node("a", users_text(kind), href=href, aria_current="true" if current else None)
     return node("li", name, " ", node("b", str(total)), node("div", lane, cls="lanebox"))

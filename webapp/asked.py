@@ -68,6 +68,11 @@ class Asked:
         return f"?{text}" if text else ""
 
     @property
+    def times(self) -> tuple[tuple[str, str], ...]:
+        """The words for a time that are given."""
+        return tuple((name, word) for name, word in (("at", self.at), ("from", self.from_), ("to", self.to)) if word)
+
+    @property
     def narrows(self) -> bool:
         """Whether the hosts shown, or their order, depend on what they do at the moment."""
         return self.filter.test is not None or bool(self.sort)

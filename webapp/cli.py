@@ -17,6 +17,7 @@ from dimint.settings import WebSettings
 from dimint.system_clock import SystemClock
 from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.intake import Intake
+from dimint.webapp.logbook import SystemLogBook
 from dimint.webapp.server import WebServer, bind, quiet_sanic
 from dimint.webapp.store import SystemStore
 from dimint.zone import local_zone
@@ -38,8 +39,9 @@ def run(settings: WebSettings, service: Service) -> None:
         stack.callback(registry.close)
         reader = StatusReader(settings.data_dir / TABLES_FOLDER)
         store = SystemStore(lambda: [str(info["client"]) for info in registry.members("overlord").values() if info.get("client")])
+        book = SystemLogBook(lambda: _open_log(settings))
         intake = Intake(lambda: _open_log(settings), SystemClock())
-        app = create_app(reader, settings, SystemClock(), Surroundings(local_zone(), own_names, names), intake, store)
+        app = create_app(reader, settings, SystemClock(), Surroundings(local_zone(), own_names, names), intake, store, book)
         server = WebServer(app, door, service.ready)
         host, port = server.address
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

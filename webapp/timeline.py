@@ -1,10 +1,13 @@
 """Events of a range counted by kind and hour. [S]"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["HOUR_NS", "Timeline", "timeline_of"]
+__all__ = ["HOUR_NS", "Timeline", "timeline_of", "timeline_of_minutes"]
 
+MINUTE_NS: Final = 60 * 1_000_000_000
+_MINUTES: Final = (1, 5, 15, 60, 360, 1440, 10_080)
+_BARS_MAX: Final = 120
 HOUR_NS: Final = 3600 * 1_000_000_000
 _STEPS_MAX: Final = 240
 """Bars of a line: longer ranges have steps of several hours."""
@@ -20,6 +23,20 @@ class Timeline(NamedTuple):
     @property
     def highest(self) -> int:
         return max((max(line) for line in self.counts.values()), default=0)
+
+
+def timeline_of_minutes(minutes: Mapping[str, Mapping[int, int]], from_ns: int, to_ns: int) -> Timeline:
+    """From counts by kind and minute since 1970; those outside from_ns … to_ns are left out. A minute a step, or more."""
+    first, last = from_ns // MINUTE_NS, max(from_ns, to_ns - 1) // MINUTE_NS
+    step = next((one for one in _MINUTES if (last - first) // one < _BARS_MAX), _MINUTES[-1])
+    start = first // step
+    steps = last // step - start + 1
+    counts: dict[str, list[int]] = {}
+    for kind, found in minutes.items():
+        for minute, count in found.items():
+            if first <= minute <= last:
+                counts.setdefault(kind, [0] * steps)[minute // step - start] += count
+    return Timeline(start * step * MINUTE_NS, step * MINUTE_NS, dict(sorted(counts.items())))
 
 
 def timeline_of(happened: Iterable[tuple[str, int]], from_ns: int, to_ns: int) -> Timeline:

@@ -3,12 +3,13 @@
 from dimint.replay import SqliteProjection, open_log, run
 """
 
+from dimint.events import TOPICS
 from dimint.replay.event import EventId, LoggedEvent, events_of
 from dimint.replay.history import Difference, HistoryIndex, KeyChange
 from dimint.replay.opening import open_log
 from dimint.replay.positions import Positions, Range, format_position, format_positions, parse_bound, parse_positions
 from dimint.replay.projection import Checkpoint, Projection, run
-from dimint.replay.ranges import TOPICS, first_at, select
+from dimint.replay.ranges import first_at, select
 from dimint.replay.sqlite import SqliteProjection
 from dimint.replay.stream import Item, PartitionState, Stream
 

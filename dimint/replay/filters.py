@@ -1,8 +1,12 @@
 """Which events are wanted. [S]"""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from dimint.events import KV_TOPIC, STATUS_TOPIC
+from dimint.genesis import Genesis
 from dimint.replay.event import LoggedEvent
+from dimint.replay.positions import Range
 
 __all__ = ["EVERYTHING", "Filter"]
 
@@ -41,6 +45,13 @@ class Filter(NamedTuple):
         if self.source is not None and by.host != self.source:
             return False
         return self.who is None or self.who in (by.client, by.process)
+
+    def narrow(self, ranges: Iterable[Range], genesis: Genesis) -> list[Range]:
+        """The ranges of partitions that may have what is wanted: a whole key has one home in a topic."""
+        if self.key is None or self.is_prefix:
+            return list(ranges)
+        homes = {KV_TOPIC: genesis.partition_of_key(self.key.encode()), STATUS_TOPIC: genesis.status_partition(self.key)}
+        return [each for each in ranges if homes.get(each.topic, each.partition) == each.partition]
 
     def _fits(self, key: str | None) -> bool:
         assert self.key is not None

@@ -14,12 +14,13 @@ import msgpack
 
 from dimint.dedupe import WriterRow
 from dimint.errors import LogMismatch
+from dimint.events import TOPICS
 from dimint.log.port import Log, TopicPartition
 from dimint.log.reading import Counted
 from dimint.progress import NO_PROGRESS, Progress
 from dimint.replay.event import LoggedEvent, events_of
 from dimint.replay.positions import Bound
-from dimint.replay.ranges import TOPICS, select
+from dimint.replay.ranges import select
 from dimint.replay.stream import Item, PartitionState, Stream
 
 __all__ = ["Checkpoint", "Projection", "run"]

@@ -4,14 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from dimint.batch import decode_header
 from dimint.errors import BadPosition, FormatError, OffsetOutOfRange
-from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
+from dimint.events import TOPICS
 from dimint.log.port import Log, Record, TopicPartition
 from dimint.replay.positions import Bound, Range, format_position, places_of
 
-__all__ = ["TOPICS", "ends_of", "first_at", "next_time", "own_time_ns", "select"]
-
-TOPICS = (CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC)
-"""The topics that make up a log."""
+__all__ = ["ends_of", "first_at", "next_time", "own_time_ns", "select"]
 
 
 def select(

@@ -13,6 +13,7 @@ from dimint.settings import WebSettings, build, settings_of
 from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.board import Tables
 from dimint.webapp.intake import Reports
+from dimint.webapp.logbook import LogBook
 from dimint.webapp.server import WebServer, bind, quiet_sanic
 from dimint.webapp.store import Store
 from tests.support.answers import check_answers
@@ -33,6 +34,7 @@ def serving(
     *,
     reports: Reports | None = None,
     store: Store | None = None,
+    book: LogBook | None = None,
     checked: bool = True,
     **given: Any,
 ) -> Iterator[tuple[str, int]]:
@@ -42,7 +44,7 @@ def serving(
     """
     quiet_sanic()
     settings = web_settings(**given)
-    app = create_app(tables, settings, clock, Surroundings(UTC, own_names=("monitor.lab",)), reports, store)
+    app = create_app(tables, settings, clock, Surroundings(UTC, own_names=("monitor.lab",)), reports, store, book)
     problems = check_answers(app) if checked else []
     listening = threading.Event()
     server = WebServer(app, bind(settings.http_bind, settings.http_port), listening.set)
