@@ -22,7 +22,7 @@ from dimint.webapp.server import WebServer, bind, quiet_sanic
 from dimint.webapp.store import SystemStore
 from dimint.zone import local_zone
 
-__all__ = ["read_ip2name", "run"]
+__all__ = ["open_web_log", "read_ip2name", "run"]
 
 _IP2NAME_MAX_BYTES: Final = 4 << 20
 
@@ -39,8 +39,8 @@ def run(settings: WebSettings, service: Service) -> None:
         stack.callback(registry.close)
         reader = StatusReader(settings.data_dir / TABLES_FOLDER)
         store = SystemStore(lambda: [str(info["client"]) for info in registry.members("overlord").values() if info.get("client")])
-        book = SystemLogBook(lambda: _open_log(settings))
-        intake = Intake(lambda: _open_log(settings), SystemClock())
+        book = SystemLogBook(lambda: open_web_log(settings))
+        intake = Intake(lambda: open_web_log(settings), SystemClock())
         app = create_app(reader, settings, SystemClock(), Surroundings(local_zone(), own_names, names), intake, store, book)
         server = WebServer(app, door, service.ready)
         host, port = server.address
@@ -49,7 +49,8 @@ def run(settings: WebSettings, service: Service) -> None:
         service.run(server, intake)
 
 
-def _open_log(settings: WebSettings) -> tuple[Log, Genesis]:
+def open_web_log(settings: WebSettings) -> tuple[Log, Genesis]:
+    """The log of these settings with its genesis; the caller closes it. Raises LogError or SettingsError."""
     clock = SystemClock()
     source = open_settings_log(settings, clock=clock)
     try:

@@ -1,10 +1,11 @@
-"""The store and its past over HTTP, from a real system: pages, terminal views, JSON, what is refused, and in a browser."""
+"""The store, its past and its log over HTTP, from a real system: pages, terminal views, JSON, what is refused, a browser."""
 
 import base64
 import http.client
 import json
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -12,12 +13,16 @@ import msgpack
 import pytest
 
 from dimint.client import Client
+from dimint.events import KV_TOPIC
+from dimint.log.port import Entry
 from dimint.system_clock import SystemClock
+from dimint.webapp.cli import open_web_log
+from dimint.webapp.logbook import SystemLogBook
 from dimint.webapp.store import SystemStore
 from tests.support.browser import browser_page, launched, why_no_browser
 from tests.support.fleet import MemoryTables
 from tests.support.kv_system import kv_system
-from tests.support.web import serving
+from tests.support.web import serving, web_settings
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">\x1b[2J\u202e/é" + "n" * 60
 
@@ -28,6 +33,7 @@ class Served(NamedTuple):
     store: str
     address: tuple[str, int]
     then: float
+    dead: str = ""
 
     def get(self, path: str) -> tuple[int, str]:
         connection = http.client.HTTPConnection(*self.address, timeout=30)
@@ -60,8 +66,13 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         client.delete("user:2")
         client.set(HOSTILE, "changed")
         store = SystemStore(lambda: [running.address])
-        with serving(MemoryTables(), SystemClock(), store=store) as address:
-            yield Served(running.address, address, then)
+        place = web_settings(data_dir=running.directory, log=str(running.directory))
+        book = SystemLogBook(lambda: open_web_log(place))
+        source, _ = open_web_log(place)
+        with closing(source):
+            (dead,) = (future.result() for future in source.append([Entry(KV_TOPIC, 3, HOSTILE.encode() + b"\x00\xff")]))
+        with serving(MemoryTables(), SystemClock(), store=store, book=book) as address:
+            yield Served(running.address, address, then, f"dimint.kv/3@{dead}")
 
 
 def test_keys_at_any_time(served: Served) -> None:
@@ -124,6 +135,12 @@ def test_what_differs(served: Served) -> None:
         ("/keys/k/history?order=random", "order is newest or oldest"),
         ("/keys/k/history?at=-1h", "a history has no at"),
         ("/diff?from=now&to=-1h", "from is not before to"),
+        ("/log/events?topic=x", "there is no topic 'x'"),
+        ("/log/events?from=dimint.kv/99@1", "from: there is no dimint.kv/99"),
+        ("/log/events?from=soon", "from: 'soon' is not a time"),
+        ("/log/events?to=dimint.kv/1@1", "to is a time"),
+        ("/log/unread?position=x", "position: 'x' is not a position"),
+        ("/log/unread?position=dimint.kv/0@99999", "the log has no record at"),
     ],
 )
 def test_bad_words_are_named(served: Served, path: str, line: str) -> None:
@@ -134,6 +151,45 @@ def test_bad_words_are_named(served: Served, path: str, line: str) -> None:
         assert line.replace("'", "&#x27;") in body or line in body
 
 
+def test_the_log_counted_and_searched(served: Served) -> None:
+    """Kinds over time, the newest first, page after page; any of the words narrows; a position leads on from there."""
+    view = served.json("/log/events?topic=dimint.kv&format=json")
+    assert {kind: sum(counts) for kind, counts in view["counts"].items() if kind.startswith("kv.")} == {
+        "kv.delete": 1, "kv.incr": 250, "kv.set": 6}  # fmt: skip
+    assert view["counted_from"] is None
+    assert (view["events"][0]["kind"], view["events"][0]["key"]) == ("kv.set", HOSTILE)
+    found, words = [], "&topic=dimint.kv&kind=kv.incr"
+    for _ in range(10):
+        page = served.json(f"/log/events?format=json{words}")
+        found += [one["id"] for one in page["events"]]
+        if page["next"] is None:
+            break
+        words = "&topic=dimint.kv&kind=kv.incr" + "".join(f"&{name}={quote(word)}" for name, word in page["next"].items())
+    assert len(found) == len(set(found)) == 250
+    one = served.json("/log/events?format=json&key=user:1")["events"]
+    assert [event["fields"]["value"] for event in one] == [{"name": "eve"}, {"name": "ann"}]
+    assert served.json("/log/events?format=json&key=user:1&by=nobody")["events"] == []
+    assert served.json(f"/log/events?format=json&key=user:*&to=@{served.then}&kind=kv.*")["events"][0]["key"] == "user:long"
+    forward = served.json(f"/log/events?format=json&from={one[1]['position']}&key=user:1")["events"]
+    assert [event["id"] for event in forward] == [one[1]["id"], one[0]["id"]]
+    text = served.get("/log/events?term=true&key=user:1")[1]
+    assert "kv.set user:1" in text
+    assert "\x1b" not in served.get("/log/events?term=true")[1]
+
+
+def test_dead_letters(served: Served) -> None:
+    """Where it is, why, and its bytes."""
+    found = served.json("/log/unread?format=json")
+    assert found["complete"]
+    assert [(one["position"], one["reason"], one["redriven"]) for one in found["records"]] == [(served.dead, "foreign", None)]
+    one = served.json(f"/log/unread?position={served.dead}&format=json")["records"][0]
+    assert bytes.fromhex(one["hex"]) == HOSTILE.encode() + b"\x00\xff"
+    text = served.get(f"/log/unread?position={served.dead}&term=true")[1]
+    assert "3c 2f 73 63 72 69 70 74" in text
+    status, body = served.get(f"/log/unread?position=dimint.kv/3@{int(served.dead.rpartition('@')[2]) - 1}")
+    assert (status, "could be read" in body) == (400, True)
+
+
 def test_without_a_store() -> None:
     """The pages say that they cannot tell, and go on."""
     store = SystemStore(list)
@@ -141,6 +197,8 @@ def test_without_a_store() -> None:
         for path in ("/keys/", "/keys/k/?format=json", "/keys/k/history", "/diff?term=true"):
             status, body = Served("", address, 0).get(path)
             assert (status, "no overlord is there; try again" in body) == (503, True)
+        for path in ("/log/events", "/log/unread?format=json", "/log/events?term=true"):
+            assert Served("", address, 0).get(path)[0] == 503
 
 
 def test_who_may_ask(served: Served) -> None:
@@ -166,7 +224,8 @@ def test_in_a_browser(served: Served) -> None:
             assert "--key user:1" in page.locator("main").inner_text()
             page.get_by_role("link", name="Live", exact=True).click()
             assert '{"name":"eve"}' in page.locator("pre.value").inner_text()
-            for path in ("/keys/", f"/keys/{quote(HOSTILE, safe='')}/", f"/diff?from=@{served.then}", "/keys/visits/"):
+            for path in ("/keys/", f"/keys/{quote(HOSTILE, safe='')}/", f"/diff?from=@{served.then}", "/keys/visits/",
+                         "/log/events", "/log/unread", f"/log/unread?position={served.dead}"):  # fmt: skip
                 page.goto(base + path)
                 assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
             assert problems == []
@@ -175,6 +234,19 @@ def test_in_a_browser(served: Served) -> None:
             page.locator(".keys a", has_text="onerror").click()
             assert page.locator("img").count() == 0
             assert page.title() != "owned"
+            page.goto(f"{base}/log/events")
+            page.get_by_label("key").fill("user:*")
+            page.get_by_role("button", name="Search").click()
+            assert page.locator(".keys li").count() == 5
+            page.locator(".loglines a", has_text="kv.delete").click()
+            page.locator(".keys a", has_text="user:2").click()
+            assert "There is no such key" in page.locator("main").inner_text()
+            page.locator(".keys a.place").first.click()
+            assert "kv.delete" in page.locator("main").inner_text()
+            page.goto(f"{base}/log/unread")
+            page.get_by_role("link", name=served.dead).click()
+            assert "onerror" in page.locator("main").inner_text()
+            assert page.locator("img").count() == 0
             page.goto(f"{base}/keys/visits/")
             page.get_by_role("link", name="more").click()
             page.get_by_role("link", name="more").click()
