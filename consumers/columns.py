@@ -19,15 +19,15 @@ leave long runs of zeros, which the chunk's lz4 takes away, instead of widening 
 
 from array import array
 from collections.abc import Sequence
-from itertools import accumulate, compress, repeat
-from operator import sub
+from itertools import accumulate, repeat
+from operator import mul, sub
 from typing import Any, Final, TypeAlias
 
-__all__ = ["Column", "decode_column", "encode_column", "pick"]
+__all__ = ["SAME", "Column", "decode_column", "encode_column", "pick"]
 
 Column: TypeAlias = list[Any]
 
-_SAME, _INTS, _SCALED, _FLOATS, _REPEATED, _NULLABLE, _PLAIN = range(7)
+SAME, _INTS, _SCALED, _FLOATS, _REPEATED, _NULLABLE, _PLAIN = range(7)
 _WIDTHS: Final = ((2, "H"), (4, "I"), (8, "Q"))
 _CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 _UNIQUES_MAX = 64
@@ -36,7 +36,9 @@ _EXACT_MAX: Final = 1 << 53
 """Up to here every integer is a float, so that scaled floats can come back exactly."""
 _LEAST: Final = -(1 << 63)
 _MOST: Final = (1 << 64) - 1
-_ODD: Final = bytes(value & 1 for value in range(256))
+_ODDS: Final = bytes(range(1, 256, 2))
+_ODD_ALL: Final = bytes(-(value & 1) & 255 for value in range(256))
+"""All bits of what is odd, none of what is even."""
 _LITTLE: Final = array("H", [1]).tobytes() == b"\1\0"
 
 
@@ -52,7 +54,7 @@ def encode_column(values: Sequence[Any]) -> Column:
         if kind is bool or kind is str or kind is bytes:
             return _encode_repeated(values)
         if kind is type(None):
-            return [_SAME, None]
+            return [SAME, None]
     elif type(None) in types and len(types) == 2:
         present = [value for value in values if value is not None]
         return [_NULLABLE, _mask([value is not None for value in values]), encode_column(present)]
@@ -62,7 +64,7 @@ def encode_column(values: Sequence[Any]) -> Column:
 def decode_column(column: Column, count: int) -> list[Any]:
     """The `count` values. Damaged columns raise ValueError, TypeError, IndexError or KeyError."""
     kind = column[0]
-    if kind == _SAME:
+    if kind == SAME:
         return [column[1]] * count
     if kind == _INTS:
         return _decode_ints(column, count)
@@ -85,7 +87,7 @@ def decode_column(column: Column, count: int) -> list[Any]:
 def pick(column: Column, at: int) -> Any:
     """The value number `at`, without the others as far as that goes. Damaged columns raise as in `decode_column`."""
     kind = column[0]
-    if kind == _SAME:
+    if kind == SAME:
         return column[1]
     if kind == _INTS:
         return _pick_int(column, at)
@@ -107,7 +109,7 @@ def pick(column: Column, at: int) -> Any:
 def _encode_ints(values: Sequence[int]) -> Column:
     head = values[0]
     if values.count(head) == len(values):
-        return [_SAME, head]
+        return [SAME, head]
     low, high = min(values), max(values)
     transform, rest, first = 0, list(values), []
     if high - low > 15:
@@ -158,20 +160,27 @@ def _pick_int(column: Column, at: int) -> Any:
     if transform == 0:
         raw = int.from_bytes(planes[at::size], "little")
         return raw + centre if width == 1 else _unfold(raw, centre)
-    if transform == 2:
-        return _decode_ints(column, size + transform)[at]
     first: int = column[3]
+    if transform == 2:
+        if at == 0:
+            return first
+        # the sum of sums: a difference counts as often as there are values behind it
+        steps = planes[: at - 1] if width == 1 else map(_unfold, _interleaved(planes, width, at - 1), repeat(0))
+        return first + at * column[4] + sum(map(mul, steps, range(at - 1, 0, -1))) + centre * (at * (at - 1) // 2)
     if width == 1:
         return first + sum(planes[:at]) + at * centre
-    # folded differences are summed plane by plane; the odd ones stand for negative numbers
-    odd_ones = planes[:at].translate(_ODD)
+    # folded differences are summed plane by plane; the odd ones stand for negative numbers. Most bytes of most planes are 0
+    lowest = planes[:at]
+    odd_ones = at - len(lowest.translate(None, _ODDS))
+    mask = int.from_bytes(lowest.translate(_ODD_ALL), "little")
     total = lower = 0
     for plane in range(width):
         part = planes[plane * size : plane * size + at]
-        if rises := sum(part):
-            total += rises << 8 * plane
-            lower += sum(compress(part, odd_ones)) << 8 * plane
-    return first + at * centre + (total - lower) // 2 - (lower + sum(odd_ones)) // 2
+        if risen := part.translate(None, b"\0"):
+            total += sum(risen) << 8 * plane
+            fallen = (int.from_bytes(part, "little") & mask).to_bytes(at, "little")
+            lower += sum(fallen.translate(None, b"\0")) << 8 * plane
+    return first + at * centre + (total - lower) // 2 - (lower + odd_ones) // 2
 
 
 def _unfold(value: int, centre: int) -> int:
@@ -198,7 +207,7 @@ def _spread(values: Sequence[int]) -> int:
 def _encode_floats(values: Sequence[float]) -> Column:
     raw = _to_little(array("d", values))
     if raw == raw[:8] * len(values):
-        return [_SAME, values[0]]
+        return [SAME, values[0]]
     for power in _POWERS:
         scale = 10**power
         try:
@@ -215,7 +224,7 @@ def _encode_floats(values: Sequence[float]) -> Column:
 def _encode_repeated(values: Sequence[Any]) -> Column:
     head = values[0]
     if values.count(head) == len(values):
-        return [_SAME, head]
+        return [SAME, head]
     uniques = list(dict.fromkeys(values))
     if len(uniques) <= _UNIQUES_MAX and 2 * len(uniques) <= len(values):
         index = {value: at for at, value in enumerate(uniques)}

@@ -14,7 +14,7 @@ the log's.
     reader.events(from_ns, to_ns, host_id=…)        → [HostEvent]: what happened
 
 A host is known from its registration or its first sample on, whichever is earlier. Any instant costs the same: of each
-host's chunk one sample is decoded, about a millisecond a host.
+host's chunk one sample is decoded, well under a millisecond a host where only what is shown is wanted (wanted.py).
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -27,6 +27,7 @@ from dimint.consumers.reading_series import Series, processes, series
 from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, Placed, StoredSample, XidCount, is_host_id
 from dimint.consumers.sealing import Key
 from dimint.consumers.tiers import MINUTE_NS
+from dimint.consumers.wanted import Wanted
 from dimint.errors import CorruptRecord
 from dimint.limits import EVENTS_FETCH_MAX, FETCH_MAX_SAMPLES
 
@@ -149,13 +150,16 @@ class StatusReader:
         return None if found is None else found[1]
 
     # --- the past ---------------------------------------------------------------------------------------------------
-    def fleet_at(self, at_ns: int) -> list[HostAt]:
-        """Every host known at that instant as it was then, its newest sample included, by its name of then."""
+    def fleet_at(self, at_ns: int, wanted: Wanted | None = None) -> list[HostAt]:
+        """Every host known at that instant as it was then, its newest sample included, by its name of then.
+
+        Of a sample at least what is wanted is there; None = all of it.
+        """
         db = self._open()
         if db is None:
             return []
         with _snapshot(db):
-            return fleet_at(db, at_ns)
+            return fleet_at(db, at_ns, wanted)
 
     def page(
         self,
@@ -166,17 +170,19 @@ class StatusReader:
         limit: int = PAGE_SAMPLES,
         step_ns: int = 0,
         after: Key | None = None,
+        wanted: Wanted | None = None,
     ) -> SamplePage:
         """Up to `limit` samples (at most FETCH_MAX_SAMPLES) with from_ns ≤ time_ns ≤ to_ns, oldest first, and the gaps.
 
-        With a step only the last sample of each step. `after` is the cursor of the page before.
+        With a step only the last sample of each step. `after` is the cursor of the page before. Of a sample at least what
+        is wanted is there; None = all of it.
         """
         db = self._open()
         if db is None:
             return SamplePage([], [], None)
         limit = max(1, min(limit, FETCH_MAX_SAMPLES))
         with _snapshot(db):
-            return page(db, host_id, from_ns, to_ns, limit=limit, step_ns=step_ns, after=after)
+            return page(db, host_id, from_ns, to_ns, limit=limit, step_ns=step_ns, after=after, wanted=wanted)
 
     def series(self, host_id: str, from_ns: int, to_ns: int, points: int = SERIES_POINTS) -> Series:
         """Numbers of one host and its GPUs with from_ns ≤ time_ns ≤ to_ns, summed up to about `points` slots."""

@@ -9,6 +9,7 @@ import apsw
 from dimint.consumers.opened import OpenedChunk
 from dimint.consumers.rows import Placed, is_host_id, placed_of, unpack_sample, unseal
 from dimint.consumers.sealing import Key
+from dimint.consumers.wanted import Wanted
 
 __all__ = ["LAST_NS", "HostSamples"]
 
@@ -25,6 +26,10 @@ _CHUNK_BEFORE: Final = """select timestamp, n, until from TABLE where sealed = 1
 _CHUNK_FROM: Final = """select timestamp, n, until from TABLE where sealed = 1 and (timestamp, n) >= (?, ?) and timestamp <= ?
                         order by timestamp, n limit 1"""
 _NEXT_TAIL: Final = "select min(timestamp) from TABLE where sealed = 0 and timestamp >= ?"
+_NEWEST: Final = """select * from (select n, timestamp, null, blob from TABLE where sealed = 0 and timestamp <= ?1
+                                   order by timestamp desc, n desc limit 1)
+                    union all select * from (select n, timestamp, until, null from TABLE where sealed = 1 and timestamp <= ?1
+                                             order by timestamp desc, n desc limit 1)"""
 _BLOB: Final = "select blob from TABLE where n = ?"
 
 
@@ -34,11 +39,12 @@ class HostSamples:
     Chunks do not overlap each other, but a late row of the tail may stand anywhere.
     """
 
-    def __init__(self, db: apsw.Connection, host: str) -> None:
+    def __init__(self, db: apsw.Connection, host: str, *, known: bool = False) -> None:
+        """`known` = the host is in the table of hosts, its id came from there."""
         self._db, self._table = db, f"host_{host}"
         self._opened: tuple[int, OpenedChunk, list[int]] | None = None
         # asked of a row, not of the schema: a connection learns of a new table only when it runs a statement
-        self._there = is_host_id(host) and db.execute("select 1 from machines where id = ?", (host,)).get is not None
+        self._there = known or (is_host_id(host) and db.execute("select 1 from machines where id = ?", (host,)).get is not None)
 
     def down(self, most: int, to_ns: int = LAST_NS) -> Iterator[Placed]:
         """Samples at or before `to_ns`, newest first; the first `most` of them are sure to be right and complete."""
@@ -91,17 +97,20 @@ class HostSamples:
         """The samples of the closed range that are in no chunk yet, and so in no tier, oldest first."""
         return self._tail(_TAIL_UP, max(0, min(from_ns, LAST_NS)), -1, max(-1, min(to_ns, LAST_NS)), -1)
 
-    def newest(self, at_ns: int) -> Placed | None:
-        """The last sample at or before this time; of a chunk only that one is decoded."""
+    def newest(self, at_ns: int, wanted: Wanted | None = None) -> Placed | None:
+        """The last sample at or before this time; of a chunk only that one is decoded, and only what is wanted of it."""
+        if not self._there:
+            return None
+        found: Placed | None = None
         at_ns = max(-1, min(at_ns, LAST_NS))
-        tail = self._tail(_TAIL_DOWN, at_ns, 1)
-        found = tail[0] if tail else None
-        span = self._span(_CHUNK_BEFORE, (at_ns, LAST_NS))
-        if span is None or (found is not None and found[1].time_ns > span[2]):
-            return found
-        chunk, times = self._open(span[1])
-        placed = placed_of(chunk[bisect_right(times, at_ns) - 1])
-        return placed if found is None or _order(placed) > _order(found) else found
+        for n, time, until, blob in list(self._db.execute(_NEWEST.replace("TABLE", self._table), (at_ns,))):
+            if until is None:
+                found = n, unpack_sample(time, blob)
+            elif found is None or found[1].time_ns <= until:
+                chunk, times = self._open(n)
+                placed = placed_of(chunk.value(bisect_right(times, at_ns) - 1, wanted))
+                found = placed if found is None or _order(placed) > _order(found) else found
+        return found
 
     def next_time(self, from_ns: int) -> int | None:
         """When the first sample at or after this time was taken."""
@@ -121,7 +130,9 @@ class HostSamples:
     def _open(self, n: int) -> tuple[OpenedChunk, list[int]]:
         """The chunk whose first sample has this number, and its times; the last one is kept."""
         if self._opened is None or self._opened[0] != n:
-            chunk = OpenedChunk(self._db.execute(_BLOB.replace("TABLE", self._table), (n,)).get)
+            # read by its place: a statement for each host's table would have to be prepared each time
+            with self._db.blob_open("main", self._table, "blob", n, False) as blob:
+                chunk = OpenedChunk(blob.read())
             self._opened = n, chunk, chunk.leaves(0)
         return self._opened[1:]
 

@@ -12,27 +12,30 @@ from dimint.consumers.past import GAP_INTERVALS, Gap, HostAt, SamplePage, interv
 from dimint.consumers.reading_host import LAST_NS, HostSamples
 from dimint.consumers.rows import HostRow, Placed, StoredSample
 from dimint.consumers.sealing import Key
+from dimint.consumers.wanted import Wanted
 
 __all__ = ["fleet_at", "page"]
 
 _HOSTS: Final = """select m.id, m.given_name, m.claimed_ns, m.ip, m.facts, m.simulated, m.renamed, m.registered_ns, l.first_ns
                    from machines m left join latest l on l.id = m.id where m.merged_into = '' or m.merged_ns > ?"""
-_VERSION: Final = """select given_name, claimed_ns, ip, facts, simulated, renamed from versions where host = ? and since_ns <= ?
-                     order by n desc limit 1"""
+_VERSIONS: Final = """select m.id, v.given_name, v.claimed_ns, v.ip, v.facts, v.simulated, v.renamed
+                      from machines m join versions v on v.host = m.id
+                      where v.n = (select n from versions where host = m.id and since_ns <= ? order by n desc limit 1)"""
 _FIRST_VERSION: Final = """select given_name, claimed_ns, ip, facts, simulated, renamed from versions where host = ?
                            order by n limit 1"""
 _REASON: Final = """select reason from gaps where host = ? and run = ? and first_seq <= ? and last_seq >= ?
                     order by first_seq limit 1"""
 
 
-def fleet_at(db: apsw.Connection, at_ns: int) -> list[HostAt]:
+def fleet_at(db: apsw.Connection, at_ns: int, wanted: Wanted | None) -> list[HostAt]:
     """Every host known at the instant, by its name of then. Inside the caller's transaction."""
     at_ns = max(-1, min(at_ns, LAST_NS))
     known: dict[str, tuple[Any, ...]] = {}
     rest = {}
+    versions: dict[str, tuple[Any, ...]] = {host: version for host, *version in db.execute(_VERSIONS, (at_ns,))}
     for host, *now, registered_ns, first_ns in list(db.execute(_HOSTS, (at_ns,))):
         seen = first_ns is not None and first_ns <= at_ns
-        version = db.execute(_VERSION, (host, at_ns)).get
+        version = versions.get(host)
         if version is None and seen:  # it sent samples before it registered: what it said first, if it ever said anything
             version = db.execute(_FIRST_VERSION, (host,)).get or tuple(now)
         if version is not None:
@@ -43,7 +46,7 @@ def fleet_at(db: apsw.Connection, at_ns: int) -> list[HostAt]:
     hosts = []
     for host, (given, _, ip, facts, simulated, _) in known.items():
         registered_ns, first_ns = rest[host]
-        found = None if first_ns is None else HostSamples(db, host).newest(at_ns)
+        found = None if first_ns is None else HostSamples(db, host, known=True).newest(at_ns, wanted)
         sample = None if found is None else found[1]
         last_ns, received_ns = (None, None) if sample is None else sample[:2]
         row = HostRow(host, names[host], ip, msgpack.unpackb(facts, strict_map_key=False), bool(simulated), registered_ns,
@@ -52,10 +55,22 @@ def fleet_at(db: apsw.Connection, at_ns: int) -> list[HostAt]:
     return sorted(hosts, key=lambda entry: (entry.host.name, entry.host.id))
 
 
-def page(db: apsw.Connection, host: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int, after: Key | None) -> SamplePage:
+def page(
+    db: apsw.Connection,
+    host: str,
+    from_ns: int,
+    to_ns: int,
+    *,
+    limit: int,
+    step_ns: int,
+    after: Key | None,
+    wanted: Wanted | None,
+) -> SamplePage:
     """Up to `limit` samples of a host, and what is missing between them. Inside the caller's transaction."""
     table = HostSamples(db, host)
-    rows = _steps(table, from_ns, to_ns, step_ns, after) if step_ns > 0 else table.up(from_ns, to_ns, limit + 1, after=after)
+    rows = (
+        _steps(table, from_ns, to_ns, step_ns, after, wanted) if step_ns > 0 else table.up(from_ns, to_ns, limit + 1, after=after)
+    )
     placed = list(islice(rows, limit + 1))
     more = len(placed) > limit
     del placed[limit:]
@@ -63,18 +78,20 @@ def page(db: apsw.Connection, host: str, from_ns: int, to_ns: int, *, limit: int
     cursor = _key(placed[-1]) if more else None
     start_ns = from_ns if after is None else max(from_ns, after[0] + 1)
     around = samples
-    if (before := table.newest(min(start_ns - 1, to_ns))) is not None:
+    if (before := table.newest(min(start_ns - 1, to_ns), wanted)) is not None:
         around = [before[1], *samples]
     end_ns = samples[-1].time_ns if more else to_ns
     return SamplePage(samples, list(_gaps(db, host, table, around, end_ns, step_ns)), cursor)
 
 
-def _steps(table: HostSamples, from_ns: int, to_ns: int, step_ns: int, after: Key | None) -> Iterator[Placed]:
+def _steps(
+    table: HostSamples, from_ns: int, to_ns: int, step_ns: int, after: Key | None, wanted: Wanted | None
+) -> Iterator[Placed]:
     """The last sample of every step; steps are whole multiples of their length since 1970, cut at the range's ends."""
     at = from_ns if after is None else max(from_ns, (after[0] // step_ns + 1) * step_ns)
     while at <= to_ns and (first := table.next_time(at)) is not None and first <= to_ns:
         at = (first // step_ns + 1) * step_ns
-        last = table.newest(min(to_ns, at - 1))
+        last = table.newest(min(to_ns, at - 1), wanted)
         if last is not None:
             yield last
 

@@ -11,17 +11,14 @@ _LARGEST: Final = 1 << 63
 
 def number(value: object) -> int | float | None:
     """A finite number of a sane size; yes and no are none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST < value < _LARGEST:
-        return None
-    return value
+    return value if (type(value) is int or type(value) is float) and -_LARGEST < value < _LARGEST else None
 
 
 def integer(value: object) -> int | None:
     """The same without its fraction."""
-    if type(value) is int:  # what nearly all are, read some ten thousand times for a page
+    if type(value) is int:  # read some hundred thousand times for a page of a thousand hosts
         return value if -_LARGEST < value < _LARGEST else None
-    found = number(value)
-    return None if found is None else int(found)
+    return int(value) if type(value) is float and -_LARGEST < value < _LARGEST else None
 
 
 def text(value: object) -> str | None:
@@ -31,9 +28,11 @@ def text(value: object) -> str | None:
 
 def mapping(value: object) -> Mapping[str, Any]:
     """A map; anything else is an empty one."""
-    return value if isinstance(value, Mapping) else {}
+    return value if type(value) is dict or isinstance(value, Mapping) else {}
 
 
 def mappings(value: object, most: int) -> list[Mapping[str, Any]]:
     """The maps among the first `most` entries of a list; nothing of anything else."""
-    return [entry for entry in value[:most] if isinstance(entry, Mapping)] if isinstance(value, list) else []
+    if not isinstance(value, list):
+        return []
+    return [entry for entry in value[:most] if type(entry) is dict or isinstance(entry, Mapping)]

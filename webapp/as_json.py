@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from datetime import tzinfo
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from dimint.limits import FETCH_MAX_SAMPLES
 from dimint.webapp.models import Gpu, Host, Sampled, Status
 from dimint.webapp.times import NO_ENTRY, compact, gpu_stamp
@@ -82,8 +84,8 @@ def live_update(items: Iterable[bytes], names: Sequence[str], pages: int) -> byt
 def dump(value: object) -> bytes:
     """JSON text; lone surrogates in names, which UTF-8 cannot carry, stay `\\udXXX` escapes."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except UnicodeEncodeError:
+        return msgspec.json.encode(value)
+    except (UnicodeEncodeError, OverflowError):  # surrogates; integers of more than 64 bits
         return json.dumps(value, separators=(",", ":")).encode()
 
 

@@ -16,6 +16,7 @@ from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.past import GAP_INTERVALS, HostAt, SamplePage, interval_ns
 from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, XidCount
 from dimint.consumers.sealing import Key
+from dimint.consumers.wanted import Wanted
 from dimint.limits import FETCH_MAX_SAMPLES, HOST_NAME_MAX_CHARS
 from dimint.webapp.alerts import XID_NS
 from dimint.webapp.history import POINTS, History, history_of
@@ -23,7 +24,7 @@ from dimint.webapp.models import Cell, Host, Sampled, Snapshot, Status
 from dimint.webapp.past import hour_before, past_hosts
 from dimint.webapp.positions import write_positions
 from dimint.webapp.trends import Trend, Trends
-from dimint.webapp.view import host_view, ordered, sampled, status_of, thinned
+from dimint.webapp.view import SHOWN, host_view, ordered, sampled, status_of, thinned
 
 __all__ = ["Board", "BoardRules", "Tables"]
 
@@ -44,9 +45,17 @@ class Tables(Protocol):
     def host(self, id_or_name: str) -> HostRow | None: ...
     def latest(self, host_ids: Iterable[str]) -> dict[str, StoredSample]: ...
     def last(self, host_id: str, n: int) -> list[StoredSample]: ...
-    def fleet_at(self, at_ns: int) -> list[HostAt]: ...
+    def fleet_at(self, at_ns: int, wanted: Wanted | None = None) -> list[HostAt]: ...
     def page(
-        self, host_id: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int, after: Key | None = None
+        self,
+        host_id: str,
+        from_ns: int,
+        to_ns: int,
+        *,
+        limit: int,
+        step_ns: int,
+        after: Key | None = None,
+        wanted: Wanted | None = None,
     ) -> SamplePage: ...
     def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = ...) -> list[HostEvent]: ...
     def alerts(self) -> list[OpenAlert]: ...
@@ -142,13 +151,13 @@ class Board:
         Of each step the last one; without a step they are thinned to the save interval.
         """
         step_ns = max(0, round(self._rules.save_interval_s * 1e9)) if step_ns is None else step_ns
-        found = self._reader.page(host.id, from_ns, to_ns, limit=limit, step_ns=step_ns, after=after)
+        found = self._reader.page(host.id, from_ns, to_ns, limit=limit, step_ns=step_ns, after=after, wanted=SHOWN)
         return [sampled(stored.time_ns, stored.sample) for stored in found.samples], found.cursor
 
     def history(self, host: Host, from_ns: int, to_ns: int) -> History:
         """The host's series over a range."""
         step_ns = max(1, (to_ns - from_ns) // POINTS)
-        found = self._reader.page(host.id, from_ns, to_ns, limit=POINTS * 2, step_ns=step_ns).samples
+        found = self._reader.page(host.id, from_ns, to_ns, limit=POINTS * 2, step_ns=step_ns, wanted=SHOWN).samples
         usual_ns = interval_ns(found[-1].sample) if found else 0
         samples = [sampled(stored.time_ns, stored.sample) for stored in found]
         return history_of(samples, from_ns, to_ns, longest_ns=GAP_INTERVALS * usual_ns + step_ns)
@@ -260,7 +269,7 @@ class Board:
     def _view(self, row: HostRow, name: str, status: Status) -> Host:
         sample = self._samples.get(row.id)
         samples = () if sample is None else (sample,)
-        lines: tuple[Trend, ...] = ()
+        lines: Sequence[Trend] = ()
         hour: Sequence[tuple[Cell, ...]] = ()
         if sample is not None:
             trends, gpus = self._trends[row.id], len(sample.gpus)

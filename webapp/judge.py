@@ -1,6 +1,5 @@
 """What samples mean for people: is a GPU free, who holds it and since when, and what is wrong. [S]"""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -77,10 +76,12 @@ def use_of(gpu: Gpu) -> Use:
 
 def holder(gpu: Gpu) -> str | None:
     """The user with the most memory on it."""
-    most: Counter[str] = Counter()
+    if len(gpu.processes) < 2:
+        return (gpu.processes[0].user or None) if gpu.processes else None
+    most: dict[str, int] = {}
     for process in gpu.processes:
         if process.user:
-            most[process.user] += (process.used_mib or 0) + 1
+            most[process.user] = most.get(process.user, 0) + (process.used_mib or 0) + 1
     return max(most, key=lambda user: (most[user], user)) if most else None
 
 

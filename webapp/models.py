@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+import msgspec
+
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.rows import HostEvent
 
@@ -43,8 +45,7 @@ class Cell(NamedTuple):
     user: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(msgspec.Struct, frozen=True):
     """One process on one GPU."""
 
     pid: str
@@ -63,8 +64,7 @@ class Process:
     """It runs in another pid namespace: its pid means nothing on the host."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
+class Gpu(msgspec.Struct, frozen=True):
     """One GPU or MIG instance. `key` is its name in JSON (`gpu:0`), unique within the sample."""
 
     key: str
@@ -153,7 +153,7 @@ class Host:
     samples: tuple[Sampled, ...]
     heard_ns: int | None
     facts: str
-    trends: tuple[tuple[int | None, ...], ...] = ()
+    trends: Sequence[tuple[int | None, ...]] = ()
     hour: Sequence[tuple[Cell, ...]] = ()
     tags: tuple[tuple[str, str], ...] = ()
     driver: str | None = None

@@ -5,9 +5,10 @@ from typing import Final, Protocol
 
 from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.rows import HostRow
+from dimint.consumers.wanted import Wanted
 from dimint.webapp.models import Host, Status
 from dimint.webapp.trends import CELL_NS, CELLS, STEP_NS, STEPS, Trends
-from dimint.webapp.view import host_view, sampled
+from dimint.webapp.view import SHOWN, host_view, sampled
 
 __all__ = ["PastTables", "hour_before", "past_hosts"]
 
@@ -18,8 +19,10 @@ _TRACED_MAX: Final = 64
 class PastTables(Protocol):
     """What is needed of `dimint.consumers.reading.StatusReader`."""
 
-    def fleet_at(self, at_ns: int) -> list[HostAt]: ...
-    def page(self, host_id: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int) -> SamplePage: ...
+    def fleet_at(self, at_ns: int, wanted: Wanted | None = None) -> list[HostAt]: ...
+    def page(
+        self, host_id: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int, wanted: Wanted | None = None
+    ) -> SamplePage: ...
 
 
 def past_hosts(
@@ -33,7 +36,7 @@ def past_hosts(
 ) -> list[Host]:
     """The hosts that were known at `at_ns`; `from_ns` is where their lines begin (None: ten minutes and an hour before)."""
     found = []
-    fleet = reader.fleet_at(at_ns)
+    fleet = reader.fleet_at(at_ns, SHOWN)
     shown = names([one.host for one in fleet])
     traced = traced and len(fleet) <= _TRACED_MAX
     for one in fleet:
@@ -57,7 +60,7 @@ def hour_before(reader: PastTables, host_id: str, at_ns: int) -> Trends:
     """The hour that ends at `at_ns`, of which the last sample of each step counts."""
     trends = Trends()
     for stored in reader.page(
-        host_id, at_ns - CELLS * CELL_NS, at_ns, limit=CELLS * CELL_NS // STEP_NS + 1, step_ns=STEP_NS
+        host_id, at_ns - CELLS * CELL_NS, at_ns, limit=CELLS * CELL_NS // STEP_NS + 1, step_ns=STEP_NS, wanted=SHOWN
     ).samples:
         trends.add(sampled(stored.time_ns, stored.sample))
     return trends
@@ -68,7 +71,7 @@ def _trends(reader: PastTables, host_id: str, at_ns: int, from_ns: int | None) -
         return hour_before(reader, host_id, at_ns)
     step_ns = max(1, (at_ns - from_ns) // STEPS)
     trends = Trends(step_ns, step_ns)
-    for stored in reader.page(host_id, from_ns, at_ns, limit=STEPS * 2, step_ns=step_ns).samples:
+    for stored in reader.page(host_id, from_ns, at_ns, limit=STEPS * 2, step_ns=step_ns, wanted=SHOWN).samples:
         trends.add(sampled(stored.time_ns, stored.sample))
     return trends
 

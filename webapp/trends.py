@@ -2,12 +2,12 @@
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, NamedTuple, TypeAlias, overload
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, overload
 
 from dimint.webapp.judge import holder, use_of
 from dimint.webapp.models import Cell, Sampled, Use
 
-__all__ = ["CELLS", "CELL_NS", "NO_CELL", "Hour", "STEPS", "STEP_NS", "Trend", "Trends"]
+__all__ = ["CELLS", "CELL_NS", "NO_CELL", "Hour", "Lines", "STEPS", "STEP_NS", "Trend", "Trends"]
 
 STEP_NS: Final = 10 * 1_000_000_000
 STEPS: Final = 60
@@ -20,6 +20,7 @@ _BRIDGED_STEPS: Final = 12
 """A gap of at most this many steps, two minutes, is how a slow sender reports; a longer one is shown."""
 
 Trend: TypeAlias = tuple[int | None, ...]
+Row = TypeVar("Row")
 
 
 class _Minute(NamedTuple):
@@ -29,29 +30,52 @@ class _Minute(NamedTuple):
     ends: tuple[tuple[Use, str | None], ...]
 
 
-class Hour(Sequence[tuple[Cell, ...]]):
-    """For each GPU its cells. Made of what was known when it was asked for, and only when somebody looks: few do."""
+class _Looked(Sequence[Row]):
+    """Something for each GPU. Made of what was known when it was asked for, and only when somebody looks: few do."""
 
-    __slots__ = ("_gpus", "_minutes", "_rows")
+    __slots__ = ("_gpus", "_known", "_rows")
 
-    def __init__(self, minutes: tuple[_Minute, ...], gpus: int) -> None:
-        self._minutes, self._gpus = minutes, gpus if minutes else 0
-        self._rows: tuple[tuple[Cell, ...], ...] | None = None
+    def __init__(self, known: tuple[Any, ...], gpus: int) -> None:
+        self._known, self._gpus = known, gpus if known else 0
+        self._rows: tuple[Row, ...] | None = None
 
     def __len__(self) -> int:
         return self._gpus
 
     @overload
-    def __getitem__(self, at: int) -> tuple[Cell, ...]: ...
+    def __getitem__(self, at: int) -> Row: ...
     @overload
-    def __getitem__(self, at: slice) -> tuple[tuple[Cell, ...], ...]: ...
-    def __getitem__(self, at: int | slice) -> tuple[Cell, ...] | tuple[tuple[Cell, ...], ...]:
+    def __getitem__(self, at: slice) -> tuple[Row, ...]: ...
+    def __getitem__(self, at: int | slice) -> Row | tuple[Row, ...]:
         if self._rows is None:
-            newest = self._minutes[-1].number if self._minutes else 0
-            known = {minute.number: minute for minute in self._minutes}
-            window = [known.get(number) for number in range(newest - CELLS + 1, newest + 1)]
-            self._rows = tuple(tuple(_cell(minute, gpu) for minute in window) for gpu in range(self._gpus))
+            self._rows = self._make() if self._known else ()
         return self._rows[at]
+
+    def _make(self) -> tuple[Row, ...]:
+        raise NotImplementedError
+
+
+class Hour(_Looked[tuple[Cell, ...]]):
+    """For each GPU its cells."""
+
+    def _make(self) -> tuple[tuple[Cell, ...], ...]:
+        newest = self._known[-1].number
+        known = {minute.number: minute for minute in self._known}
+        window = [known.get(number) for number in range(newest - CELLS + 1, newest + 1)]
+        return tuple(tuple(_cell(minute, gpu) for minute in window) for gpu in range(self._gpus))
+
+
+class Lines(_Looked[Trend]):
+    """For each GPU its utilisation step by step."""
+
+    def _make(self) -> tuple[Trend, ...]:
+        newest = self._known[-1][0]
+        by_step = dict(self._known)
+        window: list[tuple[int | None, ...]] = []
+        for step in range(newest - STEPS + 1, newest + 1):
+            window.append(by_step.get(step, ()))
+        _bridge(window)
+        return tuple(tuple(values[gpu] if gpu < len(values) else None for values in window) for gpu in range(self._gpus))
 
 
 class Trends:
@@ -73,17 +97,9 @@ class Trends:
             return
         self._steps.append((step, values))
 
-    def lines(self, gpus: int) -> tuple[Trend, ...]:
+    def lines(self, gpus: int) -> Lines:
         """For each of `gpus` GPUs STEPS values up to the newest sample; None where nothing is known."""
-        if not self._steps:
-            return ()
-        newest = self._steps[-1][0]
-        by_step = dict(self._steps)
-        window: list[tuple[int | None, ...]] = []
-        for step in range(newest - STEPS + 1, newest + 1):
-            window.append(by_step.get(step, ()))
-        _bridge(window)
-        return tuple(tuple(values[gpu] if gpu < len(values) else None for values in window) for gpu in range(gpus))
+        return Lines(tuple(self._steps), gpus)
 
     def hour(self, gpus: int) -> Hour:
         """For each of `gpus` GPUs CELLS minutes up to the newest sample."""

@@ -5,14 +5,32 @@ error; a GPU list in which two entries claim one index still gets distinct keys.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from dimint.consumers.untrusted import integer, mapping, mappings, text
+from dimint.consumers.wanted import Wanted
 from dimint.limits import GPUS_MAX, PROCESSES_MAX, TAGS_MAX
 from dimint.webapp.models import Cell, Gpu, Host, Process, Sampled, Status
 
-__all__ = ["host_view", "ordered", "paged", "sampled", "status_of", "thinned"]
+__all__ = ["SHOWN", "host_view", "ordered", "paged", "sampled", "status_of", "thinned"]
 
+SHOWN: Final = Wanted({
+    "int_ms": None, "gpu_state": None, "procs_err": None,
+    "cpu": dict.fromkeys(("tot_pm", "n", "load")),
+    "mem": dict.fromkeys(("used", "tot")),
+    "gpu": {
+        **dict.fromkeys((
+            "i", "u", "name", "st", "t_mC", "mem_tot", "mem_used", "mem_free", "mem_other", "util_pct", "mutil_pct", "p_mW",
+            "p_lim_mW", "at", "tmem_mC", "sm_MHz", "fan_pct", "ev", "parent", "profile",
+        )),
+        "ecc": {"vu": None}, "remap": dict.fromkeys(("pend", "fail")),
+    },
+    "proc": dict.fromkeys((
+        "g", "pid", "name", "cmd", "user", "mem", "orphan", "t0_ms", "seen_ms", "sm_pct", "foreign", "job", "pod", "ns", "ctr",
+        "rt",
+    )),
+})  # fmt: skip
+"""What `sampled` reads of a sample."""
 _MIB = 1 << 20
 
 
@@ -50,7 +68,7 @@ def host_view(
     status: Status,
     heard_ns: int | None,
     samples: Iterable[Sampled],
-    trends: tuple[tuple[int | None, ...], ...] = (),
+    trends: Sequence[tuple[int | None, ...]] = (),
     hour: Sequence[tuple[Cell, ...]] = (),
     backfilled: bool = False,
 ) -> Host:
@@ -190,6 +208,8 @@ def _place(entry: Mapping[str, Any]) -> str | None:
 
 
 def _memory_faults(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    if "ecc" not in entry and "remap" not in entry:
+        return ()
     ecc, remap = mapping(entry.get("ecc")), mapping(entry.get("remap"))
     found = []
     if count := integer(ecc.get("vu")):

@@ -10,6 +10,7 @@ from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, XidCount
 from dimint.consumers.sealing import Key
+from dimint.consumers.wanted import Wanted
 from dimint.producers.simulated import SimulatedHost
 from tests.support.hosts import MIB, cpu, gpu, sample
 
@@ -80,7 +81,7 @@ class MemoryTables:
     def changed_since(self, sequence: int) -> tuple[int, set[str]]:
         return self._sequence, {host for host, at in self._changed.items() if at > sequence}
 
-    def fleet_at(self, at_ns: int) -> list[HostAt]:
+    def fleet_at(self, at_ns: int, wanted: Wanted | None = None) -> list[HostAt]:
         found = []
         for row in self.hosts():
             newest = max((one for one in self._samples.get(row.id, ()) if one.time_ns <= at_ns), default=None, key=_taken)
@@ -88,7 +89,17 @@ class MemoryTables:
                 found.append(HostAt(row, newest, None if newest is None else at_ns - newest.time_ns))
         return found
 
-    def page(self, host_id: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int, after: Key | None = None) -> SamplePage:
+    def page(
+        self,
+        host_id: str,
+        from_ns: int,
+        to_ns: int,
+        *,
+        limit: int,
+        step_ns: int,
+        after: Key | None = None,
+        wanted: Wanted | None = None,
+    ) -> SamplePage:
         if after is not None:
             from_ns = max(from_ns, (after[0] // max(1, step_ns) + 1) * max(1, step_ns))
         steps = {one.time_ns // max(1, step_ns): one for one in self.between(host_id, from_ns, to_ns)}

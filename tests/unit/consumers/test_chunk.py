@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dimint.consumers.chunk import DEPTH_MAX, decode, encode
 from dimint.consumers.opened import OpenedChunk
+from dimint.consumers.wanted import Wanted
 from dimint.errors import CorruptRecord, FormatError, UnknownVersion
 from tests.support.samples import Machine
 
@@ -78,6 +79,19 @@ def test_one_place_of_all_values_is_read_alone() -> None:
             [row[0] for row in values],
             [row[1] for row in values],
         )
+
+
+WANTED = st.recursive(st.none(), lambda inner: st.dictionaries(KEYS, inner, max_size=4), max_leaves=8)
+
+
+@given(st.lists(VALUES, max_size=8), st.dictionaries(KEYS, WANTED, max_size=4))
+@example([{"a": [{"b": 1, "c": 2}], "d": 3}] * 5, {"a": {"c": None}})
+def test_only_what_is_wanted_is_read(values: list[Any], keys: dict[str, Any]) -> None:
+    """The same as taking it out of the whole value."""
+    wanted = Wanted(keys)
+    chunk = OpenedChunk(encode(values))
+    found = [chunk.value(at, wanted) for at in range(len(chunk))]
+    assert exact(found) == exact([wanted.of(value) for value in values])
 
 
 def test_very_deep_values_come_back() -> None:

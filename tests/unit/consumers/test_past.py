@@ -7,6 +7,7 @@ import pytest
 
 from dimint.consumers.past import cursor_text, parse_cursor
 from dimint.consumers.reading import StatusReader
+from dimint.consumers.wanted import Wanted
 from dimint.errors import BadCursor
 from tests.support.samples import START_NS, Machine, host_id, registered, sample_event
 from tests.support.status_log import StatusLog, feed
@@ -106,6 +107,9 @@ def test_what_is_no_cursor_is_refused(text: str) -> None:
         parse_cursor(text)
 
 
+UTIL = Wanted({"gpu": {"util_pct": None}, "cpu": {"tot_pm": None}})
+
+
 def test_any_instant_is_read_without_decoding_the_rest(tmp_path: Path) -> None:
     """The fleet at any instant is what the samples say, in chunks of many shapes as in single rows."""
     log = Past()
@@ -121,3 +125,9 @@ def test_any_instant_is_read_without_decoding_the_rest(tmp_path: Path) -> None:
             for (entry,), age_ns in ((reader.fleet_at(time_ns), 0), (reader.fleet_at(time_ns + SECOND), SECOND)):
                 assert entry.sample is not None
                 assert (entry.sample.sample, entry.age_ns) == (sample, age_ns)
+            (part,) = reader.fleet_at(time_ns, UTIL)
+            assert part.sample is not None
+            assert UTIL.of(part.sample.sample) == UTIL.of(sample)
+        (chunked,) = reader.fleet_at(taken[0][0], UTIL)
+        assert chunked.sample is not None
+        assert chunked.sample.sample == UTIL.of(taken[0][1])

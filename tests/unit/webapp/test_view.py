@@ -8,10 +8,12 @@ from zoneinfo import ZoneInfo
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dimint.producers.simulated import SimulatedHost
 from dimint.webapp.models import Status
 from dimint.webapp.times import DateOrder, compact, gpu_stamp, stamp
-from dimint.webapp.view import ordered, paged, sampled, status_of, thinned
+from dimint.webapp.view import SHOWN, ordered, paged, sampled, status_of, thinned
 from tests.support.hosts import GTX, MIB, gpu, host, ns, sample
+from tests.support.samples import Machine
 
 SECOND = 1_000_000_000
 
@@ -100,3 +102,17 @@ def test_thinning_keeps_the_newest() -> None:
     samples = [sampled(second * SECOND, {}) for second in range(0, 100, 5)]
     assert [kept.time_ns // SECOND for kept in thinned(samples, 30.0, 3)] == [35, 65, 95]
     assert [kept.time_ns // SECOND for kept in thinned(samples, 0.0, 2)] == [90, 95]
+
+
+def test_what_is_shown_is_all_that_is_read() -> None:
+    """A sample of which only SHOWN was read out of its chunk looks as the whole one does."""
+    whole = Machine(3).step()
+    more = {"cmd": "x", "seen_ms": 5, "ctr": "c" * 20, "rt": "docker", "foreign": True, "orphan": True}
+    whole["proc"] += [{"g": 0, "pid": 7, **more}]
+    whole["gpu"][0] |= {"ecc": {"vu": 3, "vc": 1}, "remap": {"pend": True, "c": 1}, "mem_free": 5, "mem_other": 1, "at": "now"}
+    whole |= {"procs_err": {whole["gpu"][1]["u"]: 999}}
+    machines = [SimulatedHost(7, number, interval_ms=5000) for number in range(4)]
+    simulated = [dict(machine.sample(at, at)) for machine in machines for at in (10**18, 10**18 + 900 * SECOND)]
+    for content in (whole, *simulated):
+        assert sampled(1, SHOWN.of(content)) == sampled(1, content)
+    assert "util_pct" not in SHOWN.of(whole)["cpu"]
