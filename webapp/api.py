@@ -184,6 +184,12 @@ OPERATIONS: Final = (
         (_text("position", "of one record"), _TERM, *_LOOK, _JSON), (_HTML, _PLAIN, _json("Unread"), *_WRONG, *_GONE[:3]),
     ),
     Operation(
+        "cluster", "GET", "/cluster", "store",
+        "overlords, nodes and who holds which partition, now or `?at=` a time, and what happened before; `?term=true` for "
+        "terminals, `?format=json` as JSON",
+        (*_TIMES, _TERM, *_LOOK, _JSON), (_HTML, _PLAIN, _json("Cluster"), *_WRONG, *_GONE[:3]),
+    ),
+    Operation(
         "keys", "GET", "/keys/", "store",
         "the keys that start with `?prefix=`, now or `?at=` a time, a page of `?limit=` behind `?after=`; `?term=true` for "
         "terminals, `?format=json` as JSON",

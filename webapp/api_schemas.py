@@ -236,6 +236,34 @@ SCHEMAS: Final[dict[str, Schema]] = {
         "Who wrote it.",
         {"client": _maybe("string", "the client's id, if it gave one"), "host": _TEXT, "process": _TEXT},
     ),
+    "Cluster": _record(
+        "The cluster at a moment.",
+        {
+            "at": {**_maybe("string", "null is now"), "format": "date-time"}, "epoch": _said(_COUNT, "number of the assignment"),
+            "note": _maybe("string", "what is not known"),
+            "overlords": _list(ref("Member")), "nodes": _list(ref("Member")),
+            "partitions": _list(
+                _record(
+                    "Who holds a partition; what is known of now only is null for another time.",
+                    {
+                        "partition": _COUNT, "master": _maybe("string", "null: nobody"), "slaves": _list(_TEXT),
+                        "moving_to": _list(_TEXT, "nodes that it moves to"), "end": _maybe("integer", "next offset of the log"),
+                        "lag": _maybe("integer", "records that the replica furthest behind lacks"),
+                        "problem": _maybe("string", "what is wrong"),
+                    },
+                )
+            ),
+            "happened": _list(_record("An event.", {"time": _TIME, "kind": _TEXT, "text": _TEXT}), "the newest first"),
+        },
+    ),
+    "Member": _record(
+        "An overlord or a node.",
+        {
+            "id": _TEXT, "address": _said(_TEXT, "its door for clients"),
+            "since": {**_maybe("string", "when it came"), "format": "date-time"},
+            "keys": _maybe("integer", "of a node, now"), "cpu_percent": _maybe("number", "of a core, now"),
+        },
+    ),
     "Keys": _record(
         "A page of the keys that start with `prefix`, in the order of their bytes; those of now without who set them.",
         {

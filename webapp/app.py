@@ -28,6 +28,7 @@ from dimint.webapp.routes import (
     accounting,
     alerts,
     changes,
+    cluster,
     keys,
     live,
     log_events,
@@ -120,6 +121,7 @@ def create_app(
     keys.add_routes(app, site, store)
     log_events.add_routes(app, site, book)
     unread.add_routes(app, site, book)
+    cluster.add_routes(app, site, store, book)
     if reports is not None:
         senders.add_routes(app, site, reports, settings.token)
     _guard(app, settings, around.own_names)

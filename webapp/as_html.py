@@ -21,7 +21,7 @@ _HOLE: Final = "\u0000parts\u0000"
 """Where the parts go; no text of a page can contain it, because NUL is made visible before."""
 _VIEWS: Final = (
     ("/", "Hosts"), ("/gpu_table", "GPUs"), ("/alerts", "Alerts"), ("/changes", "Changes"), ("/log", "Log"),
-    ("/log/events", "Events"), ("/keys/", "Keys"),
+    ("/log/events", "Events"), ("/keys/", "Keys"), ("/cluster", "Cluster"),
 )  # fmt: skip
 _FILTERED: Final = frozenset({"/", "/gpu_table", "/alerts", "/changes", "/log"})
 """Pages of hosts."""

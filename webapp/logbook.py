@@ -10,17 +10,18 @@ from typing import Final, NamedTuple, Protocol
 from dimint.batch import KEY
 from dimint.events import CLUSTER_TOPIC, TOPICS
 from dimint.genesis import Genesis
-from dimint.log.port import Log, Record
-from dimint.log.reading import Counted
+from dimint.log.port import Log, Record, TopicPartition
+from dimint.log.reading import Counted, Intake
 from dimint.replay.catalog import Catalog
 from dimint.replay.filters import Filter
-from dimint.replay.found import Found, Unread
+from dimint.replay.found import Found, Unread, unread_of
 from dimint.replay.looking import events_from, newest_events
-from dimint.replay.positions import Bound, Positions
+from dimint.replay.positions import Bound, Positions, Range
 from dimint.replay.ranges import select
 from dimint.replay.stream import Stream
+from dimint.webapp.cluster import ClusterEvent
 
-__all__ = ["ClusterEvent", "Counts", "LogBook", "Looked", "Question", "SystemLogBook"]
+__all__ = ["Counts", "LogBook", "Looked", "Question", "SystemLogBook"]
 
 BUDGET_S: Final = 2.0
 """How long one page may look at the log; then it says how far it came, and the next one goes on."""
@@ -52,15 +53,6 @@ class Looked:
     further: int | Positions | None
 
 
-class ClusterEvent(NamedTuple):
-    """An event of the cluster's topic: kind, key, fields as they stand, log time."""
-
-    kind: str
-    key: str | None
-    fields: Sequence[object]
-    log_time_us: int
-
-
 class LogBook(Protocol):
     """What the routes need of the log. Raises LogError or LogMismatch where it cannot be read."""
 
@@ -68,8 +60,10 @@ class LogBook(Protocol):
     async def unread(self) -> tuple[list[Unread], bool]:
         """Records that no reader took in, the newest first; whether the whole log was looked at."""
 
-    async def record(self, topic: str, partition: int, offset: int) -> Record | None: ...
-    async def cluster(self, to_ns: int) -> list[ClusterEvent]: ...
+    async def record(self, place: TopicPartition, offset: int) -> tuple[Record, Unread | None] | None:
+        """The record there, and what is wrong with it; None where there is none."""
+
+    async def cluster(self, to_ns: int | None) -> list[ClusterEvent]: ...
     async def close(self) -> None: ...
 
 
@@ -87,10 +81,10 @@ class SystemLogBook:
     async def unread(self) -> tuple[list[Unread], bool]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._unread)
 
-    async def record(self, topic: str, partition: int, offset: int) -> Record | None:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._record, topic, partition, offset)
+    async def record(self, place: TopicPartition, offset: int) -> tuple[Record, Unread | None] | None:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._record, place, offset)
 
-    async def cluster(self, to_ns: int) -> list[ClusterEvent]:
+    async def cluster(self, to_ns: int | None) -> list[ClusterEvent]:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._cluster, to_ns)
 
     async def close(self) -> None:
@@ -101,7 +95,7 @@ class SystemLogBook:
     def _log(self) -> tuple[Log, Genesis, Catalog]:
         if self._opened is None:
             source, genesis = self._open_log()
-            self._opened = source, genesis, Catalog(source)
+            self._opened = source, genesis, Catalog(source, genesis)
         return self._opened
 
     def _close(self) -> None:
@@ -131,23 +125,28 @@ class SystemLogBook:
         complete = catalog.cover(ranges, _budget())
         return catalog.unread(ranges), complete
 
-    def _record(self, topic: str, partition: int, offset: int) -> Record | None:
-        source, _, _ = self._log()
-        if not 0 <= partition < source.describe().topics.get(topic, 0):
+    def _record(self, place: TopicPartition, offset: int) -> tuple[Record, Unread | None] | None:
+        source, genesis, catalog = self._log()
+        if not 0 <= place.partition < source.describe().topics.get(place.topic, 0):
             return None
-        start, end = source.bounds(topic, partition)
-        if not start <= offset < end:
+        start, end = source.bounds(*place)
+        records = source.read(*place, offset, max_records=1) if start <= offset < end else []
+        if not records or records[0].offset != offset:
             return None
-        records = source.read(topic, partition, offset, max_records=1)
-        return records[0] if records and records[0].offset == offset else None
+        found = unread_of(records[0], Intake(*place, genesis, position=offset).take(records[0]))
+        if found is None:
+            return records[0], None
+        after = [Range(*each.place, max(each.start, offset), each.end) for each in select(source, topics=(place.topic,))]
+        catalog.cover(after, _budget())
+        return records[0], next((one for one in catalog.unread(after) if (one.place, one.offset) == (place, offset)), found)
 
-    def _cluster(self, to_ns: int) -> list[ClusterEvent]:
+    def _cluster(self, to_ns: int | None) -> list[ClusterEvent]:
         source, _, _ = self._log()
         found = []
         with Stream(source, select(source, topics=(CLUSTER_TOPIC,))) as stream:
             for item in stream.history():
                 if isinstance(item.taken, Counted):
-                    if item.logged_at_ns > to_ns:
+                    if to_ns is not None and item.logged_at_ns > to_ns:
                         break
                     found += [
                         ClusterEvent(event[0], event[KEY], event[4:], item.taken.log_time_us) for event in item.taken.events

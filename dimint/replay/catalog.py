@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from dimint.batch import KIND
+from dimint.genesis import Genesis
 from dimint.log.port import Log, Record, TopicPartition
 from dimint.log.reading import Counted, Halt, Intake, Quarantine, Taken
 from dimint.progress import NO_PROGRESS, Progress
@@ -40,8 +41,8 @@ class _Covered:
 class Catalog:
     """Of one log, on one thread."""
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
+    def __init__(self, log: Log, genesis: Genesis) -> None:
+        self._log, self._genesis = log, genesis
         self._generation = log.describe().generation
         self._covered: dict[TopicPartition, _Covered] = {}
         self._unread: dict[tuple[TopicPartition, int], Unread] = {}
@@ -121,7 +122,7 @@ class Catalog:
 
     def _look(self, place: TopicPartition, covered: _Covered, offset: int, end: int) -> int:
         """Take in [offset, end); where it ended."""
-        intake = Intake(*place, position=offset)
+        intake = Intake(*place, self._genesis, position=offset)
         first = True
         while offset < end:
             records = [record for record in self._log.read(*place, offset) if record.offset < end]
@@ -130,7 +131,7 @@ class Catalog:
             for record in records:
                 taken = intake.take(record)
                 if isinstance(taken, Halt | Quarantine):
-                    intake = Intake(*place, position=record.offset + 1, log_time_us=intake.log_time_us)
+                    intake = Intake(*place, self._genesis, position=record.offset + 1, log_time_us=intake.log_time_us)
                 time_ns = intake.log_time_us * 1000 if isinstance(taken, Counted) else record.timestamp_ns
                 if first and (covered.since_ns is None or time_ns < covered.since_ns):
                     covered.since_ns = time_ns

@@ -177,6 +177,23 @@ def test_the_log_counted_and_searched(served: Served) -> None:
     assert "\x1b" not in served.get("/log/events?term=true")[1]
 
 
+def test_the_cluster_now_and_then(served: Served) -> None:
+    """Who is there and who holds what; before the first one came nobody was."""
+    now = served.json("/cluster?format=json")
+    assert [one["address"] for one in now["overlords"]] == [f"tcp://{served.store}"]
+    assert len(now["nodes"]) == 1
+    node = now["nodes"][0]["id"]
+    assert {(one["master"], one["problem"], one["lag"] is None) for one in now["partitions"]} == {(node, None, False)}
+    then = served.json(f"/cluster?at=@{served.then}&format=json")
+    assert [(one["partition"], one["master"]) for one in then["partitions"]] == [(number, node) for number in range(8)]
+    assert [one["id"] for one in then["nodes"]] == [node]
+    assert {one["kind"] for one in then["happened"]} == {"overlord.joined", "node.joined", "cluster.assigned"}
+    before = served.json("/cluster?at=2001-01-01&format=json")
+    assert (before["overlords"], before["nodes"], before["partitions"]) == ([], [], [])
+    assert f"partition   0 {node}" in served.get("/cluster?term=true")[1]
+    assert served.get("/cluster?at=soon")[0] == 400
+
+
 def test_dead_letters(served: Served) -> None:
     """Where it is, why, and its bytes."""
     found = served.json("/log/unread?format=json")
@@ -225,7 +242,8 @@ def test_in_a_browser(served: Served) -> None:
             page.get_by_role("link", name="Live", exact=True).click()
             assert '{"name":"eve"}' in page.locator("pre.value").inner_text()
             for path in ("/keys/", f"/keys/{quote(HOSTILE, safe='')}/", f"/diff?from=@{served.then}", "/keys/visits/",
-                         "/log/events", "/log/unread", f"/log/unread?position={served.dead}"):  # fmt: skip
+                         "/log/events", "/log/unread", "/cluster",
+                         "/cluster?at=-1s", f"/log/unread?position={served.dead}"):  # fmt: skip
                 page.goto(base + path)
                 assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
             assert problems == []

@@ -4,9 +4,6 @@ from sanic import Request
 from sanic.response import HTTPResponse, html, raw, text
 
 from dimint.errors import BadPosition, BadQuery, LogError, LogMismatch, SettingsError
-from dimint.log.port import TopicPartition
-from dimint.log.reading import Intake
-from dimint.replay.found import unread_of
 from dimint.replay.positions import parse_positions
 from dimint.webapp.as_html import Page
 from dimint.webapp.as_json import dump, error_body
@@ -53,11 +50,10 @@ async def _chosen(book: LogBook, position: str) -> UnreadView:
         raise BadQuery(f"position: {error.message}") from None
     except ValueError:
         raise BadQuery("position: give one") from None
-    record = await book.record(*place, offset)
-    if record is None:
+    looked = await book.record(place, offset)
+    if looked is None:
         raise BadQuery(f"position: the log has no record at {position[:80]}")
-    known = next((one for one in (await book.unread())[0] if (one.place, one.offset) == (place, offset)), None)
-    found = known or unread_of(record, Intake(*TopicPartition(*place), position=offset).take(record))
+    record, found = looked
     if found is None:
         raise BadQuery(f"position: the record at {position[:80]} could be read; /log/events?from={position[:80]} shows it")
     return UnreadView((), True, (found, record.value))

@@ -55,7 +55,7 @@ def test_counts_are_those_of_a_plain_reading(batches: int, cuts: list[float], st
         write_sets(log, found, batches, clock=clock)
         events = plain(log, (KV_TOPIC,))
         begin, end = clock.time_ns() - 10**15, clock.time_ns()
-        catalog = Catalog(log)
+        catalog = Catalog(log, found)
         first = events[0].log_time_us * 1000 if events else begin
         for cut in cuts:
             ranges = select(log, topics=(KV_TOPIC,), start=int(first + cut * (end - first)), end=end)
@@ -119,7 +119,7 @@ def test_what_could_not_be_read(backend: str, tmp_path: Path) -> None:
         origin = Origin(log.describe().generation, 0, offsets[0])
         redriven = encode(b"d" * 16, 1, 0, by, [["kv.set", "k", 0, 0, None, b"J2", None, 0]], origin=origin)
         at = log.append([Entry(KV_TOPIC, 0, redriven)])[0].result()
-        catalog = Catalog(log)
+        catalog = Catalog(log, found)
         ranges = select(log, topics=(KV_TOPIC,))
         assert catalog.cover(ranges)
         assert [(one.offset, one.reason, one.redriven) for one in catalog.unread(ranges)] == [
