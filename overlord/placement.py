@@ -8,7 +8,7 @@
 - A dead master's place goes to its group's slave that is furthest. A group without nodes is gone; its partitions go
   straight to other groups. Without any node all stays as it was: who comes back has it still.
 - A group too many is emptied: its slaves go at once, its master serves until its partitions have moved.
-- A node that is leaving gets nothing new. As a slave it goes at once; as a master it serves until a slave has all that it
+- A node that is leaving gets nothing new while there is a group that another one leads. As a slave it goes at once; as a master it serves until a slave has all that it
   serves, or, without a slave, until its partitions have moved. If all are leaving nobody is: they have no one to hand over to.
 - As little as possible moves, and when nothing has changed nothing changes: `place` is at a fixpoint of its own steps.
 """
@@ -158,6 +158,7 @@ def _even_sizes(draft: _Draft) -> None:
 def _spread_partitions(draft: _Draft) -> None:
     """Where every partition goes, and who serves it meanwhile."""
     staying = draft.staying()
+    takers = [index for index in staying if draft.groups[index][0] not in draft.leaving] or staying
     served_by, goes_to = draft.served_by, draft.goes_to
     for partition, group in enumerate(goes_to):
         if group not in staying:
@@ -165,10 +166,10 @@ def _spread_partitions(draft: _Draft) -> None:
             goes_to[partition] = stays if stays in staying else None
     for partition, group in enumerate(goes_to):
         if group is None:
-            goes_to[partition] = min(staying, key=lambda index: (draft.count(index), index))
+            goes_to[partition] = min(takers, key=lambda index: (draft.count(index), index))
     while True:
         fullest = max(staying, key=lambda index: (draft.count(index), -index))
-        emptiest = min(staying, key=lambda index: (draft.count(index), index))
+        emptiest = min(takers, key=lambda index: (draft.count(index), index))
         if draft.count(fullest) - draft.count(emptiest) <= 1:
             break
         mine = [partition for partition, group in enumerate(goes_to) if group == fullest]
