@@ -18,7 +18,7 @@ from dimint.log.opening import genesis, open_settings_log
 from dimint.log.port import Log
 from dimint.log.waiting import open_when_there
 from dimint.progress import progress_of
-from dimint.registry.opening import open_registry
+from dimint.registry.waiting import open_registry_when_there
 from dimint.replay.history import history_folder
 from dimint.replay.positions import Bound
 from dimint.replay.trimming import ARCHIVES_FOLDER, archives_in
@@ -38,7 +38,7 @@ def run(settings: ConsumerSettings, service: Service) -> None:
         clock = SystemClock()
         source, found = open_when_there(settings, wanted=settings.genesis, clock=clock, process="consumer", service=service)
         stack.callback(source.close)
-        registry = open_registry(settings, log_id=found.generation, spawn=service.spawn)
+        registry = open_registry_when_there(settings, log_id=found.generation, service=service)
         stack.callback(registry.close)
         membership = registry.join("consumer", os.urandom(16).hex(), {"pid": os.getpid()})
         consumer = StatusConsumer(source, folder, clock, membership.update)

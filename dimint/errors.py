@@ -28,6 +28,7 @@
     ├── RegistryError            the registry port
     │   ├── VersionConflict      somebody else wrote first
     │   ├── Fenced               this process no longer leads
+    │   ├── RegistryUnavailable  no server of it answers
     │   └── RegistryLost         closed, removed or refused for good; the process ends
     ├── ClientClosed             the client library's own: used after `close`
     └── RequestError             what a client gets; `code` is the wire name
@@ -77,6 +78,7 @@ __all__ = [
     "RecordTooLarge",
     "RegistryError",
     "RegistryLost",
+    "RegistryUnavailable",
     "RequestError",
     "SettingsError",
     "StoreError",
@@ -210,6 +212,10 @@ class RegistryError(DimintError):
     """Anything the registry port reports."""
 
     retriable = True
+
+
+class RegistryUnavailable(RegistryError):
+    """No server of the registry answered in time; nothing is known to be wrong. Asking again may help."""
 
 
 class VersionConflict(RegistryError):

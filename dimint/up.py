@@ -16,8 +16,8 @@ from dimint.errors import DimintError, SettingsError
 from dimint.locks import FileLock
 from dimint.logs import log_path
 from dimint.process_state import is_child
-from dimint.registry.opening import open_registry
 from dimint.registry.port import Registry
+from dimint.registry.waiting import open_registry_when_there
 from dimint.service import Service
 from dimint.settings import UpSettings
 
@@ -63,7 +63,7 @@ def run(settings: UpSettings, specs: Sequence[ChildSpec], service: Service) -> N
         lock = _lock_directory(settings.data_dir)
         stack.callback(lock.release)
         _check_ports(settings)
-        registry = open_registry(settings, spawn=service.spawn)
+        registry = open_registry_when_there(settings, service=service)
         stack.callback(registry.close)
         service.spawn("readiness", lambda: _tell_when_ready(settings, registry, service))
         service.run(Supervisor(specs))

@@ -23,7 +23,7 @@ from dimint.node.snapshots import take_snapshot
 from dimint.node.store import Store, StoreInUse
 from dimint.process_state import own_address
 from dimint.progress import Progress, progress_of
-from dimint.registry.opening import open_registry
+from dimint.registry.waiting import open_registry_when_there
 from dimint.replay.positions import Bound
 from dimint.replay.ranges import ends_of
 from dimint.service import Service
@@ -47,7 +47,7 @@ def run(settings: NodeSettings, service: Service) -> None:
     with ExitStack() as stack:
         log, found = open_when_there(settings, wanted=settings.genesis, clock=clock, process="node", service=service)
         stack.callback(log.close)
-        registry = open_registry(settings, log_id=found.generation, spawn=service.spawn)
+        registry = open_registry_when_there(settings, log_id=found.generation, service=service)
         stack.callback(registry.close)
         store = stack.enter_context(closing(_open_store(settings)))
         tune_collector()

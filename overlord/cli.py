@@ -8,7 +8,7 @@ from dimint.log.waiting import open_when_there
 from dimint.overlord.loop import Addresses, Overlord
 from dimint.overlord.membership import Ports
 from dimint.process_state import own_address
-from dimint.registry.opening import open_registry
+from dimint.registry.waiting import open_registry_when_there
 from dimint.service import Service
 from dimint.settings import OverlordSettings
 from dimint.system_clock import SystemClock
@@ -30,7 +30,7 @@ def run(settings: OverlordSettings, service: Service) -> None:
     )
     log, found = open_when_there(settings, wanted=wanted, clock=clock, process="overlord", service=service)
     try:
-        registry = open_registry(settings, log_id=found.generation, spawn=service.spawn)
+        registry = open_registry_when_there(settings, log_id=found.generation, service=service)
         try:
             overlord = Overlord(
                 found,

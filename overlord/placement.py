@@ -8,8 +8,9 @@
 - A dead master's place goes to its group's slave that is furthest. A group without nodes is gone; its partitions go
   straight to other groups. Without any node all stays as it was: who comes back has it still.
 - A group too many is emptied: its slaves go at once, its master serves until its partitions have moved.
-- A node that is leaving gets nothing new while there is a group that another one leads. As a slave it goes at once; as a master it serves until a slave has all that it
-  serves, or, without a slave, until its partitions have moved. If all are leaving nobody is: they have no one to hand over to.
+- A node that is leaving gets nothing new while there is a group that another one leads. As a slave it goes at once; as a
+  master it serves until a slave has all that it serves, or, without a slave, until its partitions have moved. If all are
+  leaving nobody is: they have no one to hand over to.
 - As little as possible moves, and when nothing has changed nothing changes: `place` is at a fixpoint of its own steps.
 """
 

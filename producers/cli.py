@@ -43,7 +43,7 @@ def run(settings: AgentSettings, service: Service) -> None:
         publisher = stack.enter_context(open_publisher(settings, clock, service))
         spool = Spool(directory / "spool.db", clock)
         stack.callback(spool.close)
-        stack.enter_context(_announced(settings, identity.id, publisher))
+        stack.enter_context(_announced(settings, identity.id, publisher, service))
         phase_s = settings.interval * int(identity.id[:8], 16) / 16**8
         schedule = Schedule(settings.interval, clock.monotonic(), phase_s=phase_s)
         sources: list[Source] = [_this_host(settings, identity, clock, schedule, spool)]
@@ -140,14 +140,14 @@ def open_publisher(settings: AgentSettings, clock: Clock, service: Service | Non
 
 
 @contextmanager
-def _announced(settings: AgentSettings, identity: str, publisher: Publisher) -> Iterator[None]:
+def _announced(settings: AgentSettings, identity: str, publisher: Publisher, service: Service) -> Iterator[None]:
     """Be a member of the registry, where there is one to reach: an agent with `to` knows only its overlord."""
     if not isinstance(publisher, LogPublisher):
         yield
         return
-    from dimint.registry.opening import open_registry
+    from dimint.registry.waiting import open_registry_when_there
 
-    registry = open_registry(settings, log_id=publisher.log_id)
+    registry = open_registry_when_there(settings, service=service, log_id=publisher.log_id)
     try:
         registry.join("agent", identity, {"pid": os.getpid(), "host": socket.gethostname(), "simulated": settings.hosts})
         yield

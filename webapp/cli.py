@@ -11,7 +11,7 @@ from dimint.consumers.reading import TABLES_FOLDER, StatusReader
 from dimint.errors import SettingsError
 from dimint.log.opening import Genesis, genesis, open_settings_log
 from dimint.log.port import Log
-from dimint.registry.opening import open_registry
+from dimint.registry.waiting import open_registry_when_there
 from dimint.service import Service
 from dimint.settings import WebSettings
 from dimint.system_clock import SystemClock
@@ -35,7 +35,7 @@ def run(settings: WebSettings, service: Service) -> None:
     with ExitStack() as stack:
         door = bind(settings.http_bind, settings.http_port)
         stack.callback(door.close)
-        registry = open_registry(settings, spawn=service.spawn)
+        registry = open_registry_when_there(settings, service=service)
         stack.callback(registry.close)
         reader = StatusReader(settings.data_dir / TABLES_FOLDER)
         store = SystemStore(lambda: [str(info["client"]) for info in registry.members("overlord").values() if info.get("client")])

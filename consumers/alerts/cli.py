@@ -16,7 +16,7 @@ from dimint.consumers.reading import TABLES_FOLDER, StatusReader
 from dimint.errors import SettingsError
 from dimint.load import read_config
 from dimint.log.waiting import open_when_there
-from dimint.registry.opening import open_registry
+from dimint.registry.waiting import open_registry_when_there
 from dimint.service import Service
 from dimint.settings import AlertsSettings
 from dimint.system_clock import SystemClock
@@ -37,7 +37,7 @@ def run(settings: AlertsSettings, service: Service) -> None:
     with ExitStack() as stack:
         source, found = open_when_there(settings, wanted=settings.genesis, clock=clock, process="alerts", service=service)
         stack.callback(source.close)
-        registry = open_registry(settings, log_id=source.describe().generation, spawn=service.spawn)
+        registry = open_registry_when_there(settings, log_id=source.describe().generation, service=service)
         stack.callback(registry.close)
         identity = os.urandom(16).hex()
         registry.join("alerts", identity, {"pid": os.getpid(), "host": socket.gethostname()})

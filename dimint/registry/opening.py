@@ -26,12 +26,15 @@ def open_registry(
     *,
     log_id: str | None = None,
     spawn: Callable[[str, Callable[[], None]], threading.Thread] = spawn_thread,
+    patience: Callable[[float, str], bool] | None = None,
 ) -> Registry:
     """A session with the registry; the caller closes it. With `log_id`, the generation of the caller's log, see `bind_log`.
 
-    Raises SettingsError if no ZooKeeper answers, RegistryLost if the directory cannot be used.
+    `patience` is asked now and then while no ZooKeeper answers, with the seconds so far and the trouble, whether to go on.
+    Raises RegistryUnavailable if none answers, SettingsError for what can never work, RegistryLost if the directory cannot
+    be used.
     """
-    registry = _open(settings, spawn)
+    registry = _open(settings, spawn, patience)
     if log_id is not None:
         try:
             bind_log(registry, log_id, _where(settings))
@@ -64,7 +67,11 @@ def bind_log(registry: Registry, log_id: str, where: str) -> None:
         )
 
 
-def _open(settings: CommonSettings, spawn: Callable[[str, Callable[[], None]], threading.Thread]) -> Registry:
+def _open(
+    settings: CommonSettings,
+    spawn: Callable[[str, Callable[[], None]], threading.Thread],
+    patience: Callable[[float, str], bool] | None,
+) -> Registry:
     if settings.zookeeper_hosts:
         from dimint.registry.zookeeper import ZooKeeperOptions, ZooKeeperRegistry  # only who uses a backend needs its library
 
@@ -78,7 +85,7 @@ def _open(settings: CommonSettings, spawn: Callable[[str, Callable[[], None]], t
             key=settings.zookeeper_key,
             auth=settings.zookeeper_auth,
         )
-        return ZooKeeperRegistry(options, spawn=spawn)
+        return ZooKeeperRegistry(options, spawn=spawn, patience=patience)
     from dimint.registry.embedded import EmbeddedRegistry
 
     return EmbeddedRegistry(registry_directory(settings), spawn=spawn)

@@ -36,18 +36,22 @@ log = logging.getLogger("dimint")
 
 
 class ZooKeeperRegistry:
-    """One session after the other. Raises SettingsError if no server answers."""
+    """One session after the other. Raises RegistryUnavailable if no server answers, SettingsError if they refuse this process.
+
+    `patience` is as in `Session`.
+    """
 
     def __init__(
         self,
         options: ZooKeeperOptions,
         *,
         spawn: Callable[[str, Callable[[], None]], threading.Thread] = spawn_thread,
+        patience: Callable[[float, str], bool] | None = None,
     ) -> None:
         self._spawn = spawn
         self._woken = threading.Event()
         self._layout = Layout(options.root)
-        self._session = Session(options, self._woken.set)
+        self._session = Session(options, self._woken.set, patience)
         self._shared = Shared(self._session, self._layout, self._prepare, self._woken.set, self._drop)
         self._lock = threading.Lock()
         self._open = True

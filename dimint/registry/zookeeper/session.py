@@ -34,7 +34,7 @@ from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import KazooState, KeeperState
 from kazoo.security import CREATOR_ALL_ACL, OPEN_ACL_UNSAFE
 
-from dimint.errors import RegistryError, RegistryLost, SettingsError
+from dimint.errors import RegistryError, RegistryLost, RegistryUnavailable, SettingsError
 from dimint.registry.zookeeper.library import Connection, Handler, Notes, tls_context
 from dimint.registry.zookeeper.options import ZooKeeperOptions
 
@@ -44,6 +44,8 @@ SURE_SHARE: Final = 2 / 3
 """For this share of the session's time after the last good answer a leader may act."""
 CONNECT_SHARE: Final = 1 / 3
 """Of the session's time: how long one server may take to accept a connection before the next one is tried."""
+OPEN_LOOK_S: Final = 0.2
+"""How often it is looked whether to wait longer for the first answer."""
 _RETRY: Final = {"max_tries": -1, "delay": 0.05, "backoff": 2, "max_delay": 1.0}
 
 Watch: TypeAlias = Callable[[object], None]
@@ -91,12 +93,17 @@ class StepFailed(Exception):
 
 
 class Session:
-    """Opened at once; raises SettingsError if no server answers. All methods are for any thread.
+    """Opened at once. All methods are for any thread.
+
+    Until a server has answered `patience` is asked with the seconds so far and the trouble whether to go on; without it
+    that ends after `options.open_s`. Raises RegistryUnavailable then, and SettingsError if the servers refuse this process.
 
     RegistryError: no answer now; a change may or may not have been made. RegistryLost: closed, or refused for good.
     """
 
-    def __init__(self, options: ZooKeeperOptions, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, options: ZooKeeperOptions, wake: Callable[[], None], patience: Callable[[float, str], bool] | None = None
+    ) -> None:
         self._options, self._wake = options, wake
         self.number = 1
         """Rises with every new session."""
@@ -109,7 +116,7 @@ class Session:
         self._closing = threading.Lock()
         self._client = self._make_client()
         self._client.add_listener(self._note_state)
-        self._start()
+        self._start(patience or (lambda waited_s, _trouble: waited_s < options.open_s))
 
     # --- the session ------------------------------------------------------------------------------------------------
     @property
@@ -248,23 +255,31 @@ class Session:
         client._connection = self._connection
         return client
 
-    def _start(self) -> None:
+    def _start(self, patience: Callable[[float, str], bool]) -> None:
         options = self._options
         hosts = ",".join(options.hosts)
-        self._client.start_async().wait(options.open_s)
-        try:
-            if self.connected:
-                self.exists(options.root)
-                return
-            why = self.trouble
-        except RegistryLost as error:
-            why = str(error)
-        except RegistryError:
-            why = self.trouble
+        began = time.monotonic()
+        answered = self._client.start_async()
+        while True:
+            answered.wait(OPEN_LOOK_S)
+            try:
+                self.check()
+                if self.connected:
+                    self.exists(options.root)
+                    return
+            except RegistryLost as error:
+                self.close()
+                raise SettingsError(f"zookeeper_hosts: {hosts}: {error}", hint="is this the right user?") from error
+            except RegistryError:
+                time.sleep(OPEN_LOOK_S)
+            waited_s = time.monotonic() - began
+            if not patience(waited_s, self.trouble):
+                break
+        why = self.trouble
         self.close()
         what = "do certificate and host name fit, and does the port speak TLS?" if options.tls else "does the port ask for TLS?"
-        raise SettingsError(
-            f"zookeeper_hosts: no server of {hosts} took this process within {options.open_s:.0f} s ({why})",
+        raise RegistryUnavailable(
+            f"zookeeper_hosts: no server of {hosts} took this process within {waited_s:.0f} s ({why})",
             hint=f"is ZooKeeper running, is host:port right, {what}",
         )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dimint.errors import SettingsError
+from dimint.errors import RegistryUnavailable, SettingsError
 from dimint.registry.zookeeper.layout import Layout, first_in_line, info_of, mark_of, with_mark
 from dimint.registry.zookeeper.options import ZooKeeperOptions
 from dimint.registry.zookeeper.owner import is_certainly_dead, own_mark
@@ -92,6 +92,21 @@ def test_files_that_are_no_certificates_are_named(tmp_path: Path) -> None:
 
 def test_no_server_is_one_line_that_says_what_to_check() -> None:
     """With the reason as the system gives it."""
-    with pytest.raises(SettingsError, match="Connection refused") as caught:
+    with pytest.raises(RegistryUnavailable, match="Connection refused") as caught:
         ZooKeeperRegistry(ZooKeeperOptions(hosts=("127.0.0.1:1",), open_s=0.3))
     assert "is ZooKeeper running" in str(caught.value)
+
+
+def test_patience_decides_how_long_a_server_is_waited_for() -> None:
+    """It is asked again and again, with the time so far and the reason."""
+    asked: list[tuple[float, str]] = []
+
+    def patience(waited_s: float, trouble: str) -> bool:
+        asked.append((waited_s, trouble))
+        return len(asked) < 3
+
+    with pytest.raises(RegistryUnavailable):
+        ZooKeeperRegistry(ZooKeeperOptions(hosts=("127.0.0.1:1",), open_s=0.1), patience=patience)
+    assert len(asked) == 3
+    assert 0.5 < asked[-1][0] < 10
+    assert "Connection refused" in asked[-1][1]
