@@ -13,6 +13,8 @@ __all__ = ["RAW_RANGE_MAX_NS", "Series", "processes", "series"]
 
 RAW_RANGE_MAX_NS: Final = 2 * HOUR_NS
 """Ranges longer than this are answered from the tiers, however many points are wanted."""
+MINUTES_RANGE_MAX_NS: Final = 48 * HOUR_NS
+"""Ranges longer than this are answered from hours: two days of minutes are half a second's work already."""
 _SECOND_NS: Final = 1_000_000_000
 _OVERLAPPING: Final = "from processes where host = ? and end_ns >= ? and start_ns <= ? order by start_ns, gpu, pid limit ?"
 
@@ -35,7 +37,7 @@ def series(db: apsw.Connection, host: str, from_ns: int, to_ns: int, points: int
         return Series(MINUTE_NS, MINUTE_NS, {})
     step_ns = max(1, -(-(to_ns - from_ns) // max(1, points)))
     if to_ns - from_ns > RAW_RANGE_MAX_NS:
-        step_ns = max(step_ns, MINUTE_NS)
+        step_ns = max(step_ns, HOUR_NS if to_ns - from_ns > MINUTES_RANGE_MAX_NS else MINUTE_NS)
     tier_ns = _finest(db, host, from_ns, step_ns)
     unit_ns = tier_ns or _SECOND_NS
     length_ns = -(-step_ns // unit_ns) * unit_ns

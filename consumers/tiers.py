@@ -88,11 +88,23 @@ def coarser(slots: Slots, length_ns: int, to_ns: int) -> Slots:
     out: Slots = {}
     for number in sorted(slots):
         whole, part = divmod(number, times)
-        shifted = {
-            gpu: {name: [*summed[:5], summed[5] + part * length_ns] for name, summed in series.items()}
-            for gpu, series in slots[number].items()
-        }
-        _put(out, whole, shifted)
+        shift = part * length_ns
+        there = out.setdefault(whole, {})
+        for gpu, series in slots[number].items():
+            known = there.setdefault(gpu, {})
+            for name, more in series.items():
+                old = known.get(name)
+                if old is None:
+                    known[name] = [*more[:5], more[5] + shift]
+                    continue
+                # in place and by hand: a day of minutes of 8 GPUs passes here as 80,000 lists
+                if more[0] < old[0]:
+                    old[0] = more[0]
+                if more[1] > old[1]:
+                    old[1] = more[1]
+                old[2] = _bounded(old[2] + more[2])
+                old[3] += more[3]
+                old[4], old[5] = more[4], more[5] + shift
     return out
 
 
@@ -138,7 +150,10 @@ def _close(series: Mapping[tuple[str, str], _Series]) -> Slot:
 
 
 def _put(into: Slots, number: int, slot: Slot) -> None:
-    there = into.setdefault(number, {})
+    there = into.get(number)
+    if there is None:
+        into[number] = slot
+        return
     for gpu, series in slot.items():
         known = there.setdefault(gpu, {})
         for name, more in series.items():

@@ -74,6 +74,7 @@ _TIME_TEXT: Final = "as in `-2h`, `yesterday 14:00`, `20181130232947`, `2018-11-
 _AT: Final = _text("at", f"everything as it was at this time, {_TIME_TEXT}")
 _FROM: Final = _text("from", f"where the range begins, {_TIME_TEXT}")
 _TO: Final = _text("to", "where it ends; without it now")
+_LAST: Final = _text("last", "how long the charts reach back, live or before `at`; default `1h`", examples=["6h", "30d"])
 _FILTER: Final = _text("filter", "which hosts, in the filter language", examples=["gpu.util<5 and held>30m"])
 _SORT: Final = _text("sort", "fields of the filter language, `-` for the highest first", examples=["-gpu.util,host"])
 _TERM: Final = _yes("term", "for terminals, as plain text")
@@ -140,12 +141,15 @@ OPERATIONS: Final = (
     ),
     Operation(
         "host", "GET", "/hosts/<name>/", "pages",
-        "the page of one host, with charts of the last hour or of `?from=&to=` and what happened; `?term=true` for terminals",
-        (*_TIMES, _TERM, *_FRAMES), (*_VIEWS, Answer("text/html", None, 404, "no such host")), _NAME,
+        "the page of one host, with charts of the last hour, of `?last=6h` or of `?from=&to=`, what happened and who was on its "
+        "GPUs; `?term=true` for terminals",
+        (*_TIMES, _LAST, _TERM, *_FRAMES), (*_VIEWS, Answer("text/html", None, 404, "no such host")), _NAME,
     ),
     Operation(
-        "host_charts", "GET", "/hosts/<name>/charts", "pages", "these charts again, for the page itself",
-        (), (_json("Nodes"), Answer("application/json", ref("Error"), 404, "no such host")), _NAME,
+        "host_charts", "GET", "/hosts/<name>/charts", "pages", "these charts again and their numbers, for the page itself",
+        (*_TIMES, _LAST, _yes("drawn", "without pictures: the page draws the numbers")),
+        (_json("Charts"), Answer("application/json", ref("Error"), 400, "the words cannot be read"),
+         Answer("application/json", ref("Error"), 404, "no such host")), _NAME,
     ),
     Operation(
         "changes", "GET", "/changes", "pages",

@@ -316,5 +316,5 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "at": _said(_TEXT, "the time shown; empty for now"),
         },
     ),
-    "Nodes": _list({}, "Parts of a page, for the page itself: their form may change with any version."),
+    "Charts": _map({}, "`tree` and `plots`, for the page itself: their form may change with any version."),
 }  # fmt: skip

@@ -29,6 +29,7 @@ from dimint.webapp.routes import (
     alerts,
     changes,
     cluster,
+    host,
     keys,
     live,
     log_events,
@@ -115,7 +116,7 @@ def create_app(
         hosts_per_page=settings.page_size,
         static=load_static_files(),
     )
-    for group in (pages, changes, log_route, alerts, states, accounting, stream, live):
+    for group in (pages, host, changes, log_route, alerts, states, accounting, stream, live):
         group.add_routes(app, site)
     service.add_routes(app, site, reports)
     keys.add_routes(app, site, store)

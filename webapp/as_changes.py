@@ -7,7 +7,7 @@ from urllib.parse import quote
 from dimint.webapp.as_html import Page, framed
 from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.changed import Change
-from dimint.webapp.charts import Mark
+from dimint.webapp.marks import Mark
 from dimint.webapp.nodes import Child, Node, node, users_text
 from dimint.webapp.parts import PageStyle
 from dimint.webapp.text import clean, cut

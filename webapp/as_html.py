@@ -46,8 +46,14 @@ class Page(NamedTuple):
     past: bool
 
 
-def hosts_page(page: Page, style: PageStyle, shown: Shown, parts: Iterable[str], *, title: str = "", below: str = "") -> str:
-    """`/` and `/gpu_table`: the overview and the parts, each as HTML; `/hosts/<name>/`: the parts, and `below` under them."""
+def hosts_page(
+    page: Page, style: PageStyle, shown: Shown, parts: Iterable[str], *, title: str = "", below: str = "",
+    plotter: bool = False,
+) -> str:  # fmt: skip
+    """`/` and `/gpu_table`: the overview and the parts, each as HTML; `/hosts/<name>/`: the parts, and `below` under them.
+
+    `plotter` says that a script is there which draws charts.
+    """
     content = "".join(parts)
     live = {"data_events": page.events, "data_now": str(page.now_ms)}
     hosts: list[Child]
@@ -67,7 +73,7 @@ def hosts_page(page: Page, style: PageStyle, shown: Shown, parts: Iterable[str],
         words = "Nothing matches." if asked else "No host has reported yet. Start an agent with: dimint-produce"
         empty = node("p", words, cls="empty")
     above = [node("div", _HOLE + "s"), _layouts(page, shown)] if page.path in _OVERVIEWS else []
-    frame = framed(page, style, [*above, *hosts, empty, _pager(page), node("div", _HOLE + "b")], title=title)
+    frame = framed(page, style, [*above, *hosts, empty, _pager(page), node("div", _HOLE + "b")], title=title, plotter=plotter)
     frame = frame.replace(_HOLE + "b", below, 1)
     return frame.replace(_HOLE + "s", to_html(shown.head), 1).replace(_HOLE, content, 1)
 
@@ -145,7 +151,9 @@ def _filter_form(page: Page, typed: str) -> Node:
     )  # fmt: skip
 
 
-def framed(page: Page, style: PageStyle, content: Iterable[Child], *, typed: str = "", title: str = "") -> str:
+def framed(
+    page: Page, style: PageStyle, content: Iterable[Child], *, typed: str = "", title: str = "", plotter: bool = False
+) -> str:
     """The frame of every page: head, top bar, time bar, and the content given."""
     words = users_text(f"{title} · {style.title}" if title else style.title)
     head = node(
@@ -157,7 +165,10 @@ def framed(page: Page, style: PageStyle, content: Iterable[Child], *, typed: str
         node("link", rel="icon", href="/static/icon.svg", type="image/svg+xml"),
         node("link", rel="stylesheet", href="/static/style.css"),
         node("link", rel="service-desc", href="/openapi.json", type="application/json"),  # RFC 8631
+        node("link", rel="stylesheet", href="/static/uplot.css") if plotter else None,
+        node("script", src="/static/uplot.js", defer="") if plotter else None,
         node("script", src="/static/live.js", type="module"),
+        node("script", src="/static/charts.js", type="module") if plotter else None,
     )
     times = Asked(at=page.asked.at, from_=page.asked.from_, to=page.asked.to).query()
     links = [

@@ -13,13 +13,16 @@ from typing import Final, Protocol
 from dimint.clock import Clock
 from dimint.consumers.accounting import Accounting, Question
 from dimint.consumers.alerts.rows import OpenAlert
-from dimint.consumers.past import GAP_INTERVALS, HostAt, SamplePage, interval_ns
+from dimint.consumers.intervals import Interval
+from dimint.consumers.past import HostAt, SamplePage
+from dimint.consumers.reading_series import Series
 from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, XidCount
 from dimint.consumers.sealing import Key
 from dimint.consumers.wanted import Wanted
 from dimint.limits import FETCH_MAX_SAMPLES, HOST_NAME_MAX_CHARS
 from dimint.webapp.alerts import XID_NS
-from dimint.webapp.history import POINTS, History, history_of
+from dimint.webapp.history import History
+from dimint.webapp.host_past import read_history, read_processes
 from dimint.webapp.models import Cell, Host, Sampled, Snapshot, Status
 from dimint.webapp.past import hour_before, past_hosts
 from dimint.webapp.positions import write_positions
@@ -57,6 +60,8 @@ class Tables(Protocol):
         after: Key | None = None,
         wanted: Wanted | None = None,
     ) -> SamplePage: ...
+    def series(self, host_id: str, from_ns: int, to_ns: int, points: int) -> Series: ...
+    def processes(self, host_id: str, from_ns: int, to_ns: int, *, limit: int = ...) -> list[Interval]: ...
     def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = ...) -> list[HostEvent]: ...
     def alerts(self) -> list[OpenAlert]: ...
     def version(self) -> int: ...
@@ -156,11 +161,11 @@ class Board:
 
     def history(self, host: Host, from_ns: int, to_ns: int) -> History:
         """The host's series over a range."""
-        step_ns = max(1, (to_ns - from_ns) // POINTS)
-        found = self._reader.page(host.id, from_ns, to_ns, limit=POINTS * 2, step_ns=step_ns, wanted=SHOWN).samples
-        usual_ns = interval_ns(found[-1].sample) if found else 0
-        samples = [sampled(stored.time_ns, stored.sample) for stored in found]
-        return history_of(samples, from_ns, to_ns, longest_ns=GAP_INTERVALS * usual_ns + step_ns)
+        return read_history(self._reader, host, from_ns, to_ns)
+
+    def processes(self, host: Host, from_ns: int, to_ns: int) -> list[Interval]:
+        """The processes on the host's GPUs in a range, by their start."""
+        return read_processes(self._reader, host, from_ns, to_ns)
 
     def events(self, from_ns: int, to_ns: int, host_id: str | None = None) -> list[HostEvent]:
         """What happened in a range on one host or on all, oldest first."""

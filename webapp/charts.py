@@ -1,90 +1,103 @@
 """History charts as SVG that the server draws: lines, stacked areas, hatched gaps, a lane of events, words and tables. [S]
 
-They need no script, print, and are the same in a ticket next month. A chart library was tried instead: plotly's bundle is
-4.8 MB and wants to write style sheets into the page, which the content policy forbids.
+They need no script and print. Where a script runs it puts charts with a cursor into their place (static/charts.js), of the
+same numbers (plots.py).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import tzinfo
-from typing import Final, NamedTuple
+from typing import Final
 
-from dimint.webapp.history import POINTS, History, Series, summary
-from dimint.webapp.nodes import Child, Node, node, users_text
+from dimint.webapp.history import History, Series, summary
+from dimint.webapp.marks import Mark
+from dimint.webapp.nodes import Node, node, users_text
+from dimint.webapp.panels import Panel, panels_of
 from dimint.webapp.times import clock
 
-__all__ = ["Mark", "charts_node"]
+__all__ = ["charts_node"]
 
 _HEIGHT: Final = 100
 _COLOURS: Final = 10
 """Classes c0 … c9 of lines; with more of them colours repeat, and the table tells them apart."""
 _MARKS_MAX: Final = 60
 _LABELS: Final = 5
-
-
-class Mark(NamedTuple):
-    """Something that happened: symbol, class and words; `gpu` is its index or None."""
-
-    time_ns: int
-    symbol: str
-    cls: str
-    words: str
+_QUIET_MAX: Final = 20
+_PLAIN: Final = "plain"
+_BANDS_MAX: Final = 2
+"""With more lines than this their bands from least to most would hide each other."""
 
 
 def charts_node(
-    history: History, marks: Sequence[Mark], zone: tzinfo, *, refresh: str | None, alerts: Sequence[Node] = ()
+    history: History,
+    marks: Sequence[Mark],
+    zone: tzinfo,
+    *,
+    refresh: str | None,
+    alerts: Sequence[Node] = (),
+    spans: Node | None = None,
+    data: str | None = None,
+    drawn: bool = False,
 ) -> Node:
-    """Open alerts, the event lane, and all charts of a host; `refresh` is where a live page asks for them again."""
+    """Open alerts, the choice of the range, the event lane, and all charts of a host.
+
+    `refresh` is where a live page asks for them again, `data` where its script gets the numbers, and with `drawn` it has
+    drawn the charts itself and needs no pictures.
+    """
     opened = [node("figcaption", node("b", "Open alerts")), node("ul", *alerts, cls="changes")] if alerts else []
-    parts: list[Child] = []
-    if history.util:
-        parts += [
-            _figure("GPU utilisation", "%", history, history.util, 100, zone, idle=True),
-            _figure("GPU memory by user", "GiB", history, _in_gib(history.memory), max(1, history.memory_total_mib // 1024), zone,
-                    stacked=True),
-            _figure("GPU power", "W", history, history.power, _top(history.power, 100), zone),
-            _figure("GPU temperature", "°C", history, history.temperature, _top(history.temperature, 90), zone),
-        ]  # fmt: skip
-    parts.append(_figure("CPU and memory of the host", "%", history, history.host, 100, zone))
-    lane = _lane(history, marks, zone)
+    parts = [_figure(panel, history, marks, zone, drawn=drawn) for panel in panels_of(history)]
     above = node("figure", *opened) if opened else None
-    return node("section", above, lane, *parts, id="charts", cls="charts", aria_label="History", data_refresh=refresh)
+    return node("section", above, spans, _lane(history, marks, zone), *parts, id="charts", cls="charts", aria_label="History",
+                data_refresh=refresh, data_plots=data)  # fmt: skip
 
 
-def _in_gib(series: Iterable[Series]) -> list[Series]:
-    return [Series(one.name, tuple(None if value is None else value >> 10 for value in one.values)) for one in series]
-
-
-def _top(series: Iterable[Series], least: int) -> int:
-    highest = max((value for one in series for value in one.values if value is not None), default=0)
-    return max(least, -(-highest // 50) * 50)
-
-
-def _figure(
-    title: str, unit: str, history: History, series: Sequence[Series], top: int, zone: tzinfo, *,
-    stacked: bool = False, idle: bool = False,
-) -> Node:  # fmt: skip
-    if stacked:
-        drawn = _areas(series, top)
-    else:
-        drawn = [node("path", cls=f"line c{at % _COLOURS}", d=_line(one.values, top)) for at, one in enumerate(series)]
-    words = [users_text(summary(one, unit, history.step_ns, idle=idle)) for one in series]
-    plot = node(
-        "svg", *_gaps(history), node("path", cls="rule", d=f"M0 {_HEIGHT // 2}H{POINTS}"), *drawn,
-        viewBox=f"0 0 {POINTS} {_HEIGHT}", preserveAspectRatio="none", cls="plot", role="img",
-        aria_label=f"{title}. {'; '.join(words[:16])}",
-    )  # fmt: skip
+def _figure(panel: Panel, history: History, marks: Sequence[Mark], zone: tzinfo, *, drawn: bool) -> Node:
+    series, top, unit = panel.series, panel.top, panel.unit
+    words = [users_text(summary(one, unit, history.step_ns, idle=panel.idle)) for one in series]
+    label = f"{panel.title}. {'; '.join(words[:16])}"
     keys = [
         node("span", node("span", "", cls=f"key k{at % _COLOURS}", aria_hidden="true"), node("bdi", users_text(one.name)))
         for at, one in enumerate(series)
     ]
-    axis = node("div", *(node("span", word) for word in (f"{top} {unit}", f"{top // 2}", "0")), cls="axis", aria_hidden="true")
+    axis = node("div", *(node("span", word) for word in (f"{top}", f"{top // 2}", "0")), cls="axis", aria_hidden="true")
+    picture = [] if drawn else [axis, _picture(panel, history, marks, label)]
     return node(
         "figure",
-        node("figcaption", node("b", title), " ", node("span", *keys, cls="keys")),
-        node("div", axis, plot, cls="plotbox"),
+        node("figcaption", node("b", panel.title), node("span", unit, cls="fine"), node("span", *keys, cls="keys")),
+        node("div", *picture, cls="plotbox", data_chart=panel.id, data_label=label),
         _times(history, zone),
-        node("details", node("summary", "in words"), _table(series, unit, history, idle=idle)),
+        node("details", node("summary", "in words"), _table(series, unit, history, idle=panel.idle)),
     )
+
+
+def _picture(panel: Panel, history: History, marks: Sequence[Mark], label: str) -> Node:
+    series, top = panel.series, panel.top
+    lines: list[Node] = []
+    if panel.stacked:
+        lines += _areas(series, top, history.steps)
+    else:
+        for at, one in enumerate(series):
+            if one.low and len(series) <= _BANDS_MAX:
+                lines.append(node("path", cls=f"band c{at}", d=_band(one, top)))
+            lines.append(node("path", cls=f"line c{at % _COLOURS}", d=_line(one.values, top)))
+    span = max(1, history.to_ns - history.from_ns)
+    for mark in marks:
+        if mark.cls != _PLAIN:
+            x = (mark.time_ns - history.from_ns) * history.steps / span
+            lines.append(node("path", cls=f"event {mark.cls}", d=f"M{x:.1f} 0V{_HEIGHT}"))
+    return node(
+        "svg", *_gaps(history), node("path", cls="rule", d=f"M0 {_HEIGHT // 2}H{history.steps}"), *lines,
+        viewBox=f"0 0 {history.steps} {_HEIGHT}", preserveAspectRatio="none", cls="plot", role="img", aria_label=label,
+    )  # fmt: skip
+
+
+def _band(series: Series, top: int) -> str:
+    """From the least to the most of each step."""
+    out: list[str] = []
+    for at, (low, high) in enumerate(zip(series.low, series.high, strict=True)):
+        if low is not None and high is not None:
+            y0, y1 = (_HEIGHT - min(max(value, 0), top) * _HEIGHT / top for value in (low, high))
+            out.append(f"M{at} {y0:.1f}V{y1:.1f}h1V{y0:.1f}z")
+    return "".join(out)
 
 
 def _line(values: Sequence[int | None], top: int) -> str:
@@ -101,17 +114,17 @@ def _line(values: Sequence[int | None], top: int) -> str:
     return "".join(out)
 
 
-def _areas(series: Sequence[Series], top: int) -> list[Node]:
+def _areas(series: Sequence[Series], top: int, steps: int) -> list[Node]:
     """Stacked: the first lowest. A step that is not known has no area."""
-    below = [0] * POINTS
+    below = [0] * steps
     found: list[Node] = []
     for number, one in enumerate(series):
         out: list[str] = []
         at = 0
-        while at < POINTS:
+        while at < steps:
             value, floor = one.values[at], below[at]
             end = at
-            while end < POINTS and one.values[end] == value and below[end] == floor:
+            while end < steps and one.values[end] == value and below[end] == floor:
                 end += 1
             if value:
                 low, high = (_HEIGHT - min(part, top) * _HEIGHT / top for part in (floor, floor + value))
@@ -127,9 +140,9 @@ def _gaps(history: History) -> list[Node]:
     known = history.known
     found: list[Node] = []
     at = 0
-    while at < POINTS:
+    while at < history.steps:
         end = at
-        while end < POINTS and not known[end]:
+        while end < history.steps and not known[end]:
             end += 1
         if end > at:
             found.append(node("rect", x=str(at), y="0", width=str(end - at), height=str(_HEIGHT), cls="gap"))
@@ -156,30 +169,52 @@ def _table(series: Sequence[Series], unit: str, history: History, *, idle: bool)
         if idle:
             minutes = sum(value < 5 for value in known) * history.step_ns // 60_000_000_000
             cells.append(node("td", f"{minutes} min", cls="right"))
-        cells.append(node("td", f"{len(known) * 100 // POINTS} %", cls="right"))
+        cells.append(node("td", f"{len(known) * 100 // history.steps} %", cls="right"))
         rows.append(node("tr", node("th", node("bdi", users_text(one.name)), scope="row"), *cells))
     head = node("thead", node("tr", *(node("th", word, scope="col", cls="right" if word else None) for word in heads)))
     return node("table", head, node("tbody", *rows), cls="words")
 
 
 def _lane(history: History, marks: Sequence[Mark], zone: tzinfo) -> Node:
-    """What happened, as a lane of symbols over the same time as the charts, and as a list, the newest first."""
-    ticks = []
-    span = history.to_ns - history.from_ns
+    """What happened, as a lane of symbols over the same time as the charts, and as lists, the newest first.
+
+    Users that come and go, and agents that start, have the lower half of the lane and a list of their own.
+    """
+    span = max(1, history.to_ns - history.from_ns)
+    at: dict[tuple[int, str], list[str]] = {}
     for mark in marks:
-        x = (mark.time_ns - history.from_ns) * 1000 // max(1, span)
-        ticks.append(node("rect", node("title", users_text(mark.words)), x=str(x), y="0", width="3", height="10", cls=mark.cls))
-    lane = node("svg", *ticks, viewBox="0 0 1000 10", preserveAspectRatio="none", cls="lane", role="img",
-                aria_label=f"{len(marks)} events")  # fmt: skip
-    days = span > 20 * 3600 * 1_000_000_000
+        at.setdefault(((mark.time_ns - history.from_ns) * 500 // span * 2, mark.cls), []).append(mark.words)
+    ticks = []
+    for (x, cls), words in at.items():
+        y, height = ("12", "6") if cls == _PLAIN else ("0", "11")
+        title = "; ".join(words[:4]) + (f"; and {len(words) - 4} more" if len(words) > 4 else "")
+        ticks.append(node("rect", node("title", users_text(title)), x=str(x), y=y, width="3", height=height, cls=cls))
+    loud = [mark for mark in marks if mark.cls != _PLAIN]
+    quiet = [mark for mark in marks if mark.cls == _PLAIN]
+    lane = node("svg", *ticks, viewBox="0 0 1000 18", preserveAspectRatio="none", cls="lane", role="img",
+                aria_label=f"{len(loud)} events, {len(quiet)} users or agents that came or went")  # fmt: skip
+    day = span > 20 * 3600 * 1_000_000_000
+    return node(
+        "figure",
+        node("figcaption", node("b", "What happened")),
+        node("div", lane, cls="lanebox"),
+        _times(history, zone),
+        node("p", "Nothing happened.", cls="fine") if not marks else None,
+        _happened(loud, "events", zone, day=day, opened=True),
+        _happened(quiet, "users and agents that came or went", zone, day=day, opened=not loud and len(quiet) <= _QUIET_MAX),
+        cls="happened",
+    )
+
+
+def _happened(marks: Sequence[Mark], words: str, zone: tzinfo, *, day: bool, opened: bool) -> Node | None:
+    if not marks:
+        return None
     lines = [
-        node("li", node("time", clock(mark.time_ns, zone, day=days)), " ", node("span", mark.symbol, cls=f"sign {mark.cls}"), " ",
+        node("li", node("time", clock(mark.time_ns, zone, day=day)), " ", node("span", mark.symbol, cls=f"sign {mark.cls}"), " ",
              node("bdi", users_text(mark.words)))
         for mark in reversed(marks[-_MARKS_MAX:])
     ]  # fmt: skip
     rest = len(marks) - _MARKS_MAX
     more = node("li", f"and {rest} earlier ones", cls="fine") if rest > 0 else None
-    empty = node("p", "Nothing happened.", cls="fine") if not marks else None
-    listing = node("details", node("summary", f"{len(marks)} events"), node("ol", *lines, more), open="") if marks else None
-    caption = node("figcaption", node("b", "What happened"))
-    return node("figure", caption, node("div", lane, cls="lanebox"), empty, listing, cls="happened")
+    summary = node("summary", f"{words}: {len(marks)}")
+    return node("details", summary, node("ol", *lines, more, tabindex="0"), open="" if opened else None)

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from dimint.consumers.rows import HostEvent
-from dimint.webapp.charts import Mark
 from dimint.webapp.history import Come
+from dimint.webapp.marks import Mark
 from dimint.webapp.models import Host
 
 __all__ = ["gpu_names", "mark_of", "marks_of"]
@@ -67,7 +67,8 @@ def _words(kind: str, fields: Mapping[str, Any], names: Mapping[str, str]) -> st
             return f"the clock was set by {fields.get('by_ms', '?')} ms"
         case "alert.raised" | "alert.cleared":
             state = "is over" if kind == "alert.cleared" else fields.get("severity", "raised")
-            return f"alert {fields.get('rule', '?')} {state}: {fields.get('text', '')}"
+            words = f": {fields['text']}" if fields.get("text") else ""
+            return f"alert {fields.get('rule', '?')} {state}{words}"
         case "alert.told":
             problem = f" could not be told: {fields['problem']}" if fields.get("problem") else " were told"
             return f"people{problem} of alert {fields.get('rule', '?')} by {fields.get('channel', '?')}"

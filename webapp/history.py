@@ -1,16 +1,20 @@
-"""A host's past as series in even steps: what charts, their summaries in words, and their tables are made of. [S]"""
+"""A host's past as series in even steps: what charts, their summaries in words, and their tables are made of. [S]
 
-from collections.abc import Callable, Iterable, Sequence
+Of single samples the last one of a step counts; `history_tiers.py` makes the same of samples that are summed up.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 from dimint.webapp.judge import IDLE_BELOW_PCT, holder
 from dimint.webapp.models import Gpu, Sampled
 
-__all__ = ["POINTS", "Come", "History", "Series", "history_of", "summary"]
+__all__ = ["OTHERS", "POINTS", "Come", "History", "Series", "Values", "history_of", "summary", "top_users"]
 
 POINTS: Final = 180
-"""Steps of a chart: about one for each four pixels."""
+"""Steps of a chart, about: one for each four pixels."""
 _USERS_MAX: Final = 6
 OTHERS: Final = "others"
 
@@ -18,10 +22,15 @@ Values: TypeAlias = tuple[int | None, ...]
 
 
 class Series(NamedTuple):
-    """One line of a chart: a value for each step, None where nothing is known."""
+    """One line of a chart: a value for each step, None where nothing is known.
+
+    Where a step has several samples `values` are their means, `low` and `high` the least and the most; else both are empty.
+    """
 
     name: str
     values: Values
+    low: Values = ()
+    high: Values = ()
 
 
 class Come(NamedTuple):
@@ -35,29 +44,41 @@ class Come(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Steps of `step_ns` from `from_ns` on. Memory by user is in MiB, power in W, temperatures in °C, the rest in %."""
+    """`steps` steps of `step_ns` from `from_ns` on.
+
+    Memory by user is in MiB, power in W, temperatures in °C, clocks in MHz, network in KiB/s, the rest in %. `peak` says that
+    memory by user counts each process with the most it ever had. `made_of` is the length of what was summed up, 0 for
+    single samples.
+    """
 
     from_ns: int
     step_ns: int
+    steps: int
     util: tuple[Series, ...]
     memory: tuple[Series, ...]
     memory_total_mib: int
     power: tuple[Series, ...]
     temperature: tuple[Series, ...]
+    clock: tuple[Series, ...]
     host: tuple[Series, ...]
+    network: tuple[Series, ...]
     users: tuple[Come, ...]
+    peak: bool = False
+    made_of: int = 0
 
     @property
     def to_ns(self) -> int:
-        return self.from_ns + POINTS * self.step_ns
+        return self.from_ns + self.steps * self.step_ns
 
     @property
     def known(self) -> tuple[bool, ...]:
         """For each step whether there is a sample."""
-        return tuple(any(series.values[at] is not None for series in (*self.util, *self.host)) for at in range(POINTS))
+        return tuple(any(series.values[at] is not None for series in (*self.util, *self.host)) for at in range(self.steps))
 
 
-def history_of(samples: Iterable[Sampled], from_ns: int, to_ns: int, *, longest_ns: int) -> History:
+def history_of(
+    samples: Iterable[Sampled], from_ns: int, to_ns: int, *, longest_ns: int, network: tuple[Series, ...] = ()
+) -> History:
     """Of samples in order, the last one of a step counts; a gap of at most `longest_ns` is bridged."""
     step_ns = max(1, -(-(to_ns - from_ns) // POINTS))
     steps: list[Sampled | None] = [None] * POINTS
@@ -75,12 +96,15 @@ def history_of(samples: Iterable[Sampled], from_ns: int, to_ns: int, *, longest_
     return History(
         from_ns=from_ns,
         step_ns=step_ns,
+        steps=POINTS,
         util=by_gpu(lambda gpu: gpu.util_pct),
         memory=_memory_by_user(steps),
         memory_total_mib=max(totals, default=0),
         power=by_gpu(lambda gpu: gpu.power_w),
         temperature=by_gpu(lambda gpu: gpu.temperature_c),
+        clock=by_gpu(lambda gpu: gpu.clock_mhz),
         host=(Series("CPU", tuple(_cpu(sample) for sample in steps)), Series("RAM", tuple(_ram(sample) for sample in steps))),
+        network=network,
         users=_comings(steps),
     )
 
@@ -107,18 +131,21 @@ def _gpu_values(steps: Sequence[Sampled | None], index: int, read: Callable[[Gpu
 
 def _memory_by_user(steps: Sequence[Sampled | None]) -> tuple[Series, ...]:
     held: list[dict[str, int] | None] = []
-    totals: dict[str, int] = {}
     for sample in steps:
-        if sample is None:
-            held.append(None)
-            continue
-        now: dict[str, int] = {}
-        for process in (process for gpu in sample.gpus for process in gpu.processes):
+        now: dict[str, int] | None = None if sample is None else {}
+        for process in () if sample is None else (process for gpu in sample.gpus for process in gpu.processes):
+            assert now is not None
             user = process.user or "?"
             now[user] = now.get(user, 0) + (process.used_mib or 0)
-        for user, mib in now.items():
-            totals[user] = totals.get(user, 0) + mib
         held.append(now)
+    return top_users(held)
+
+
+def top_users(held: Sequence[Mapping[str, int] | None]) -> tuple[Series, ...]:
+    """A series for each of the users with the most memory, MiB, and one for all others; `held` has a map for each step."""
+    totals: Counter[str] = Counter()
+    for now in held:
+        totals.update(now or {})
     most = sorted(totals, key=lambda user: (-totals[user], user))[:_USERS_MAX]
     found = [Series(user, tuple(None if now is None else now.get(user, 0) for now in held)) for user in most]
     if len(totals) > len(most):

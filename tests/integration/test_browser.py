@@ -46,7 +46,7 @@ def test_page_follows_new_samples_without_a_reload(browser: Browser) -> None:
     with serving(tables, SystemClock()) as (host, port), browser_page(browser) as (page, problems):
         report(tables, 0, util_pct=41)
         page.goto(f"http://{host}:{port}/?view=cards")
-        page.wait_for_function("document.getElementById('live').textContent.includes('live')")
+        page.locator("#live", has_text="● live").wait_for()
         page.evaluate("window.sameDocument = true")
         report(tables, 0, util_pct=73)
         report(tables, 1, util_pct=12)
@@ -64,7 +64,7 @@ def test_hostile_name_stays_text(browser: Browser) -> None:
         report(tables, 0)
         report(tables, 7, name=HOSTILE)
         page.goto(f"http://{host}:{port}/?view=cards")
-        page.wait_for_function("document.getElementById('live').textContent.includes('live')")
+        page.locator("#live", has_text="● live").wait_for()
         report(tables, 7, name=HOSTILE, util_pct=66)
         page.wait_for_selector("text=66 %")
         assert page.title() == "DiMint"
@@ -123,10 +123,10 @@ def test_past_moments_and_what_changed(browser: Browser) -> None:
         page.wait_for_selector("text=22 %")
         assert page.locator("#live").inner_text() == "◷ past"
         page.keyboard.press("l")
-        page.wait_for_function("document.getElementById('live').textContent.includes('live')")
+        page.locator("#live", has_text="● live").wait_for()
         page.goto(f"http://{host}:{port}/hosts/gpu_00/?from=-3h&to=now")
         assert "bob came to GPU 0" in page.locator("#charts").inner_text()
-        assert page.locator("#charts figure").count() == 6
+        assert page.locator("#charts [data-chart]").count() == 5
         page.locator("#charts summary", has_text="in words").first.click()
         assert "median" in page.locator("#charts .words").first.inner_text()
         page.goto(f"http://{host}:{port}/changes?from=-65m")
@@ -136,3 +136,60 @@ def test_past_moments_and_what_changed(browser: Browser) -> None:
         page.goto(f"http://{host}:{port}/?at=soon")
         assert "'soon' is not a time" in page.locator("main").inner_text()
         assert [problem for problem in problems if "400" not in problem] == []
+
+
+def test_charts_have_a_cursor_and_zoom_by_dragging(browser: Browser) -> None:
+    """Hovering tells values, keys move the cursor, dragging leads to the address of that range, and back out again."""
+    tables = fleet(1)
+    now = time.time_ns()
+    for minute in range(60, 0, -1):
+        content = busy_sample(0, 3, 2)
+        content["gpu"][0]["util_pct"] = 100 - minute
+        tables.put(host_id(0), now - minute * 60_000_000_000, content)
+    tables.happened.append(HostEvent(host_id(0), 1, "gpu.xid", now - 30 * 60_000_000_000, now, {"xid": 79, "uuid": ""}))
+    with serving(tables, SystemClock(), down_threshold=7200.0) as (host, port), browser_page(browser) as (page, problems):
+        page.goto(f"http://{host}:{port}/hosts/gpu_00/")
+        page.wait_for_selector("[data-chart=util][data-drawn] .u-over")
+        assert page.locator("[data-chart=util] svg").count() == 0
+        box = page.locator("[data-chart=util] .u-over").bounding_box()
+        assert box is not None
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)
+        page.locator("[data-chart=util] .u-legend", has_text="70 %").wait_for()
+        assert page.locator(".lanebox .here").is_visible()
+        page.locator("[data-chart=util]").focus()
+        for _ in range(9):
+            page.keyboard.press("ArrowRight")
+        page.locator("[data-chart=util] .u-legend", has_text="73 %").wait_for()
+        page.mouse.move(box["x"] + box["width"] / 4, box["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20, steps=4)
+        page.mouse.up()
+        page.wait_for_url("**/hosts/gpu_00/?from=20*&to=20*")
+        page.wait_for_selector("[data-chart=util][data-drawn] .u-over")
+        assert page.locator("#live").inner_text() == "◷ past"
+        zoomed = page.url
+        page.locator("[data-chart=power]").focus()
+        page.keyboard.press("-")
+        page.wait_for_url(lambda url: url != zoomed and "from=" in url)
+        page.goto(f"http://{host}:{port}/hosts/gpu_00/?last=6h")
+        page.wait_for_selector("[data-chart=util][data-drawn] .u-over")
+        assert page.locator("#live").inner_text() != "◷ past"
+        assert page.locator(".ranges [aria-current]").inner_text() == "6 h"
+        assert "alice" in page.locator(".whowashere").inner_text() or "bob" in page.locator(".whowashere").inner_text()
+        assert problems == []
+
+
+def test_host_page_at_360_pixels_and_without_a_script(browser: Browser) -> None:
+    """Charts fit the narrow screen, with a script and without one, where they are pictures."""
+    tables = fleet(1)
+    with serving(tables, SystemClock()) as (host, port):
+        report(tables, 0)
+        for scripts in (True, False):
+            with browser_page(browser, width=360, height=740, scripts=scripts) as (page, _):
+                page.goto(f"http://{host}:{port}/hosts/gpu_00/")
+                if scripts:
+                    page.wait_for_selector("[data-chart=util][data-drawn] .u-over")
+                else:
+                    assert page.locator("[data-chart=util] svg").count() == 1
+                    assert page.get_by_role("link", name="6 h").get_attribute("href") == "/hosts/gpu_00/?last=6h"
+                assert page.locator("html").evaluate("element => element.scrollWidth") <= 360

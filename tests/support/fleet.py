@@ -6,10 +6,13 @@ from typing import Any
 
 from dimint.consumers.accounting import Accounting, Question, account
 from dimint.consumers.alerts.rows import OpenAlert
+from dimint.consumers.intervals import Interval, processes_of
 from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
+from dimint.consumers.reading_series import Series
 from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, XidCount
 from dimint.consumers.sealing import Key
+from dimint.consumers.tiers import MINUTE_NS, sum_up
 from dimint.consumers.wanted import Wanted
 from dimint.producers.simulated import SimulatedHost
 from tests.support.hosts import MIB, cpu, gpu, sample
@@ -105,6 +108,13 @@ class MemoryTables:
         steps = {one.time_ns // max(1, step_ns): one for one in self.between(host_id, from_ns, to_ns)}
         found = list(steps.values())
         return SamplePage(found[:limit], [], (found[limit - 1].time_ns, 0) if len(found) > limit else None)
+
+    def series(self, host_id: str, from_ns: int, to_ns: int, points: int) -> Series:
+        length_ns = max(1, -(-(to_ns - from_ns) // points // MINUTE_NS)) * MINUTE_NS
+        return Series(length_ns, MINUTE_NS, sum_up(self.between(host_id, from_ns, to_ns), length_ns))
+
+    def processes(self, host_id: str, from_ns: int, to_ns: int, *, limit: int = 10_000) -> list[Interval]:
+        return processes_of(self.between(host_id, from_ns, to_ns))[:limit]
 
     def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = 10_000) -> list[HostEvent]:
         found = [event for event in self.happened if from_ns <= event.time_ns <= to_ns and host_id in (None, event.host)]

@@ -24,7 +24,8 @@ function build(tree, inside = null) {
 }
 
 // Makes `old` like `tree` with as few changes as possible: focus, selection and opened details stay.
-function patch(old, tree) {
+export function patch(old, tree) {
+  if (old.nodeType === Node.ELEMENT_NODE && old.hasAttribute("data-drawn")) return; // charts.js draws in it
   if (typeof tree === "string") {
     if (old.nodeType !== Node.TEXT_NODE) old.replaceWith(tree);
     else if (old.data !== tree) old.data = tree;
@@ -204,6 +205,17 @@ addEventListener("pointermove", (event) => {
   hint.style.top = `${event.clientY + 16}px`;
 });
 
+// The charts of a host's page, again every few seconds; who draws them itself (charts.js) takes the numbers.
+export const plotter = { draw: null };
+export async function refreshCharts(address) {
+  const charts = document.getElementById("charts");
+  const answer = await fetch(plotter.draw ? `${address}&drawn=1` : address).catch(() => null);
+  if (!answer?.ok) return;
+  const { tree, plots } = await answer.json();
+  patch(charts, tree);
+  plotter.draw?.(plots);
+}
+
 if (hosts?.dataset.events) {
   filter.form.addEventListener("submit", (event) => {
     event.preventDefault();
@@ -218,14 +230,8 @@ if (hosts?.dataset.events) {
   listen(hosts.dataset.events);
   addEventListener("pagehide", () => source.close());
   addEventListener("pageshow", (event) => event.persisted && listen(without(hosts.dataset.events, "since")));
-  const charts = document.getElementById("charts");
-  if (charts?.dataset.refresh) {
-    setInterval(async () => {
-      if (document.hidden) return;
-      const answer = await fetch(charts.dataset.refresh).catch(() => null);
-      if (answer?.ok) patch(charts, (await answer.json())[0]);
-    }, 15000);
-  }
+  const { refresh } = document.getElementById("charts")?.dataset ?? {};
+  if (refresh) setInterval(() => document.hidden || refreshCharts(refresh), 15000);
   setInterval(() => {
     tick();
     if (performance.now() - heard > 20000) state("◌", "no answer", "wait");

@@ -9,7 +9,7 @@ from dimint.consumers.rows import HostEvent
 from dimint.webapp.changed import changes
 from dimint.webapp.charts import charts_node
 from dimint.webapp.happenings import marks_of
-from dimint.webapp.history import POINTS, Come, history_of, summary
+from dimint.webapp.history import POINTS, Come, Series, history_of, summary
 from dimint.webapp.models import Host, Status
 from dimint.webapp.nodes import Node, to_html
 from dimint.webapp.view import sampled
@@ -74,7 +74,7 @@ def test_history_has_gaps_users_and_words() -> None:
     found = history_of(samples, 0, 180 * MINUTE, longest_ns=3 * MINUTE)
     assert found.known == (True,) * 60 + (False,) * 60 + (True,) * 60
     assert found.util[0].values[:31] == (0,) * 30 + (80,)
-    assert found.memory[0] == ("alice", (0,) * 30 + (2048,) * 30 + (None,) * 60 + (2048,) * 60)
+    assert found.memory[0] == Series("alice", (0,) * 30 + (2048,) * 30 + (None,) * 60 + (2048,) * 60)
     assert found.users == (Come(30 * MINUTE, "alice", True, (0,)),)
     assert summary(found.util[0], "%", found.step_ns, idle=True) == "GPU 0: median 80 %, max 80 %, 30 min idle"
     assert summary(found.util[0]._replace(values=(None,) * POINTS), "%", 1) == "GPU 0: not known"

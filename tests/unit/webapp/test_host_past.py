@@ -1,0 +1,115 @@
+"""A host's long past: minutes and hours with their least and most, processes by user, ranges as addresses."""
+
+from datetime import UTC
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from dimint.consumers.intervals import processes_of
+from dimint.consumers.rows import StoredSample
+from dimint.consumers.tiers import sum_up
+from dimint.errors import BadQuery
+from dimint.webapp.as_processes import processes_section
+from dimint.webapp.charts import charts_node
+from dimint.webapp.history import Come, Series
+from dimint.webapp.history_tiers import history_of_slots
+from dimint.webapp.marks import Mark
+from dimint.webapp.nodes import to_html
+from dimint.webapp.panels import panels_of
+from dimint.webapp.plots import plots
+from dimint.webapp.ranges import Range, range_nav, read_span
+from dimint.webapp.static_files import load_static_files
+from tests.support.hosts import GTX, MIB, cpu, gpu, sample
+
+MINUTE = 60_000_000_000
+TEN = 10 * MINUTE
+CARD = gpu(0, GTX, 2048, 11_169, 0, 40)
+NAMES = {CARD["u"]: "GPU 0"}
+
+
+def stored(minute: int, util: int, user: str | None, **more: object) -> StoredSample:
+    """One sample a minute; `user` holds 2 GiB of the only GPU."""
+    process = [{"g": 0, "pid": 7, "name": "<b>train", "user": user, "mem": 2048 * MIB}] if user else []
+    content = sample([CARD | {"util_pct": util}], process, **cpu(), int_ms=60_000, **more)
+    return StoredSample(minute * MINUTE, minute * MINUTE, b"run", minute, content)
+
+
+def samples() -> list[StoredSample]:
+    """Two hours, the second of which alice is there; nothing is known of ten minutes."""
+    found = []
+    for minute in range(120):
+        if not 30 <= minute < 40:
+            net = [{"if": "eth0", "rx": minute * 60 * 2048, "tx": 0}]
+            found.append(stored(minute, minute % 10, "alice" if minute >= 60 else None, net=net))
+    return found
+
+
+def test_steps_have_means_and_bounds() -> None:
+    """Each step of ten minutes has mean, least and most; what is not known stays so; users hold what their processes had."""
+    slots = sum_up(samples(), TEN)
+    found = history_of_slots(
+        slots, TEN, 0, 120 * MINUTE - 1, names=NAMES, memory_total=None, gpus_total_mib=11_169,
+        processes=processes_of(samples()), made_of=MINUTE,
+    )  # fmt: skip
+    gap = (None,)
+    assert found.steps == 12
+    assert found.util == (Series("GPU 0", (4,) * 3 + gap + (4,) * 8, (0,) * 3 + gap + (0,) * 8, (9,) * 3 + gap + (9,) * 8),)
+    assert found.known == (True,) * 3 + (False,) + (True,) * 8
+    assert found.memory == (Series("alice", (0,) * 3 + gap + (0,) * 2 + (2048,) * 6),)
+    assert found.users == (Come(60 * MINUTE, "alice", True, (0,)),)
+    assert found.network[0].name == "eth0 in"
+    assert set(found.network[0].values) <= {None, 2}
+
+
+def test_the_page_and_its_script_get_the_same_numbers() -> None:
+    """JSON and picture are of the same panels; events that matter are marked on both, users' comings on neither."""
+    slots = sum_up(samples(), TEN)
+    history = history_of_slots(
+        slots, TEN, 0, 120 * MINUTE - 1, names=NAMES, memory_total=1, gpus_total_mib=1, processes=(), made_of=MINUTE
+    )
+    marks = [Mark(5 * MINUTE, "▲", "warn", "XID \x1b 79"), Mark(6 * MINUTE, "→", "plain", "alice came")]
+    told = plots(history, marks, ZoneInfo("Europe/Berlin"))
+    assert [chart["id"] for chart in told["charts"]] == [panel.id for panel in panels_of(history)]
+    assert told["charts"][0]["series"][0]["low"] == history.util[0].low
+    assert (told["step"], told["steps"], told["zone"], told["offset"]) == (600, 12, "Europe/Berlin", 3600)
+    assert [mark["at"] for mark in told["marks"]] == [300]
+    assert "\x1b" not in str(told["marks"])
+    page = to_html(charts_node(history, marks, UTC, refresh=None))
+    assert page.count('class="event warn"') == len(told["charts"])
+    assert '<svg viewBox="0 0 12 100"' in page
+    assert "<svg" not in to_html(charts_node(history, [], UTC, refresh=None, drawn=True)).replace('<svg viewBox="0 0 1000', "")
+
+
+def test_who_was_here_is_told_by_user() -> None:
+    """A line a process under its user, hours within the range only, hostile names as text; nobody gives no section."""
+    section = processes_section(processes_of(samples()), NAMES, 90 * MINUTE, 120 * MINUTE, UTC)
+    assert section is not None
+    page = to_html(section)
+    assert "0.5 GPU-hours · 1 process on GPU 0" in page
+    assert "&lt;b&gt;train" in page
+    assert "still there" in page
+    assert processes_section([], {}, 0, 1, UTC) is None
+
+
+@pytest.mark.parametrize("text", ["6", "-1h", "1s", "9000d", "<b>"])
+def test_a_bad_span_is_told(text: str) -> None:
+    """One clear line."""
+    with pytest.raises(BadQuery, match="last"):
+        read_span(text)
+
+
+def test_ranges_are_addresses() -> None:
+    """Live spans stay live; of a past range the same spans end where it ends, and it can be moved."""
+    now = 1_000_000 * MINUTE
+    live = to_html(range_nav("/hosts/a/", Range(now - 60 * MINUTE, now, live=True), now))
+    assert '<a href="/hosts/a/?last=1h" aria-current="true">1 h</a>' in live
+    assert "later" not in live
+    past = to_html(range_nav("/hosts/a/", Range(now - 180 * MINUTE, now - 120 * MINUTE, live=False), now))
+    assert "last=" not in past
+    assert "later" in past
+
+
+def test_uplot_is_served_as_it_was_released() -> None:
+    """Both files of the installed package are uPlot's own; without the package the pages do without."""
+    assert load_static_files()["uplot.js"].body.startswith(b"/*! https://github.com/leeoniya/uPlot (v1.6.31) */")
+    assert {"uplot.js", "uplot.css"}.isdisjoint(load_static_files("no-such-package"))
