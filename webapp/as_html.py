@@ -166,8 +166,8 @@ def framed(
         node("link", rel="stylesheet", href="/static/style.css"),
         node("link", rel="service-desc", href="/openapi.json", type="application/json"),  # RFC 8631
         node("link", rel="stylesheet", href="/static/uplot.css") if plotter else None,
-        node("script", src="/static/uplot.js", defer="") if plotter else None,
         node("script", src="/static/live.js", type="module"),
+        node("script", src="/static/uplot.js", defer="") if plotter else None,
         node("script", src="/static/charts.js", type="module") if plotter else None,
     )
     times = Asked(at=page.asked.at, from_=page.asked.from_, to=page.asked.to).query()

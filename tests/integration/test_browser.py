@@ -116,6 +116,7 @@ def test_past_moments_and_what_changed(browser: Browser) -> None:
         assert "11 %" in text
         assert "alice" in text
         page.get_by_role("link", name="link to this moment").click()
+        page.wait_for_load_state()
         assert "at=20" in page.url
         assert "11 %" in page.locator("main").inner_text()
         page.keyboard.press("]")
