@@ -146,7 +146,8 @@ OPERATIONS: Final = (
         (*_TIMES, _LAST, _TERM, *_FRAMES), (*_VIEWS, Answer("text/html", None, 404, "no such host")), _NAME,
     ),
     Operation(
-        "host_charts", "GET", "/hosts/<name>/charts", "pages", "these charts again and their numbers, for the page itself; `?drawn=true` without the pictures",
+        "host_charts", "GET", "/hosts/<name>/charts", "pages",
+        "these charts again and their numbers, for the page itself; `?drawn=true` without the pictures",
         (*_TIMES, _LAST, _yes("drawn", "without pictures: the page draws the numbers")),
         (_json("Charts"), Answer("application/json", ref("Error"), 400, "the words cannot be read"),
          Answer("application/json", ref("Error"), 404, "no such host")), _NAME,
