@@ -1,9 +1,11 @@
 """GPU-hours per user and host over a range: what is asked, what is answered, and its forms. [S]
 
-The sums are made from the samples hour by hour (consumers/usage.py says what held, active, wasted and unknown are), so a
-range is widened to whole hours, UTC; the answer says to which. Time of a host without samples, from its first one on, is
-*unknown* and nobody's: it is never counted as use, nor as free. Everything is added up in whole microseconds, so the same
-log gives the same digits, after a rebuild too.
+The sums are made from the samples hour by hour (consumers/usage.py says what held, active, wasted and unknown are). Of a
+range that begins or ends within an hour the samples of that part are added up anew, so any range is exact to the second and
+two ranges that meet come to what both together come to. Only where the samples themselves are kept no longer the range is
+widened to whole hours; the answer says what it is of. Time of a host without samples, from its first one on, is *unknown*
+and nobody's: it is never counted as use, nor as free. Everything is added up in whole microseconds, so the same log gives
+the same digits, after a rebuild too.
 """
 
 import json
@@ -19,11 +21,13 @@ __all__ = [
     "Account",
     "Accounting",
     "Question",
+    "Span",
     "Used",
     "account",
     "as_csv",
     "as_json",
     "coverage",
+    "default_from",
     "question",
 ]
 
@@ -32,12 +36,14 @@ ERROR_BOUND: Final = (
     "every start and end of a process is known to one sampling interval of its host (`int_ms` of its samples); "
     "time without samples is unknown, never use"
 )
+_SECOND_NS: Final = 1_000_000_000
+_DEFAULT_NS: Final = 7 * 24 * 3600 * _SECOND_NS
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 """A cell that starts with one of these may be run as a formula by a spreadsheet program (CWE-1236)."""
 
 
 class Question(NamedTuple):
-    """`by` is a part of BY; the range is whole hours in ns, UTC, its end not included."""
+    """`by` is a part of BY; the range is whole seconds in ns, UTC, its end not included."""
 
     from_ns: int
     to_ns: int
@@ -81,39 +87,55 @@ class Account(NamedTuple):
 
 
 class Accounting(NamedTuple):
-    """The answer. `capacity_us` is all GPU time of the hosts in the range; `nobody_us` of it has no samples."""
+    """The answer. `capacity_us` is all GPU time of the hosts in the range; `nobody_us` of it has no samples.
+
+    `longest_us` is the longest time that one sample stands for: what each start and end of a process may be off.
+    """
 
     question: Question
     accounts: list[Account]
     capacity_us: int
     nobody_us: int
+    longest_us: int = 0
 
 
 def question(from_ns: int, to_ns: int, by: str, sharing: str) -> Question:
-    """What is asked, widened to whole hours; `by` is `user`, `host` or both. Raises BadQuery in one clear line."""
+    """What is asked, in whole seconds; `by` is `user`, `host` or both. Raises BadQuery in one clear line."""
+    from_ns, to_ns = from_ns // _SECOND_NS * _SECOND_NS, to_ns // _SECOND_NS * _SECOND_NS
     if from_ns >= to_ns:
-        raise BadQuery("from is not before to")
+        raise BadQuery("from is not before to, by a second or more")
     parts = [part.strip() for part in by.split(",")]
     if not set(parts) <= set(BY) or len(set(parts)) != len(parts):
         raise BadQuery(f"by is {by[:40]!r}; it can be user, host, or user,host")
     if sharing not in SHARINGS:
         raise BadQuery(f"there is no sharing rule {sharing[:40]!r}; there are {', '.join(SHARINGS)}")
+    return Question(from_ns, to_ns, tuple(part for part in BY if part in parts), sharing)
+
+
+def default_from(now_ns: int) -> int:
+    """Where the range begins that is meant if nobody says: seven days ago, at a whole hour, so that no part has to be read."""
     hour_ns = HOUR_US * 1000
-    return Question(
-        from_ns // hour_ns * hour_ns, -(-to_ns // hour_ns) * hour_ns, tuple(part for part in BY if part in parts), sharing
-    )
+    return max(0, now_ns - _DEFAULT_NS) // hour_ns * hour_ns
 
 
-def coverage(rows: Iterable[tuple[int, int, int]], gpus: int, from_us: int, to_us: int) -> tuple[int, int]:
+class Span(NamedTuple):
+    """A stretch of a host's time with samples: how many GPUs it had, and the µs of them of which the processes are known."""
+
+    from_us: int
+    to_us: int
+    gpus: int
+    known_us: int
+
+
+def coverage(spans: Iterable[Span], gpus: int, from_us: int, to_us: int) -> tuple[int, int]:
     """(capacity, unknown) in µs of a host from `from_us` to `to_us`.
 
-    `rows` are (hour, GPUs, known µs) of the hours with samples, ascending; `gpus` is how many it had before them. Where
-    there is no sample, it has as many GPUs as before.
+    The spans ascend; `gpus` is how many it had before them. Where there is no sample, it has as many GPUs as before.
     """
     capacity = unknown = 0
     at = from_us
-    for hour, now, known_us in rows:
-        begin, end = max(hour * HOUR_US, from_us), min((hour + 1) * HOUR_US, to_us)
+    for span_from, span_to, now, known_us in spans:
+        begin, end = max(span_from, from_us), min(span_to, to_us)
         if begin >= end:
             gpus = now
             continue
@@ -126,7 +148,7 @@ def coverage(rows: Iterable[tuple[int, int, int]], gpus: int, from_us: int, to_u
     return capacity + gap, unknown + gap
 
 
-def account(asked: Question, used: Iterable[Used], capacity_us: int, nobody_us: int) -> Accounting:
+def account(asked: Question, used: Iterable[Used], capacity_us: int, nobody_us: int, longest_us: int = 0) -> Accounting:
     """The answer, who held most first."""
     sums: dict[tuple[str | None, str | None], list[int]] = {}
     for row in used:
@@ -136,7 +158,7 @@ def account(asked: Question, used: Iterable[Used], capacity_us: int, nobody_us: 
             mine[at] += part
     accounts = [Account(*key, *mine) for key, mine in sums.items() if any(mine)]
     accounts.sort(key=lambda one: (-one.held_us, one.user is None, one.user or "", one.host or ""))
-    return Accounting(asked, accounts, capacity_us, nobody_us)
+    return Accounting(asked, accounts, capacity_us, nobody_us, longest_us)
 
 
 # --- forms ----------------------------------------------------------------------------------------------------------
@@ -155,6 +177,7 @@ def as_json(answer: Accounting, when: Callable[[int], str]) -> dict[str, Any]:
         "capacity": _hours(answer.capacity_us),
         "without_samples": _hours(answer.nobody_us),
         "error_bound": ERROR_BOUND,
+        "error_bound_s": answer.longest_us / 1_000_000,
     }
 
 

@@ -11,7 +11,7 @@ because each is prepared anew; so the blob is opened by its number (reading_host
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -82,6 +82,27 @@ class OpenedChunk:
                         before[name] += times
                 found = [pick(columns[name], before[name]) for name in picked]
             return build(shape, iter(found))
+
+    def values(self, wanted: Wanted) -> list[Any]:
+        """All of them, with the wanted keys of their maps only: no other column is decoded."""
+        with damage_named():
+            if self._values is not None:
+                return [wanted.of(value) for value in self._values]
+            joined = self._join(tuple(self._layouts))
+            counts = Counter(self._which)
+            sizes = [0] * len(self._columns)
+            for index, times in counts.items():
+                for name in joined[index]:
+                    sizes[name] += times
+            streams: dict[int, Iterator[Any]] = {}
+            parts: list[tuple[Any, list[Iterator[Any]]]] = []
+            for layout, names in zip(self._layouts, joined, strict=True):
+                shape, places = self._part(layout, wanted)
+                for name in (picked := [names[place] for place in places]):
+                    if name not in streams:
+                        streams[name] = iter(decode_column(self._columns[name], sizes[name]))
+                parts.append((shape, [streams[name] for name in picked]))
+            return [build(shape, map(next, mine)) for shape, mine in map(parts.__getitem__, self._which)]
 
     def _open(self, body: bytes) -> None:
         unpacker = msgpack.Unpacker(None, strict_map_key=False, max_buffer_size=max(1, len(body)))

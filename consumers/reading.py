@@ -80,6 +80,10 @@ class StatusReader:
             self._db.close()
         self._db, self._stamp, self._file = None, None, ""
 
+    def another(self) -> "StatusReader":
+        """One more reader of the same tables, for another thread."""
+        return StatusReader(self._folder)
+
     # --- hosts ------------------------------------------------------------------------------------------------------
     def hosts(self) -> list[HostRow]:
         """Every host, by name, without those that are merged into others."""

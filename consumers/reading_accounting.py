@@ -1,13 +1,16 @@
 """Questions to a table file about the use of GPUs (consumers/accounting.py)."""
 
+from collections.abc import Sequence
 from itertools import groupby
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
-from dimint.consumers.accounting import Accounting, Question, Used, account, coverage
+from dimint.consumers.accounting import Accounting, Question, Span, Used, account, coverage
+from dimint.consumers.past import INTERVAL_NS
+from dimint.consumers.reading_host import HostSamples
 from dimint.consumers.rows import GpuTotal, XidCount
-from dimint.consumers.usage import HOUR_US, SHARINGS
+from dimint.consumers.usage import CAP_US, HOUR_US, READ, SHARINGS, use_between
 
 __all__ = ["accounting", "totals", "xids"]
 
@@ -15,9 +18,9 @@ __all__ = ["accounting", "totals", "xids"]
 _USED: Final = """select user, ifnull(o.name, m.name), sum(HELD), sum(ACTIVE), sum(UNKNOWN)
                   from used u join machines m on m.id = u.host left join machines o on o.id = m.merged_into
                   where hour >= ? and hour < ? group by u.host, user order by 2, u.host, user"""
-_COVERED: Final = "select host, hour, gpus, known_us from covered where hour >= ? and hour < ? order by host, hour"
+_COVERED: Final = "select host, hour, gpus, known_us, longest_us from covered where hour >= ? and hour < ? order by host, hour"
 _BEFORE: Final = "select gpus from covered where host = ? and hour < ? order by hour desc limit 1"
-_HOSTS: Final = """select l.id, ifnull(o.name, m.name), l.first_ns, iif(m.merged_ns, l.last_ns, null)
+_HOSTS: Final = """select l.id, ifnull(o.name, m.name), l.first_ns, l.last_ns, m.merged_ns > 0
                    from latest l join machines m on m.id = l.id left join machines o on o.id = m.merged_into
                    where l.first_ns is not null"""
 
@@ -42,23 +45,88 @@ def xids(db: apsw.Connection) -> list[XidCount]:
 
 def accounting(db: apsw.Connection, asked: Question, now_ns: int) -> Accounting:
     """The answer; what lies after `now_ns` is not counted. Inside the caller's transaction."""
-    from_hour, to_hour = asked.from_ns // 1000 // HOUR_US, asked.to_ns // 1000 // HOUR_US
+    hosts = [_Host(*row) for row in db.execute(_HOSTS)]
+    asked = _kept(db, hosts, asked)
+    from_us, to_us = asked.from_ns // 1000, asked.to_ns // 1000
+    whole = range(-(-from_us // HOUR_US), max(-(-from_us // HOUR_US), to_us // HOUR_US))
     sql = _USED
     for part in ("held", "active", "unknown"):
         sql = sql.replace(part.upper(), f"{asked.sharing}_{part}_us")
-    used = [Used(*row) for row in db.execute(sql, (from_hour, to_hour))]
-    rows: list[tuple[str, int, int, int]] = list(db.execute(_COVERED, (from_hour, to_hour)))
+    used = [Used(*row) for row in db.execute(sql, (whole.start, whole.stop))]
+    edges = [edge for edge in _edges(from_us, to_us, whole) if edge[0] < edge[1]]
+    rows: list[tuple[str, int, int, int, int]] = list(db.execute(_COVERED, (from_us // HOUR_US, -(-to_us // HOUR_US))))
     covered = {host: [row[1:] for row in mine] for host, mine in groupby(rows, key=lambda row: row[0])}
     capacity_us = nobody_us = 0
-    hosts: list[tuple[str, str, int, int | None]] = list(db.execute(_HOSTS))
-    for host, name, first_ns, last_ns in hosts:
-        start_us = max(asked.from_ns, first_ns) // 1000
+    for host in hosts:
+        start_us = max(asked.from_ns, host.first_ns) // 1000
         # a host that is merged into another has no time of its own after its last sample
-        end_us = min(asked.to_ns, now_ns, now_ns if last_ns is None else last_ns) // 1000
+        end_us = min(asked.to_ns, now_ns, host.last_ns if host.merged else now_ns) // 1000
         if start_us >= end_us:
             continue
-        gpus = int(db.execute(_BEFORE, (host, from_hour)).get or 0)
-        all_us, unknown_us = coverage(covered.get(host, ()), gpus, start_us, end_us)
+        spans: list[Span] = []
+        for hour, gpus, known_us, _ in covered.get(host.id, ()):
+            if hour in whole:
+                spans.append(Span(hour * HOUR_US, (hour + 1) * HOUR_US, gpus, known_us))
+                continue
+            for begin_us, stop_us in edges:
+                if begin_us // HOUR_US == hour:
+                    known_us, mine = _edge(db, host, begin_us, stop_us, asked.sharing)
+                    spans.append(Span(begin_us, stop_us, gpus, known_us))
+                    used += mine
+        before = int(db.execute(_BEFORE, (host.id, from_us // HOUR_US)).get or 0)
+        all_us, unknown_us = coverage(spans, before, start_us, end_us)
         capacity_us, nobody_us = capacity_us + all_us, nobody_us + unknown_us
-        used.append(Used(None, name, 0, 0, 0, unknown_us))
-    return account(asked, used, capacity_us, nobody_us)
+        used.append(Used(None, host.name, 0, 0, 0, unknown_us))
+    return account(asked, used, capacity_us, nobody_us, max((row[4] for row in rows), default=0))
+
+
+class _Host(NamedTuple):
+    id: str
+    name: str
+    first_ns: int
+    last_ns: int
+    merged: bool
+
+
+def _edges(from_us: int, to_us: int, whole: range) -> tuple[tuple[int, int], ...]:
+    """The parts of the range that are no whole hours."""
+    if not whole:
+        middle = -(-from_us // HOUR_US) * HOUR_US
+        return ((from_us, to_us),) if middle >= to_us else ((from_us, middle), (middle, to_us))
+    return (from_us, whole.start * HOUR_US), (whole.stop * HOUR_US, to_us)
+
+
+def _edge(db: apsw.Connection, host: _Host, from_us: int, to_us: int, sharing: str) -> tuple[int, list[Used]]:
+    """(known µs, use by users) of a host in a part of an hour; of its samples, unless the hour's sums are of the same ones."""
+    from_ns, to_ns = from_us * 1000, to_us * 1000
+    hour = from_us // HOUR_US
+    if max(hour * HOUR_US * 1000, host.first_ns) >= from_ns and (host.last_ns < to_ns or to_us == (hour + 1) * HOUR_US):
+        at = 3 * SHARINGS.index(sharing)
+        sums = db.execute("select user, * from used where hour = ? and host = ?", (hour, host.id))
+        found = [Used(row[0], host.name, *row[4 + at : 7 + at]) for row in sums]
+        return int(db.execute("select known_us from covered where hour = ? and host = ?", (hour, host.id)).get or 0), found
+    table = HostSamples(db, host.id, known=True)
+    placed = table.up(from_ns - INTERVAL_NS, to_ns - 1, -1, wanted=READ)
+    known_us, users = use_between(placed, from_ns, to_ns, began=host.first_ns < from_ns - INTERVAL_NS)
+    at = 3 * SHARINGS.index(sharing)
+    return known_us, [Used(user, host.name, *(min(part, CAP_US) for part in used[at : at + 3])) for user, used in users.items()]
+
+
+def _kept(db: apsw.Connection, hosts: Sequence[_Host], asked: Question) -> Question:
+    """The question, its ends moved outwards to whole hours where samples of that time were let go of."""
+    hour_ns = HOUR_US * 1000
+    ends = [asked.from_ns] if asked.from_ns % hour_ns else []
+    if asked.to_ns % hour_ns and any(host.last_ns >= asked.to_ns for host in hosts):
+        ends.append(asked.to_ns)
+    if not ends:
+        return asked
+    gone_ns = 0
+    for host in hosts:
+        oldest = HostSamples(db, host.id, known=True).next_time(0)
+        if oldest is None or oldest > host.first_ns:
+            gone_ns = max(gone_ns, host.last_ns + 1 if oldest is None else oldest)
+    if asked.from_ns in ends and asked.from_ns < gone_ns:
+        asked = asked._replace(from_ns=asked.from_ns // hour_ns * hour_ns)
+    if asked.to_ns in ends and asked.to_ns < gone_ns:
+        asked = asked._replace(to_ns=-(-asked.to_ns // hour_ns) * hour_ns)
+    return asked

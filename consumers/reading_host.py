@@ -65,10 +65,12 @@ class HostSamples:
             yield from sorted(inside, key=_order, reverse=True)
         yield from tail[at:]
 
-    def up(self, from_ns: int, to_ns: int, most: int, *, after: Key | None = None) -> Iterator[Placed]:
+    def up(
+        self, from_ns: int, to_ns: int, most: int, *, after: Key | None = None, wanted: Wanted | None = None
+    ) -> Iterator[Placed]:
         """Samples in the closed range, oldest first; the first `most` of them (-1 = all) are sure to be right.
 
-        With `after` only those behind that key.
+        With `after` only those behind that key. Of chunks only what is wanted is decoded.
         """
         from_ns, to_ns = max(0, min(from_ns, LAST_NS)), max(-1, min(to_ns, LAST_NS))
         behind = (from_ns, -1) if after is None else max(after, (from_ns, -1))
@@ -86,7 +88,7 @@ class HostSamples:
                 at += 1
             if until < from_ns:
                 continue
-            inside = [placed for placed in self._chunk(n) if behind < _order(placed) and placed[1].time_ns <= to_ns]
+            inside = [placed for placed in self._chunk(n, wanted) if behind < _order(placed) and placed[1].time_ns <= to_ns]
             while at < len(tail) and tail[at][1].time_ns <= until:
                 inside.append(tail[at])
                 at += 1
@@ -148,7 +150,9 @@ class HostSamples:
         span: tuple[int, int, int] | None = self._db.execute(sql.replace("TABLE", self._table), bounds).get
         return span
 
-    def _chunk(self, n: int) -> list[Placed]:
+    def _chunk(self, n: int, wanted: Wanted | None = None) -> list[Placed]:
+        if wanted is not None:
+            return [placed_of(row) for row in self._open(n)[0].values(wanted)]
         return unseal(self._db.execute(_BLOB.replace("TABLE", self._table), (n,)).get)
 
 

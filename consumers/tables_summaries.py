@@ -12,8 +12,8 @@ from dimint.consumers.past import GAP_INTERVALS
 from dimint.consumers.projection import CoveredRow, PutEvent, UsedRow
 from dimint.consumers.rows import StoredSample
 from dimint.consumers.tiers import HOUR_NS, MINUTE_NS, Slots, block_of, coarser, merge, pack_block, sum_up, unpack_block
-from dimint.consumers.usage import HOUR_US
-from dimint.limits import GPUS_MAX, PROCESS_NAME_MAX_CHARS
+from dimint.consumers.usage import CAP_US
+from dimint.limits import PROCESS_NAME_MAX_CHARS
 
 __all__ = ["INTERVAL_COLUMNS", "SUMMARIES_SCHEMA", "add_samples", "add_use", "add_xid", "interval_of"]
 
@@ -46,10 +46,8 @@ _NEAR: Final = f"select {INTERVAL_COLUMNS} {_OF_PROCESS} and end_ns >= ? and sta
 
 _USED: Final = ("full_held_us", "full_active_us", "full_unknown_us", "equal_held_us", "equal_active_us", "equal_unknown_us",
                 "memory_held_us", "memory_active_us", "memory_unknown_us")  # fmt: skip
-_CAP_US: Final = GPUS_MAX * HOUR_US
-"""All that a host can be used in an hour, whatever intervals its samples claim."""
 _ADD_USED: Final = "insert into used values(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) on conflict do update set " + ", ".join(
-    f"{column} = min({column} + excluded.{column}, {_CAP_US})" for column in _USED
+    f"{column} = min({column} + excluded.{column}, {CAP_US})" for column in _USED
 )
 _ADD_COVERED: Final = """insert into covered values(?1, ?2, ?3, ?4, ?5) on conflict do update
     set gpus = max(gpus, ?3), known_us = min(known_us + ?4, ?6), longest_us = max(longest_us, ?5)"""
@@ -62,10 +60,10 @@ _ADD_XID: Final = """insert into xids values(?1, ?2, ?3, 1, ?4) on conflict do u
 
 def add_use(db: apsw.Connection, used: Iterable[UsedRow], covered: Iterable[CoveredRow]) -> None:
     """Add to the sums of hours, and to those of all time."""
-    rows = [(*row[:3], *(min(part, _CAP_US) for part in row.used)) for row in used]
+    rows = [(*row[:3], *(min(part, CAP_US) for part in row.used)) for row in used]
     db.executemany(_ADD_USED, rows)
     db.executemany(_ADD_TOTAL, [row[1:5] for row in rows])  # held and active by the rule `full`
-    db.executemany(_ADD_COVERED, [(*row[:3], min(row.known_us, _CAP_US), row.longest_us, _CAP_US) for row in covered])
+    db.executemany(_ADD_COVERED, [(*row[:3], min(row.known_us, CAP_US), row.longest_us, CAP_US) for row in covered])
 
 
 def add_xid(db: apsw.Connection, event: PutEvent) -> None:

@@ -20,17 +20,28 @@ GPUs that have MIG instances count through these. A GPU whose state is not `ok` 
 not be read, is unknown for that interval.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from operator import add, itemgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from dimint.consumers.intervals import gpus_of, user_of
 from dimint.consumers.past import INTERVAL_NS, stated_interval_ns
-from dimint.limits import PROCESSES_MAX
+from dimint.consumers.rows import Placed
+from dimint.consumers.wanted import Wanted
+from dimint.limits import GPUS_MAX, PROCESSES_MAX
 
-__all__ = ["HOUR_US", "SHARINGS", "Use", "Used", "span_us", "use_of"]
+__all__ = ["CAP_US", "HOUR_US", "READ", "SHARINGS", "Use", "Used", "span_us", "use_between", "use_of"]
 
 SHARINGS: Final = ("full", "equal", "memory")
 HOUR_US: Final = 3_600_000_000
+CAP_US: Final = GPUS_MAX * HOUR_US
+"""All that a host can be used in an hour, whatever intervals its samples claim."""
+
+READ: Final = Wanted({
+    "int_ms": None, "procs_err": None, "gpu": dict.fromkeys(("i", "u", "parent", "st", "util_pct")),
+    "proc": dict.fromkeys(("g", "user", "uid", "mem", "sm_pct")),
+})  # fmt: skip
+"""What is read of a sample here."""
 
 Used: TypeAlias = list[int]
 """µs of GPU time: held, active, unknown for each of SHARINGS in turn."""
@@ -67,6 +78,27 @@ def span_us(sample: Mapping[str, Any], since_last_ns: int | None) -> int:
     if stated is None:
         stated = 0 if since_last_ns is None else max(0, min(since_last_ns, INTERVAL_NS))
     return min(stated // 1000, HOUR_US)
+
+
+def use_between(placed: Iterable[Placed], from_ns: int, to_ns: int, *, began: bool) -> tuple[int, dict[str, Used]]:
+    """(known µs, use per user) of the samples with from_ns ≤ time < to_ns.
+
+    `placed` has the samples from INTERVAL_NS before on; `began` says that the host had some before these.
+    """
+    newest = from_ns - 2 * INTERVAL_NS if began else None
+    known_us, users = 0, dict[str, Used]()
+    # in the order of the log, as they were added up at first
+    for _, (time_ns, _, _, _, sample) in sorted(placed, key=itemgetter(0)):
+        weight_us = span_us(sample, None if newest is None else time_ns - newest)
+        newest = time_ns if newest is None else max(newest, time_ns)
+        if not from_ns <= time_ns < to_ns:
+            continue
+        use = use_of(sample, weight_us)
+        known_us += use.known_us
+        for user, used in use.users.items():
+            before = users.get(user)
+            users[user] = used if before is None else list(map(add, before, used))
+    return known_us, users
 
 
 def use_of(sample: Mapping[str, Any], weight_us: int) -> Use:

@@ -18,12 +18,12 @@ __all__ = ["accounting"]
 
 HELP: Final = (
     "GPU-hours per user and host: held, active, wasted, unknown. Reads the status tables in the data directory. "
-    f"TIME is such as {FORMS}; ranges are widened to whole hours."
+    f"TIME is such as {FORMS}; any range is exact to the second."
 )
 
 
 @click.command(name="accounting", help=HELP)
-@click.option("--from", "from_", default="-7d", show_default=True, metavar="TIME", help="From when on.")
+@click.option("--from", "from_", default=None, metavar="TIME", help="From when on [seven days ago, at a whole hour].")
 @click.option("--to", default="now", show_default=True, metavar="TIME", help="To when.")
 @click.option("--by", default="user,host", show_default=True, metavar="user|host|user,host", help="One line for each.")
 @click.option("--sharing", default="full", show_default=True, metavar="full|equal|memory",
@@ -31,7 +31,9 @@ HELP: Final = (
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="As CSV.")
 @with_settings(ConsumerSettings)
-def accounting(settings: ConsumerSettings, from_: str, to: str, by: str, sharing: str, as_json: bool, as_csv: bool) -> None:
+def accounting(
+    settings: ConsumerSettings, from_: str | None, to: str, by: str, sharing: str, as_json: bool, as_csv: bool
+) -> None:
     """See the help text."""
     from dimint.consumers import accounting as forms
     from dimint.consumers.reading import TABLES_FOLDER, StatusReader
@@ -39,7 +41,8 @@ def accounting(settings: ConsumerSettings, from_: str, to: str, by: str, sharing
     if as_json and as_csv:
         raise click.UsageError("ask either for --json or for --csv")
     now_ns, zone = time.time_ns(), local_zone()
-    from_ns, to_ns = (parse_time(text, now_ns=now_ns, zone=zone) for text in (from_, to))
+    from_ns = parse_time(from_, now_ns=now_ns, zone=zone) if from_ else forms.default_from(now_ns)
+    to_ns = parse_time(to, now_ns=now_ns, zone=zone)
     with StatusReader(settings.data_dir / TABLES_FOLDER) as reader:
         answer = reader.accounting(forms.question(from_ns, to_ns, by, sharing), now_ns)
 
@@ -59,4 +62,4 @@ def accounting(settings: ConsumerSettings, from_: str, to: str, by: str, sharing
             write_row(*(line[name] or "-" for name in names), *cells)
         write_row(f"GPU-hours from {plain['from']} to {plain['to']}, sharing {sharing}; of {plain['capacity']:.3f} in all "
                   f"{plain['without_samples']:.3f} have no samples")  # fmt: skip
-        write_row(f"± {forms.ERROR_BOUND}")
+        write_row(f"± {plain['error_bound_s']:g} s: {forms.ERROR_BOUND}")

@@ -79,7 +79,7 @@ def test_words_are_those_of_the_code() -> None:
             of_headers = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value).endswith(("headers", "static"))
             if name in _READERS and not of_headers:
                 words = [part.value for part in call.args if isinstance(part, ast.Constant) and isinstance(part.value, str)]
-                read.update(words[:1])
+                read.update(word for word in words[:1] if word)
     described = {word.name for one in OPERATIONS for word in one.words} | {"token"}
     assert read == described
     for word in described - {"since"}:

@@ -160,7 +160,10 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "gpu_hours": _list(ref("GpuHours")),
             "capacity": _said(_HOURS, "all GPU time of the hosts, from the first sample of each on"),
             "without_samples": _said(_HOURS, "what of it nobody knows about"),
-            "error_bound": _TEXT,
+            "error_bound": _said(_TEXT, "what cannot be known better, in words"),
+            "error_bound_s": _said(
+                {"type": "number", "minimum": 0}, "s: how far each start and end of a process may be off; 0 without any sample"
+            ),
         },
     ),
     "GpuHours": _record(

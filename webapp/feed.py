@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from dimint.errors import DimintError
-from dimint.webapp.board import Board
+from dimint.webapp.board import Board, Tables
 from dimint.webapp.models import Snapshot
 
 __all__ = ["POLL_S", "Feed", "Unreadable"]
@@ -38,6 +38,8 @@ class Feed:
         self._board = board
         self._poll_s = poll_s
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="webapp-reader")
+        self._aside_thread = ThreadPoolExecutor(1, thread_name_prefix="webapp-aside")
+        self._aside: Tables | None = None
         self._task: asyncio.Task[None] | None = None
         self._refreshing: asyncio.Task[Snapshot] | None = None
         self._news = asyncio.Event()
@@ -59,10 +61,19 @@ class Feed:
         self._news.set()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._board.close)
         self._thread.shutdown()
+        if self._aside is not None:
+            await asyncio.get_running_loop().run_in_executor(self._aside_thread, self._aside.close)
+        self._aside_thread.shutdown()
 
     async def read(self, work: Callable[[Board], Result]) -> Result:
         """Run `work` with the board on the reading thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, self._board)
+
+    async def aside(self, work: Callable[[Tables], Result]) -> Result:
+        """Run `work`, which may take seconds, with a reader and on a thread of its own, one at a time: live pages go on."""
+        if self._aside is None:
+            self._aside = await self.read(lambda board: board.another_reader())
+        return await asyncio.get_running_loop().run_in_executor(self._aside_thread, work, self._aside)
 
     async def current(self) -> Snapshot:
         """A snapshot that has everything committed before this call. Concurrent callers share one look.

@@ -7,19 +7,25 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from click.testing import CliRunner
 
+from dimint.cli_accounting import accounting
 from dimint.consumers.alerts.rows import OpenAlert
+from dimint.consumers.reading import TABLES_FOLDER, StatusReader
 from dimint.consumers.rows import HostEvent
 from dimint.errors import CorruptRecord, SettingsError
 from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.server import WebServer, bind
 from tests.support.fleet import MemoryTables, busy_sample, host_id
 from tests.support.hosts import GTX, gpu, sample
+from tests.support.samples import START_NS, Machine, registered
 from tests.support.sse import events_of
+from tests.support.status_log import StatusLog, feed
 from tests.support.web import raw_exchange, serving, web_settings
 
 CONTENT = sample([gpu(0, GTX, 235, 11169, 0, 36)])
@@ -133,14 +139,40 @@ def test_accounting(client: httpx.Client) -> None:
     """GPU-hours as JSON and CSV; what cannot be asked is said in one line."""
     answer = client.get("/accounting/?from=@172801&to=@176399&by=user&sharing=equal").json()
     assert (answer["from"], answer["to"], answer["sharing"], answer["gpu_hours"]) == (
-        "1970-01-03T00:00:00Z", "1970-01-03T01:00:00Z", "equal", []
+        "1970-01-03T00:00:01Z", "1970-01-03T00:59:59Z", "equal", []
     )  # fmt: skip
+    assert answer["error_bound_s"] == 0
+    assert client.get("/accounting/").json()["from"].endswith(":00:00Z")
     table = client.get("/accounting/?format=csv")
     assert table.headers["content-type"].startswith("text/csv")
     assert table.text == "user,host,held,active,wasted,unknown\r\n"
     for query in ("from=now", "to=-8d", "from=soon", "by=gpu", "sharing=x", "format=xml"):
         refused = client.get(f"/accounting/?{query}")
         assert (refused.status_code, refused.json()["status_code"]) == (400, 400)
+
+
+def test_accounting_has_the_digits_of_the_command(tmp_path: Path) -> None:
+    """The page and `dimint accounting` say the same of the same tables, to the last digit, as JSON and as CSV."""
+    log = StatusLog()
+    log.put([registered(host_id(1), "gpu-01")], logged_at_ns=START_NS)
+    machine = Machine(5, gpus=4, cores=2)
+    for time_ns, event in machine.events(300):
+        log.put([["host.sample", host_id(1), *event[2:]]], time_ns=time_ns, logged_at_ns=time_ns)
+    folder = feed(log, tmp_path / TABLES_FOLDER)
+    begin, end = START_NS // 10**9 + 101, START_NS // 10**9 + 1207
+    with serving(StatusReader(folder), WallClock()) as (host, port):
+        for by, sharing in (("user,host", "memory"), ("user", "equal")):
+            query = f"from=@{begin}&to=@{end}&by={by}&sharing={sharing}"
+            page = httpx.get(f"http://{host}:{port}/accounting/?{query}", trust_env=False).json()
+            table = httpx.get(f"http://{host}:{port}/accounting/?{query}&format=csv", trust_env=False).text
+            words = [f"--data_dir={tmp_path}", f"--from=@{begin}", f"--to=@{end}", f"--by={by}", f"--sharing={sharing}"]
+            told = json.loads(CliRunner().invoke(accounting, [*words, "--json"]).output)
+            assert page["gpu_hours"]
+            assert page["error_bound_s"] == 5
+            assert {key: told[key] for key in page if key not in ("from", "to")} == {
+                key: page[key] for key in page if key not in ("from", "to")
+            }
+            assert CliRunner().invoke(accounting, [*words, "--csv"]).output == table.replace("\r\n", "\n")
 
 
 def test_alerts(client: httpx.Client) -> None:

@@ -3,7 +3,7 @@
 from sanic import Request
 from sanic.response import HTTPResponse, text
 
-from dimint.consumers.accounting import as_csv, as_json, question
+from dimint.consumers.accounting import as_csv, as_json, default_from, question
 from dimint.errors import BadQuery, BadTime
 from dimint.webapp.as_json import error_body
 from dimint.webapp.routes.states import json_answer
@@ -21,18 +21,21 @@ def add_routes(app: App, site: Site) -> None:
         def asked(name: str, default: str) -> str:
             return request.args.get(name) or default
 
-        def when(name: str, default: str) -> int:
-            return parse_time(asked(name, default), now_ns=now_ns, zone=site.page_style.zone)
+        def when(name: str, default_ns: int) -> int:
+            text = asked(name, "")
+            return parse_time(text, now_ns=now_ns, zone=site.page_style.zone) if text else default_ns
 
         try:
-            wanted = question(when("from", "-7d"), when("to", "now"), asked("by", "user,host"), asked("sharing", "full"))
+            wanted = question(
+                when("from", default_from(now_ns)), when("to", now_ns), asked("by", "user,host"), asked("sharing", "full")
+            )
             form = asked("format", "json")
             if form not in ("json", "csv"):
                 raise BadQuery(f"there is no format {form[:40]!r}; there are json and csv")
         except (BadQuery, BadTime) as error:
             return json_answer(error_body(400, str(error)), 400)
         await site.feed.current()
-        answer = await site.feed.read(lambda board: board.accounting(wanted, now_ns))
+        answer = await site.feed.aside(lambda tables: tables.accounting(wanted, now_ns))
         if form == "csv":
             name = {"Content-Disposition": 'attachment; filename="gpu-hours.csv"'}
             return text(as_csv(answer), content_type="text/csv; charset=utf-8; header=present", headers=name)

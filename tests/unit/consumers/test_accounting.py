@@ -6,13 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from click.testing import CliRunner
 
 from dimint.cli_accounting import accounting as command
-from dimint.consumers.accounting import Question, Used, account, as_csv, as_json, coverage, question
+from dimint.consumers.accounting import Question, Span, Used, account, as_csv, as_json, coverage, question
 from dimint.consumers.digest import table_digest
-from dimint.consumers.reading import TABLES_FOLDER, StatusReader
+from dimint.consumers.reading import CURRENT, TABLES_FOLDER, StatusReader
 from dimint.consumers.usage import HOUR_US, span_us, use_of
 from dimint.errors import BadQuery
 from tests.support.samples import START_NS, host_id, registered, sample_event
@@ -60,12 +61,16 @@ def test_the_time_that_a_sample_stands_for() -> None:
     assert [span_us({}, since) for since in (None, 7 * SECOND, 900 * SECOND, -1)] == [0, 7_000_000, 60_000_000, 0]
 
 
+def _hour(number: int, gpus: int, known_us: int) -> Span:
+    return Span(number * HOUR_US, (number + 1) * HOUR_US, gpus, known_us)
+
+
 def test_time_without_samples_is_unknown() -> None:
     """Before, between and after the hours with samples a host has as many GPUs as it had before; nothing of it is use."""
-    rows = [(10, 2, 2 * HOUR_US), (11, 2, HOUR_US), (14, 4, 4 * HOUR_US)]
+    rows = [_hour(10, 2, 2 * HOUR_US), _hour(11, 2, HOUR_US), _hour(14, 4, 4 * HOUR_US)]
     assert coverage(rows, 0, 10 * HOUR_US, 15 * HOUR_US) == (2 * 4 * HOUR_US + 4 * HOUR_US, HOUR_US + 2 * 2 * HOUR_US)
     assert coverage([], 8, 3 * HOUR_US, 5 * HOUR_US) == (16 * HOUR_US, 16 * HOUR_US)
-    assert coverage([(3, 1, HOUR_US)], 0, 3 * HOUR_US + 1, 4 * HOUR_US - 1) == (HOUR_US - 2, 0)
+    assert coverage([_hour(3, 1, HOUR_US)], 0, 3 * HOUR_US + 1, 4 * HOUR_US - 1) == (HOUR_US - 2, 0)
 
 
 def lab() -> StatusLog:
@@ -98,6 +103,61 @@ def test_hours_of_users_and_hosts(tmp_path: Path) -> None:
         assert by_host.accounts[0].wasted_us == 0.75 * HOUR_US
         ended = reader.accounting(question(BEGIN, BEGIN + 9 * HOUR_NS, "user", "full"), BEGIN + HOUR_NS)
         assert ended.capacity_us == 4 * HOUR_US, "what lies ahead is no time yet"
+
+
+def test_any_range_to_the_second(tmp_path: Path) -> None:
+    """Parts of hours count the samples in them; parts that meet come to the whole, and to what the samples themselves say."""
+    log = StatusLog()
+    for host, name in ((ONE, "gpu-1"), (TWO, "gpu-2")):
+        log.put([registered(host, name)], time_ns=BEGIN, logged_at_ns=BEGIN)
+    taken = []
+    for at in range(900):  # three hours, most of them in chunks; the second host does not state its interval
+        users = [{"user": "ada", "mem": 3, "sm_pct": at % 100}] + ([{"user": "bob", "mem": at}] if at % 7 else [])
+        time_ns = BEGIN + at * 12 * SECOND
+        for host in (ONE, TWO):
+            sample = working(*users, util=at % 100, interval_s=12)
+            if host == TWO:
+                del sample["int_ms"]
+            log.put([sample_event(host, b"run", at + 1, sample)], time_ns=time_ns, logged_at_ns=time_ns)
+        taken.append((time_ns, use_of(working(*users, util=at % 100), 12_000_000)))
+    now_ns = BEGIN + 5 * HOUR_NS
+    with StatusReader(feed(log, tmp_path, range(100, 400, 100))) as reader:
+
+        def sums(from_s: int, to_s: int) -> dict[tuple[str | None, str | None], tuple[int, ...]]:
+            asked = question(BEGIN + from_s * SECOND + 7, BEGIN + to_s * SECOND + 999, "user,host", "memory")
+            answer = reader.accounting(asked, now_ns)
+            assert (answer.question.from_ns, answer.longest_us) == (BEGIN + from_s * SECOND, 12_000_000)
+            assert answer.capacity_us == 2 * 2 * (to_s - from_s) * 1_000_000
+            assert answer.nobody_us == sum(one.nobody_us for one in answer.accounts)
+            return {one[:2]: one[2:] for one in answer.accounts}
+
+        for from_s, to_s in ((13, 14), (13, 500), (500, 4000), (3600, 7200), (3599, 7201), (7300, 10_790), (60, 10_799)):
+            inside = [use for time_ns, use in taken if BEGIN + from_s * SECOND <= time_ns < BEGIN + to_s * SECOND]
+            found = sums(from_s, to_s)
+            for user in ("ada", "bob"):
+                wanted = [sum(use.users[user][at] for use in inside if user in use.users) for at in (6, 7)]
+                assert list(found.get((user, "gpu_1"), (0, 0))[:2]) == wanted, (from_s, to_s)
+                assert found.get((user, "gpu_2")) == found.get((user, "gpu_1"))
+            middle = (from_s * 2 + to_s) // 3
+            if middle > from_s:
+                parts = sums(from_s, middle), sums(middle, to_s)
+                for key, whole in found.items():
+                    if key[0] is not None:
+                        halves = [part.get(key, (0, 0, 0, 0)) for part in parts]
+                        assert tuple(map(sum, zip(*halves, strict=True))) == whole
+
+
+def test_samples_that_are_gone_widen_the_range(tmp_path: Path) -> None:
+    """Where only the sums of hours are left, the answer is of whole hours and says so."""
+    folder = feed(lab(), tmp_path)
+    db = apsw.Connection(str(folder / (folder / CURRENT).read_text()))
+    db.execute(f"delete from host_{ONE} where timestamp < ?", (BEGIN + HOUR_NS // 2,))
+    db.close()
+    with StatusReader(folder) as reader:
+        for from_s, to_s, begin, end in ((60, 600, 0, 3600), (60, 4000, 0, 4000), (1800, 4000, 1800, 4000)):
+            asked = question(BEGIN + from_s * SECOND, BEGIN + to_s * SECOND, "user", "full")
+            found = reader.accounting(asked, BEGIN + 9 * HOUR_NS).question
+            assert (found.from_ns, found.to_ns) == (BEGIN + begin * SECOND, BEGIN + end * SECOND)
 
 
 def test_sums_of_all_time(tmp_path: Path) -> None:
