@@ -9,9 +9,11 @@ from pathlib import Path
 
 from dimint.consumers.folder import TablesFolder
 from dimint.consumers.historian import Historian
+from dimint.consumers.keeper import Keeper
 from dimint.consumers.reading import TABLES_FOLDER
 from dimint.consumers.rebuild import Rebuilt, rebuild_tables
 from dimint.consumers.runner import StatusConsumer
+from dimint.consumers.tables_sealing import Keep
 from dimint.errors import SettingsError
 from dimint.events import STATUS_TOPIC
 from dimint.log.opening import genesis, open_settings_log
@@ -21,7 +23,7 @@ from dimint.progress import progress_of
 from dimint.registry.waiting import open_registry_when_there
 from dimint.replay.history import history_folder
 from dimint.replay.positions import Bound
-from dimint.replay.trimming import ARCHIVES_FOLDER, archives_in
+from dimint.replay.trimming import archives_in
 from dimint.service import Service
 from dimint.settings import CommonSettings, ConsumerSettings
 from dimint.system_clock import SystemClock
@@ -41,14 +43,14 @@ def run(settings: ConsumerSettings, service: Service) -> None:
         registry = open_registry_when_there(settings, log_id=found.generation, service=service)
         stack.callback(registry.close)
         membership = registry.join("consumer", os.urandom(16).hex(), {"pid": os.getpid()})
-        consumer = StatusConsumer(source, folder, clock, membership.update)
+        consumer = StatusConsumer(source, folder, clock, membership.update, keep=_keep(settings))
         historian = Historian(source, history_folder(settings.data_dir, found.generation), registry, clock)
         service.ready()
-        service.run(consumer, historian)
+        service.run(consumer, historian, Keeper(settings, source, registry, clock))
 
 
 def rebuild(
-    settings: CommonSettings,
+    settings: ConsumerSettings,
     *,
     archives: Sequence[Path] = (),
     end: Bound | None = None,
@@ -66,9 +68,14 @@ def rebuild(
         folder = TablesFolder((settings.data_dir if into is None else into) / TABLES_FOLDER)
         if into is not None and folder.live() is not None:
             raise SettingsError(f"{folder.path} holds tables already", hint="name another folder, or remove this one")
-        archives = archives or archives_in(settings.data_dir / ARCHIVES_FOLDER, STATUS_TOPIC, source.describe().generation)
+        archives = archives or archives_in(settings.archives, STATUS_TOPIC, source.describe().generation)
         built = rebuild_tables(
-            source, folder, archives=archives, end=end, progress=lambda what: progress_of(what, as_json=as_json)
+            source,
+            folder,
+            archives=archives,
+            end=end,
+            keep=_keep(settings),
+            progress=lambda what: progress_of(what, as_json=as_json),
         )
         if as_json:
             row = {"path": str(built.path), "events": built.events, "digest": built.digest, "positions": built.positions}
@@ -76,6 +83,11 @@ def rebuild(
         else:
             print(f"status tables {built.path}: {built.events} events, digest {built.digest}", flush=True)
         return built
+
+
+def _keep(settings: ConsumerSettings) -> Keep:
+    days = (settings.keep_samples, settings.keep_minutes, settings.keep_hours)
+    return Keep(*(int(number * 86400e9) for number in days))
 
 
 def _open_log(settings: CommonSettings, stack: ExitStack) -> Log:

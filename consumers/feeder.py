@@ -7,7 +7,9 @@ from typing import Final
 
 from xxhash import xxh3_128_digest
 
+from dimint.consumers.projection import Changes
 from dimint.consumers.tables import PartitionState, StatusTables
+from dimint.consumers.tables_sealing import Keep
 from dimint.dedupe import WriterTable
 from dimint.errors import LogMismatch, OffsetOutOfRange
 from dimint.events import STATUS_TOPIC
@@ -28,10 +30,10 @@ class Feeder:
     CorruptRecord if it is damaged.
     """
 
-    def __init__(self, source: Log, path: Path, *, first_sequence: int) -> None:
+    def __init__(self, source: Log, path: Path, *, first_sequence: int, keep: Keep | None = None) -> None:
         description = source.describe()
         self._log = source
-        self.tables = StatusTables(path, generation=description.generation, sequence=first_sequence)
+        self.tables = StatusTables(path, generation=description.generation, sequence=first_sequence, keep=keep)
         self.stopped: dict[int, str] = {}
         """Partitions that cannot be read on, and why."""
         self.events = 0
@@ -96,15 +98,16 @@ class Feeder:
         self._projection.count("trimmed offsets", missed)
         self.go_to(partition, start)
 
-    def commit(self) -> bool:
-        """Store what was taken since the last commit, if anything; whether there was something."""
+    def commit(self) -> Changes | None:
+        """Store what was taken since the last commit; what that was, None for nothing."""
         if not self._touched:
-            return False
+            return None
         writers = [(at, writer, row) for at in self._touched for writer, row in self._intakes[at].writers.take_changes()]
-        self.tables.commit(self._projection.take(), {at: self._states[at] for at in self._touched}, writers)
+        changes = self._projection.take()
+        self.tables.commit(changes, {at: self._states[at] for at in self._touched}, writers)
         self._touched.clear()
         self.events = 0
-        return True
+        return changes
 
     # --- inside -----------------------------------------------------------------------------------------------------
     def _take_one(self, record: Record) -> None:

@@ -40,9 +40,11 @@ class PutTail(NamedTuple):
 
 
 class Seal(NamedTuple):
-    """Move all but the newest rows of the host's tail into chunks, if there are enough of them."""
+    """Move all but the newest rows of the host's tail into chunks, if there are enough of them, and let go of what is older
+    than it is to be kept, counted from the log time `now_ns`: so a rebuild lets go of the same."""
 
     host: str
+    now_ns: int
 
 
 class PutGap(NamedTuple):

@@ -12,6 +12,7 @@ from dimint.consumers.feeder import Feeder
 from dimint.consumers.folder import TablesFolder, first_sequence
 from dimint.consumers.reading import StatusReader
 from dimint.consumers.rebuild_limit import Limit
+from dimint.consumers.tables_sealing import FOR_EVER, Keep
 from dimint.errors import DimintError, LogMismatch, OffsetOutOfRange, SettingsError
 from dimint.events import STATUS_TOPIC
 from dimint.log.port import Log
@@ -40,6 +41,7 @@ def rebuild_tables(
     *,
     archives: Sequence[Path] = (),
     end: Bound | None = None,
+    keep: Keep | None = None,
     progress: Callable[[str], Progress] = lambda what: NO_PROGRESS,
 ) -> Rebuilt:
     """Build from the first record that archives and log have to `end` or the log's end, and make the new file the live one.
@@ -55,9 +57,9 @@ def rebuild_tables(
         generation = source.describe().generation
         reach = _reach(folder, generation)
         kept = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in archives]
-        path = folder.unfinished({"log": generation, "code": code_version(), "archives": kept})
+        path = folder.unfinished({"log": generation, "code": code_version(), "archives": kept, "keep": list(keep or FOR_EVER)})
         try:
-            filling = Filling(source, path, Limit(source, end, archived=bool(archives)), progress)
+            filling = Filling(source, path, Limit(source, end, archived=bool(archives)), keep, progress)
             events, positions = filling.run(archives_of(archives, generation))
             for partition, position in reach.items():
                 if positions.get(partition, 0) < position:
@@ -88,14 +90,20 @@ class Filling:
     """Archives and a log at work on one table file."""
 
     def __init__(
-        self, source: Log, path: Path, limit: Limit, progress: Callable[[str], Progress] = lambda what: NO_PROGRESS
+        self,
+        source: Log,
+        path: Path,
+        limit: Limit,
+        keep: Keep | None,
+        progress: Callable[[str], Progress] = lambda what: NO_PROGRESS,
     ) -> None:
-        self._source, self._path, self._limit, self._progress = source, path, limit, progress
+        self._source, self._path, self._limit, self._keep, self._progress = source, path, limit, keep, progress
         self._events = 0
 
     def run(self, archives: Sequence[Archive]) -> tuple[int, dict[int, int]]:
         """Read archives, then the log; how many events that were, and how far each partition was read."""
-        with closing(Feeder(self._source, self._path, first_sequence=first_sequence(self._path))) as feeder:
+        sequence = first_sequence(self._path)
+        with closing(Feeder(self._source, self._path, first_sequence=sequence, keep=self._keep)) as feeder:
             for archive in archives:
                 self._read_archive(archive, feeder)
             for number in range(_PASSES):

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from dimint.clock import Clock
 from dimint.consumers.feeder import Feeder
 from dimint.consumers.folder import TablesFolder, first_sequence
+from dimint.consumers.tables_sealing import Keep
 from dimint.errors import CorruptRecord, DimintError, LogMismatch, OffsetOutOfRange
 from dimint.log.port import Log, Reader
 
@@ -42,7 +43,16 @@ class StatusConsumer:
     cannot be read stops, loudly; the others go on.
     """
 
-    def __init__(self, source: Log, folder: TablesFolder, clock: Clock, announce: Announce = lambda info: None) -> None:
+    def __init__(
+        self,
+        source: Log,
+        folder: TablesFolder,
+        clock: Clock,
+        announce: Announce = lambda info: None,
+        *,
+        keep: Keep | None = None,
+    ) -> None:
+        self._keep = keep
         self._log, self._folder, self._clock, self._announce = source, folder, clock, announce
         self._stopping = threading.Event()
         self._put_aside_once = False
@@ -84,7 +94,7 @@ class StatusConsumer:
         log.critical("%s. The file is kept as %s; new tables are filled from the log", error.message, aside.name)
 
     def _opened(self, path: Path) -> Feeder:
-        feeder = Feeder(self._log, path, first_sequence=first_sequence(path))
+        feeder = Feeder(self._log, path, first_sequence=first_sequence(path), keep=self._keep)
         self._tell(feeder)
         return feeder
 

@@ -270,7 +270,7 @@ class StatusProjection:
         host.last_ns = time_ns if host.last_ns is None else max(host.last_ns, time_ns)
         self._changed.add(id)
         if host.count % SEAL_EVERY == host.seal_at:
-            self._writes.append(Seal(id))
+            self._writes.append(Seal(id, received_ns))
 
     def _account(self, host: _Host, time_ns: int, sample: dict[str, Any]) -> None:
         weight_us = span_us(sample, None if host.last_ns is None else time_ns - host.last_ns)

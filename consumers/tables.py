@@ -22,6 +22,7 @@ Commits do not wait for the disk: a power cut may take the last ones, and the lo
 """
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -45,10 +46,9 @@ from dimint.consumers.projection import (
     Seal,
     Write,
 )
-from dimint.consumers.rows import Placed, pack_sample, seal, unpack_sample, unseal
-from dimint.consumers.sealing import KEEP_TAIL, SEAL_LEAST, SEAL_MOST, ChunkSpan, Group, Key, group_rows, split_sizes
 from dimint.consumers.status import StatusProjection
-from dimint.consumers.tables_summaries import SUMMARIES_SCHEMA, add_samples, add_use, add_xid
+from dimint.consumers.tables_sealing import FOR_EVER, Keep, Sealer, let_go
+from dimint.consumers.tables_summaries import SUMMARIES_SCHEMA, add_use, add_xid
 from dimint.dedupe import WriterRow
 from dimint.errors import CorruptRecord, LogMismatch
 
@@ -125,18 +125,22 @@ class StatusTables:
     Raises LogMismatch for a file of another format and CorruptRecord for a damaged one, at any time.
     """
 
-    def __init__(self, path: Path, *, generation: str = "", sequence: int = 0) -> None:
-        """Open the file, or make it for the log `generation` with a first `sequence`."""
+    def __init__(self, path: Path, *, generation: str = "", sequence: int = 0, keep: Keep | None = None) -> None:
+        """Open the file, or make it for the log `generation` with a first `sequence`.
+
+        `keep` counts from now on; None goes on with what counted before, in a new file for ever.
+        """
         self.path = path
+        self.keep = FOR_EVER
         self._db = apsw.Connection(str(path), statementcachesize=512)
         try:
             with _damage_named(path):
-                self._prepare(generation, sequence)
+                self._prepare(generation, sequence, keep)
         except BaseException:
             self._db.close()
             raise
 
-    def _prepare(self, generation: str, sequence: int) -> None:
+    def _prepare(self, generation: str, sequence: int, keep: Keep | None) -> None:
         self._db.set_busy_timeout(_FULL_WAIT_MS)
         self._db.pragma("journal_mode", "wal")
         self._db.pragma("synchronous", 1)
@@ -150,6 +154,9 @@ class StatusTables:
         if found != FORMAT:
             raise LogMismatch(f"{self.path} has format {found}, this program writes {FORMAT}", hint="rebuild the status tables")
         self.generation: str = self._meta("generation")
+        if keep is not None and keep != self._kept():
+            self._db.execute("insert or replace into meta values('keep', ?)", (json.dumps(keep),))
+        self.keep = self._kept()
         self._sequence: int = self._meta("sequence")
 
     def close(self) -> None:
@@ -263,7 +270,8 @@ class StatusTables:
             sql = f"insert into host_{write.host} values(?, ?, 0, null, ?)"
             self._db.execute(sql, write[1:])
         elif isinstance(write, Seal):
-            _Sealer(self._db, write.host).run()
+            Sealer(self._db, write.host).run()
+            let_go(self._db, write.host, write.now_ns, self.keep)
         elif isinstance(write, PutGap):
             self._db.execute("insert or ignore into gaps values(?, ?, ?, ?, ?, ?)", write)
         elif isinstance(write, PutEvent):
@@ -279,69 +287,9 @@ class StatusTables:
         elif isinstance(write, MarkTold):
             self._db.execute("update alerts set told = 1 where host = ? and rule = ? and subject = ?", write)
 
+    def _kept(self) -> Keep:
+        stored = self._meta("keep")
+        return FOR_EVER if stored is None else Keep(*json.loads(stored))
+
     def _meta(self, name: str) -> Any:
         return self._db.execute("select value from meta where name = ?", (name,)).get
-
-
-class _Sealer:
-    """Moves the older tail rows of one host's table into chunks (consumers/sealing.py) and adds them to its summaries."""
-
-    def __init__(self, db: apsw.Connection, host: str) -> None:
-        self._db, self._host, self._table = db, host, f"host_{host}"
-
-    def run(self) -> None:
-        ((size,),) = self._all("select count(*) from TABLE where sealed = 0")
-        if size < KEEP_TAIL + SEAL_LEAST:
-            return
-        most = min(size - KEEP_TAIL, SEAL_MOST)
-        sql = "select timestamp, n from TABLE where sealed = 0 order by timestamp, n limit ?"
-        rows: list[Key] = self._all(sql, most)
-        for group in group_rows(rows, self._chunks_from(rows[0])):
-            self._seal(group)
-
-    def _chunks_from(self, first: Key) -> list[ChunkSpan]:
-        """Chunks from the last one at or before the row on."""
-        edge = self._all(
-            """select timestamp, n from TABLE where sealed = 1 and (timestamp, n) <= (?, ?)
-               order by timestamp desc, n desc limit 1""",
-            *first,
-        )
-        start = edge[0] if edge else (-1, -1)
-        sql = "select timestamp, n, until from TABLE where sealed = 1 and (timestamp, n) >= (?, ?) order by timestamp, n"
-        return [ChunkSpan((time, n), until) for time, n, until in self._all(sql, *start)]
-
-    def _seal(self, group: Group) -> None:
-        tail = [(n, *self._all("select blob from TABLE where n = ?", n)[0], time) for time, n in group.rows]
-        # a tail blob starts with its plain size
-        sizes = [int.from_bytes(blob[:4], "little") for _, blob, _ in tail]
-        if group.into is None:
-            placed = None
-        else:
-            ((blob,),) = self._all("select blob from TABLE where n = ?", group.into.first[1])
-            placed = [*unseal(blob), *((n, unpack_sample(time, blob)) for n, blob, time in tail)]
-            placed.sort(key=_order)
-            sizes = [pack_sample(stored)[1] for _, stored in placed]
-        at = 0
-        made = []
-        fresh = {n for n, _, _ in tail}
-        for count in split_sizes(sizes):
-            if placed is not None:
-                part = placed[at : at + count]
-            else:
-                part = [(n, unpack_sample(time, blob)) for n, blob, time in tail[at : at + count]]
-            made.append((part[0][0], part[0][1].time_ns, part[-1][1].time_ns, seal(part)))
-            at += count
-            add_samples(self._db, self._host, [stored for n, stored in part if n in fresh])
-        gone = [(n,) for n, _, _ in tail] + ([] if group.into is None else [(group.into.first[1],)])
-        self._db.executemany(self._sql("delete from TABLE where n = ?"), gone)
-        self._db.executemany(self._sql("insert into TABLE values(?, ?, 1, ?, ?)"), made)
-
-    def _all(self, sql: str, *values: Any) -> list[Any]:
-        return list(self._db.execute(self._sql(sql), values))
-
-    def _sql(self, sql: str) -> str:
-        return sql.replace("TABLE", self._table)
-
-
-def _order(placed: Placed) -> Key:
-    return placed[1].time_ns, placed[0]

@@ -48,10 +48,11 @@ def verify_tables(source: Log, folder: TablesFolder, scratch: Path, *, archives:
     old = Feeder(source, copied, first_sequence=0)
     try:
         positions = {place.partition: at for place, at in old.positions().items()}
+        keep = old.tables.keep
     finally:
         old.close()
     ends = {TopicPartition(STATUS_TOPIC, partition): position for partition, position in positions.items()}
-    Filling(source, filled, Limit(source, ends, archived=True)).run(archives_of(archives, source.describe().generation))
+    Filling(source, filled, Limit(source, ends, archived=True), keep).run(archives_of(archives, source.describe().generation))
     rows = 0
     for one, other in zip_longest(table_rows(copied), table_rows(filled)):
         if one is None or other is None or msgpack.packb(one) != msgpack.packb(other):

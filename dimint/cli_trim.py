@@ -16,7 +16,7 @@ from dimint.registry.opening import open_registry
 from dimint.replay.needs import needs_of
 from dimint.replay.positions import format_position
 from dimint.replay.ranges import ends_of
-from dimint.replay.trimming import ARCHIVES_FOLDER, trim
+from dimint.replay.trimming import trim
 from dimint.settings import ToolSettings
 from dimint.system_clock import SystemClock
 from dimint.trim_plan import Cut, check_safe, plan, taking
@@ -37,19 +37,10 @@ HELP = """
 @click.option("--before", required=True, metavar="BOUND", help="What stays: from positions like dimint.kv/3@1234, or a time, on.")
 @click.option("--as-far-as-safe", "--as_far_as_safe", is_flag=True, help="Trim less where not all is safe, instead of refusing.")
 @click.option("--archive", is_flag=True, help="Archive what goes, of dimint.kv too.")
-@click.option(
-    "--archives",
-    "folder",
-    metavar="FOLDER",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Where archives go; by default archives/ in the data directory.",
-)
 @click.option("--yes", is_flag=True, help="Do it.")
 @click.option("as_json", "--json", is_flag=True, help="JSON lines, and progress as JSON lines on stderr.")
 @with_settings(ToolSettings)
-def trim_command(
-    settings: Any, topic: str, before: str, as_far_as_safe: bool, archive: bool, folder: Path | None, yes: bool, as_json: bool
-) -> None:
+def trim_command(settings: Any, topic: str, before: str, as_far_as_safe: bool, archive: bool, yes: bool, as_json: bool) -> None:
     """See the help text."""
     clock = SystemClock()
     with opened(settings) as log:
@@ -62,7 +53,7 @@ def trim_command(
         made: Path | None = None
         if yes and cuts:
             if topic == STATUS_TOPIC or archive:
-                made = folder or settings.data_dir / ARCHIVES_FOLDER
+                made = settings.archives
             with closing(open_registry(settings, log_id=log.describe().generation)) as registry:
                 progress = progress_of("archive", as_json=as_json)
                 done = trim(log, topic, cuts, registry, archives=made, clock=clock, host=socket.gethostname(), progress=progress)

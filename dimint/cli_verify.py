@@ -11,15 +11,17 @@ import click
 from dimint.cli_client import write_row
 from dimint.cli_log import opened
 from dimint.cli_options import with_settings
+from dimint.code_version import code_version
 from dimint.errors import LogMismatch
 from dimint.events import STATUS_TOPIC
 from dimint.log.port import Log
 from dimint.log.reading import Counted, DeadLetter
 from dimint.progress import progress_of
+from dimint.replay.determinism import EVERY, compare_determinism, write_determinism
 from dimint.replay.positions import format_position
 from dimint.replay.ranges import select
 from dimint.replay.stream import Stream
-from dimint.replay.trimming import ARCHIVES_FOLDER, archives_in
+from dimint.replay.trimming import archives_in
 from dimint.settings import CommonSettings, ToolSettings
 from dimint.snapshot_folder import SNAPSHOTS_FOLDER, folders_in
 
@@ -29,8 +31,16 @@ __all__ = ["verify"]
 @click.command(name="verify")
 @click.argument("what", type=click.Choice(["log", "node", "status", "all"]), default="all")
 @click.option("as_json", "--json", is_flag=True, help="JSON lines, for programs.")
+@click.option(
+    "--determinism",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Compare what this version of the code makes of the log with FILE of another one; write FILE if it is not there.",
+)
+@click.option("--every", type=click.IntRange(1, 1_000_000), default=EVERY, show_default=True,
+              help="A line of that FILE for each so many records of a partition.")  # fmt: skip
 @with_settings(ToolSettings)
-def verify(settings: Any, what: str, as_json: bool) -> int:
+def verify(settings: Any, what: str, as_json: bool, determinism: Path | None, every: int) -> int:
     """Check the log, the node stores and the status tables of this machine. Exit status 1 if anything is wrong.
 
     log: every record of every topic is decoded and its checksum compared. node, status: the log is read again beside the
@@ -38,6 +48,8 @@ def verify(settings: Any, what: str, as_json: bool) -> int:
     """
     wrong = 0
     with opened(settings) as log:
+        if determinism is not None:
+            return _determinism(settings, log, determinism, every, as_json)
         for name, check in (("log", _check_log), ("node", _check_nodes), ("status", _check_tables)):
             if what not in (name, "all"):
                 continue
@@ -48,6 +60,24 @@ def verify(settings: Any, what: str, as_json: bool) -> int:
                 else:
                     write_row(f"{name:7}", found["name"], found["text"], "ok" if found["problem"] is None else found["problem"])
     return int(wrong > 0)
+
+
+def _determinism(settings: CommonSettings, log: Log, path: Path, every: int, as_json: bool) -> int:
+    snapshots = folders_in(settings.data_dir / SNAPSHOTS_FOLDER, log.describe().generation)
+    progress = progress_of("verify", as_json=as_json)
+    with tempfile.TemporaryDirectory(dir=path.absolute().parent, prefix="verify-") as scratch:
+        if not path.exists():
+            lines = write_determinism(log, path, Path(scratch), every=every, snapshots=snapshots, progress=progress)
+            row = {"file": str(path), "code": code_version(), "lines": lines}
+            click.echo(json_.dumps(row) if as_json else f"{path}: {lines} lines, written by {code_version()}")
+            return 0
+        found = compare_determinism(log, path, Path(scratch), snapshots=snapshots, progress=progress)
+    if as_json:
+        click.echo(json_.dumps({"file": str(path), **found._asdict(), "compared_with": code_version()}))
+    else:
+        verdict = found.problem or f"the same in {found.lines} lines"
+        click.echo(f"{found.code} (the file) and {code_version()} (this code): {verdict}")
+    return int(found.problem is not None)
 
 
 def _found(name: str, text: str, problem: str | None) -> dict[str, Any]:
@@ -101,7 +131,7 @@ def _check_tables(settings: CommonSettings, log: Log, _as_json: bool) -> Iterato
     if not (settings.data_dir / TABLES_FOLDER).is_dir():
         return
     with tempfile.TemporaryDirectory(dir=settings.data_dir, prefix="verify-") as scratch:
-        archives = archives_in(settings.data_dir / ARCHIVES_FOLDER, STATUS_TOPIC, log.describe().generation)
+        archives = archives_in(settings.archives, STATUS_TOPIC, log.describe().generation)
         verdict = verify_tables(log, TablesFolder(settings.data_dir / TABLES_FOLDER), Path(scratch), archives=archives)
     if verdict is not None:
         problem = None if verdict.same else f"row {verdict.rows + 1}: the tables have {verdict.live}, the log says {verdict.log}"

@@ -25,19 +25,14 @@ DEFAULT_KV_PARTITIONS = 8
 DEFAULT_KV_PARTITIONS_ON_KAFKA = 16
 """More, because a cluster has more nodes to spread them over and can never have more partitions later."""
 DEFAULT_STATUS_PARTITIONS = 4
-DEFAULT_STATUS_RETENTION_S = 30 * 24 * 3600
 
 
 class GenesisSettings(NamedTuple):
-    """What was asked for; None takes what the log has, or the default for a new one.
-
-    `status_retention_s` counts only when the topic is made; None keeps everything.
-    """
+    """What was asked for; None takes what the log has, or the default for a new one."""
 
     hash_range: int | None = None
     kv_partitions: int | None = None
     status_partitions: int | None = None
-    status_retention_s: int | None = DEFAULT_STATUS_RETENTION_S
 
 
 class Genesis(NamedTuple):

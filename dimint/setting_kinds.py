@@ -9,7 +9,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-__all__ = ["PARSERS", "Setting", "shown"]
+__all__ = ["IGNORED_NAMES", "PARSERS", "Setting", "shown"]
+
+
+IGNORED_NAMES: Final = frozenset(
+    # node configs of the original; what they set no longer exists
+    "pull_port push_to_slave_port receive_slave_port transfer_port "
+    # vesta's server and sender
+    "db_name db_dir server_name ssl_cert ssl_key server_sleep_time ws_receive_timeout slack_bot_sleep_time "
+    "slack_bot_token slack_bot_post_channel schedule_function keyword_cmd_prefix "
+    "keyword_print_hosts keyword_print_all_hosts keyword_print_all_hosts_cmd keyword_print_all_hosts_detail keyword_print_help "
+    "quiet yaml_dir yaml_name nvidia_smi use_https ip local_settings_yaml_path".split()
+)
+"""Names that old config files have and that nothing here needs: ignored, with one notice."""
 
 
 class Setting(NamedTuple):

@@ -15,7 +15,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 from dimint.errors import SettingsError
 from dimint.genesis import GenesisSettings
 from dimint.limits import HASH_RANGE_MAX, HOST_NAME_MAX_CHARS, PARTITIONS_MAX
-from dimint.setting_kinds import PARSERS, Setting, shown
+from dimint.setting_kinds import IGNORED_NAMES, PARSERS, Setting, shown
+from dimint.settings_keep import KEEP_SETTINGS
 
 __all__ = [
     "IGNORED_NAMES",
@@ -57,6 +58,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     # where things are
     _row("data_dir", "path", None, _ALL, "Directory of this machine's files (docs/operations.md names them)."),
     _row("log", "log", None, _ALL, "The event log if it is not in the data directory: another directory, or kafka://host:port[,…]."),
+    _row("archive_dir", "path", None, _ALL, "Folder of what leaves the log; default: archives in the data directory."),
     _row("kafka_tls", "bool", False, _ALL, "Encrypt the way to Kafka; certificate and host name are checked."),
     _row("kafka_ca", "path", None, _ALL, "PEM file of who signed the brokers' certificates; default: whom the system trusts."),
     _row("kafka_certificate", "path", None, _ALL, "PEM file of the own certificate, if the brokers ask for one."),
@@ -131,20 +133,10 @@ SETTINGS: Final[tuple[Setting, ...]] = (
          high=1000, old_names=("re_uplink_msg",)),
     _row("message_down", "text", "", {"alerts", "up"}, "Text when a host is down ({host_name}, {lost_th}); empty = built in.",
          high=1000, old_names=("host_down_msg",)),
+    *KEEP_SETTINGS,
     # up
     _row("nodes", "int", 1, {"up"}, "Number of nodes to run.", low=1, high=64),
 )  # fmt: skip
-
-IGNORED_NAMES: Final = frozenset(
-    # node configs of the original; what they set no longer exists
-    "pull_port push_to_slave_port receive_slave_port transfer_port "
-    # vesta's server and sender
-    "db_name db_dir server_name ssl_cert ssl_key server_sleep_time ws_receive_timeout slack_bot_sleep_time "
-    "slack_bot_token slack_bot_post_channel schedule_function keyword_cmd_prefix "
-    "keyword_print_hosts keyword_print_all_hosts keyword_print_all_hosts_cmd keyword_print_all_hosts_detail keyword_print_help "
-    "quiet yaml_dir yaml_name nvidia_smi use_https ip local_settings_yaml_path".split()
-)
-"""Names that old config files have and that nothing here needs: ignored, with one notice."""
 
 _BY_NAME: Final = {row.name: row for row in SETTINGS}
 _BY_OLD_NAME: Final = {old: row.name for row in SETTINGS for old in row.old_names}
@@ -162,6 +154,7 @@ class CommonSettings:
     hash_range: int | None
     partitions: int | None
     given: frozenset[str]
+    archive_dir: Path | None = _BY_NAME["archive_dir"].default
     kafka_tls: bool = _BY_NAME["kafka_tls"].default
     kafka_ca: Path | None = _BY_NAME["kafka_ca"].default
     kafka_certificate: Path | None = _BY_NAME["kafka_certificate"].default
@@ -180,6 +173,11 @@ class CommonSettings:
     def genesis(self) -> GenesisSettings:
         """What a new log gets and an old one must have; None where nobody said."""
         return GenesisSettings(hash_range=self.hash_range, kv_partitions=self.partitions)
+
+    @property
+    def archives(self) -> Path:
+        """Where archives of what leaves the log are."""
+        return self.archive_dir or self.data_dir / "archives"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +213,12 @@ class NodeSettings(CommonSettings):
 class ConsumerSettings(CommonSettings):
     down_threshold: float
     """Seconds."""
+    keep_samples: float
+    """Days, as the next four; 0 is for ever."""
+    keep_minutes: float
+    keep_hours: float
+    keep_status_log: float
+    keep_kv_log: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

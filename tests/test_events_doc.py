@@ -12,9 +12,10 @@ from pathlib import Path
 from dimint import sample
 from dimint.batch import decode
 from dimint.events import CLUSTER_TOPIC, KINDS, KV_TOPIC, STATUS_TOPIC, Field, describe
-from dimint.genesis import DEFAULT_KV_PARTITIONS, DEFAULT_STATUS_PARTITIONS, DEFAULT_STATUS_RETENTION_S
+from dimint.genesis import DEFAULT_KV_PARTITIONS, DEFAULT_STATUS_PARTITIONS
 from dimint.log.reading import DeadLetter
 from dimint.sample import GPU_STATES, GPU_SUPPORT
+from dimint.settings import SETTINGS
 
 PATH = Path(__file__).parent.parent / "docs" / "events.md"
 TEXT = PATH.read_text()
@@ -90,7 +91,8 @@ def test_topics_and_reasons_are_named() -> None:
     assert f"| `{KV_TOPIC}` | {DEFAULT_KV_PARTITIONS} on" in TEXT
     assert f"| `{STATUS_TOPIC}` | {DEFAULT_STATUS_PARTITIONS} on" in TEXT
     assert f"| `{CLUSTER_TOPIC}` | 1 |" in TEXT
-    assert f"| {DEFAULT_STATUS_RETENTION_S // 86400} days |" in TEXT
+    (keep,) = (row for row in SETTINGS if row.name == "keep_status_log")
+    assert f"| {keep.default:g} days, then archived |" in TEXT
     for reason in re.findall(r'"(\w+)"', (inspect.getdoc(DeadLetter) or "")):
         assert f"dead letter (`{reason}`)" in TEXT
 

@@ -24,9 +24,11 @@ from dimint.writer import BatchWriter, Outgoing
 if TYPE_CHECKING:
     from dimint.log.kafka import KafkaOptions
 
-__all__ = ["Genesis", "GenesisSettings", "find_genesis", "genesis", "genesis_of", "is_missing", "open_log"]
+__all__ = ["Genesis", "GenesisSettings", "create_topics", "find_genesis", "genesis", "genesis_of", "is_missing", "open_log"]
 
 _GENESIS_WAIT_S = 30.0
+_RETENTION_OF_OTHERS_S = 30 * 24 * 3600
+"""Stands for any retention, of a topic that is there already."""
 
 
 def open_log(location: str | Path, *, clock: Clock, kafka: "KafkaOptions | None" = None) -> Log:
@@ -96,14 +98,18 @@ def genesis(log: Log, *, wanted: GenesisSettings, clock: Clock, host: str, proce
     if found is None:
         raise LogMismatch(f"{CLUSTER_TOPIC} has no genesis", hint="the log was trimmed or damaged; restore it")
     check_wanted(found, wanted)
-    log.create(
-        [
-            TopicSpec(KV_TOPIC, found.kv_partitions),
-            TopicSpec(STATUS_TOPIC, found.status_partitions, wanted.status_retention_s),
-        ]
-    )
+    create_topics(log, found.kv_partitions, found.status_partitions)
     # the generation names all topics, where a log has such names, and some were made just now
     return found._replace(generation=log.describe().generation)
+
+
+def create_topics(log: Log, kv_partitions: int, status_partitions: int) -> None:
+    """Make the topics of keys and status if they are missing; they keep everything until it is trimmed.
+
+    Where somebody lets brokers drop old samples, that is his to choose. Raises LogMismatch for another number of partitions.
+    """
+    any_s = _RETENTION_OF_OTHERS_S if STATUS_TOPIC in log.describe().topics else None
+    log.create([TopicSpec(KV_TOPIC, kv_partitions), TopicSpec(STATUS_TOPIC, status_partitions, any_s)])
 
 
 def genesis_of(log: Log) -> Genesis:

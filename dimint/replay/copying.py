@@ -27,9 +27,9 @@ from dimint.errors import (
     LogUnavailable,
     SettingsError,
 )
-from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
-from dimint.genesis import DEFAULT_STATUS_RETENTION_S, Genesis, from_event
-from dimint.log.opening import find_genesis
+from dimint.events import CLUSTER_TOPIC
+from dimint.genesis import Genesis, from_event
+from dimint.log.opening import create_topics, find_genesis
 from dimint.log.port import Entry, Log, TopicPartition, TopicSpec
 from dimint.log.reading import Counted
 from dimint.replay.archive import Row
@@ -104,8 +104,7 @@ def prepare(target: Log, incoming: Incoming, *, dry: bool = False) -> Prepared:
         have, need = _numbers(found), _numbers(wanted)
         raise LogMismatch(f"the target has {have}; this needs {need}", hint="copy into an empty log")
     if not dry:
-        status = TopicSpec(STATUS_TOPIC, wanted.status_partitions, DEFAULT_STATUS_RETENTION_S)
-        target.create([TopicSpec(KV_TOPIC, wanted.kv_partitions), status])
+        create_topics(target, wanted.kv_partitions, wanted.status_partitions)
     return Prepared({each.place: _start(target, each, incoming) for each in incoming.ranges}, found is None)
 
 

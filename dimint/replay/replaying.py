@@ -67,16 +67,19 @@ def replay(
     with Stream(source, [each._replace(start=start[each.place]) for each in ranges]) as stream:
         total = stream.left()
         counts = stream.counts
-        began_s = time.monotonic()
+        began_s: float | None = None
         try:
             for number, item in enumerate(stream.history()):
                 if not isinstance(item.taken, Counted):
                     continue
                 row = row_of(item)
-                due_s = began_s + pacer.due_s(row.logged_at_ns)
-                if due_s > time.monotonic():
-                    _wait(copier, due_s)
+                due_s = pacer.due_s(row.logged_at_ns)
+                if began_s is not None:
+                    _wait(copier, began_s + due_s)
                 copier.put(row)
+                if began_s is None and speed is not None:
+                    copier.flush()  # ways are opened for the first one: time counts from when it has arrived
+                    began_s = time.monotonic()
                 if speed is not None or number % 256 == 0:
                     progress.at(total - stream.left(), total, counts["events"])
             copier.flush()
@@ -88,6 +91,8 @@ def replay(
 
 def _wait(copier: Copier, due_s: float) -> None:
     """Look after what is under way until then."""
+    if due_s <= time.monotonic():
+        return
     copier.settle(due_s - time.monotonic())
     left_s = due_s - time.monotonic()
     if left_s > 0:

@@ -21,10 +21,8 @@ from dimint.replay.positions import Range
 from dimint.trim_plan import Cut
 from dimint.writer import BatchWriter, Outgoing
 
-__all__ = ["ARCHIVES_FOLDER", "Trimmed", "archives_in", "trim"]
+__all__ = ["Trimmed", "archives_in", "trim"]
 
-ARCHIVES_FOLDER: Final = "archives"
-"""In the data directory: what was trimmed, as archives."""
 ELECTION: Final = "trim"
 _LEAD_WAIT_S: Final = 10.0
 _EVENT_WAIT_S: Final = 30.0

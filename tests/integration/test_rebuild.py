@@ -113,6 +113,7 @@ def test_killed_at_any_time_it_goes_on_and_comes_out_the_same(big: str, tmp_path
     whole = run(["all", *where, f"--into={tmp_path / 'whole'}"])
     longest_s = 0.8 * (time.monotonic() - begun)
     assert (whole.returncode, whole.stderr) == (0, "")
+    assert sum(map(int, re.findall(r"(\d+) keys", whole.stdout))) > 14_000
     chance = random.Random(len(big))
     command = [sys.executable, "-m", "dimint", "rebuild", "all", *where, f"--into={tmp_path / 'killed'}"]
     assert kill_now_and_then(command, chance=chance, longest_s=longest_s, kills=3) >= 1

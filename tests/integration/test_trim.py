@@ -10,8 +10,7 @@ from dimint.cli import main
 from dimint.consumers.digest import table_digest
 from dimint.errors import LogUnavailable
 from dimint.events import KV_TOPIC, STATUS_TOPIC
-from dimint.genesis import Genesis
-from dimint.log.opening import find_genesis, open_log
+from dimint.log.opening import genesis_of, open_log
 from dimint.log.port import Log
 from dimint.registry.memory import MemoryHub, MemoryRegistry
 from dimint.replay.trimming import trim
@@ -33,12 +32,6 @@ from tests.support.replay_log import (
 def starts(location: str, topic: str) -> list[int]:
     with closing(open_log(location, clock=SystemClock())) as log:
         return [log.bounds(topic, partition).start for partition in range(log.describe().topics[topic])]
-
-
-def genesis_of(log: Log) -> Genesis:
-    found = find_genesis(log)
-    assert found is not None
-    return found
 
 
 def positions(topic: str, offsets: list[int]) -> str:

@@ -128,14 +128,18 @@ def history_lines(log: Log, topics: Sequence[str] = TOPICS) -> list[str]:
 
 def write_big_sets(log: Log, events: int, *, batch: int = 100) -> None:
     """Append so many sets to the three partitions in a few large commits."""
+    found = genesis_of(log)
+    homes: dict[int, list[str]] = {0: [], 1: [], 2: []}
+    for number in range(15_000):
+        homes[found.partition_of_key(f"big-{number}".encode())].append(f"big-{number}")
     entries = []
     for number in range(events // batch):
-        partition = number % 3
-        rows = [["kv.set", f"big-{partition}-{(number * batch + at) % 5000}", 0, 0, None, b'J"%060d"' % number, None, 0]
-                for at in range(batch)]  # fmt: skip
+        keys = homes[number % 3]
+        chosen = [keys[(number * batch + at) % len(keys)] for at in range(batch)]
+        rows = [["kv.set", key, 0, 0, None, b'J"%060d"' % number, None, 0] for key in chosen]
         people = (By(None, "gpu-01", "overlord"),)
         record = encode(b"big-sets".ljust(16), 1 + number // 3, SystemClock().time_ns(), people, rows)
-        entries.append(Entry(KV_TOPIC, partition, record))
+        entries.append(Entry(KV_TOPIC, number % 3, record))
     for at in range(0, len(entries), 300):
         for future in log.append(entries[at : at + 300]):
             future.result(WAIT_S)

@@ -8,6 +8,7 @@ from typing import Any
 from dimint.batch import By, encode
 from dimint.consumers.feeder import Feeder
 from dimint.consumers.reading import CURRENT
+from dimint.consumers.tables_sealing import Keep
 from dimint.events import STATUS_TOPIC
 from dimint.log.memory import MemoryLog
 from dimint.log.port import Entry, Record, TopicSpec
@@ -63,13 +64,20 @@ class StatusLog:
                 at = record.offset + 1
 
 
-def feed(log: StatusLog, folder: Path, splits: Iterable[int] = (), *, records: Sequence[Record] | None = None) -> Path:
+def feed(
+    log: StatusLog,
+    folder: Path,
+    splits: Iterable[int] = (),
+    *,
+    records: Sequence[Record] | None = None,
+    keep: Keep | None = None,
+) -> Path:
     """Fill tables in `folder` from where they stand, with a commit and a new start after each count of `splits` records."""
     folder.mkdir(exist_ok=True)
     path = folder / "status-000001.db"
     left = log.records() if records is None else list(records)
     for count in [*splits, len(left)]:
-        feeder = Feeder(log.log, path, first_sequence=0)
+        feeder = Feeder(log.log, path, first_sequence=0, keep=keep)
         positions = {key.partition: at for key, at in feeder.positions().items()}
         now, left = left[:count], left[count:]
         feeder.take(record for record in now if record.offset >= positions[record.partition])

@@ -89,7 +89,7 @@ def test_defaults_are_the_documented_ones() -> None:
     settings = overlord()
     assert (settings.port_for_client, settings.port_for_node, settings.max_slave_count) == (5556, 5557, 2)
     assert (settings.bind, settings.allow_plain, settings.zookeeper_hosts) == ("127.0.0.1", False, ())
-    assert settings.genesis == (None, None, None, settings.genesis.status_retention_s)
+    assert settings.genesis == (None, None, None)
     web = load(WebSettings, flags={}, environ={})
     assert (web.http_port, web.page_size, web.order, web.term_width, web.date_order) == (8080, 8, "name", 80, "YMD")
     assert web.down_threshold == 60
