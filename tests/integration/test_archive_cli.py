@@ -188,7 +188,7 @@ def test_killed_at_any_time(backend: str, tmp_path: Path) -> None:
     program = [sys.executable, "-m", "dimint"]
     try:
         command = [*program, "export", f"--log={location}", f"--out={file}"]
-        kill_now_and_then(command, chance=chance, longest_s=1.5, kills=3, result=file)
+        kill_now_and_then(command, chance=chance, longest_s=1.5, kills=3, already="exists; remove it")
         kill_now_and_then([*program, "import", f"--into={target}", str(file)], chance=chance, longest_s=1.8, kills=4)
         copy = open_log(target, clock=SystemClock())
         try:
