@@ -1,7 +1,8 @@
 """The read side of the status tables: what pages, alerts and reports see.
 
 A folder holds numbered table files and a small file CURRENT that names the live one; a rebuild writes a new file and
-then switches CURRENT, and a reader follows at its next call. Every call sees one committed state: a sample is there with
+then switches CURRENT, and a reader follows at its next call. What is asked of a host is answered for all hosts that are
+merged into it, as one line of time. Every call sees one committed state: a sample is there with
 everything that was committed with it. Nothing is created and nothing is waited for.
 """
 
@@ -22,6 +23,7 @@ from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.reading_accounting import accounting, totals, xids
 from dimint.consumers.reading_host import LAST_NS, HostSamples
+from dimint.consumers.reading_joined import JoinedSamples, joined_row, owners, parts_by_owner, parts_of
 from dimint.consumers.reading_past import fleet_at, page
 from dimint.consumers.reading_series import Series, processes, series
 from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, Placed, StoredSample, XidCount, is_host_id
@@ -86,12 +88,13 @@ class StatusReader:
 
     # --- hosts ------------------------------------------------------------------------------------------------------
     def hosts(self) -> list[HostRow]:
-        """Every host, by name, without those that are merged into others."""
+        """Every host, by name, without those that are merged into others: their times are those of the one that stays."""
         db = self._open()
         if db is None:
             return []
         with _snapshot(db):
-            return [_host_row(row) for row in db.execute(_HOST + " where m.merged_into = '' order by m.name, m.id")]
+            rows = [_host_row(row) for row in db.execute(_HOST + " where m.merged_into = '' order by m.name, m.id")]
+            return self._joined(db, rows)
 
     def merged(self) -> dict[str, tuple[HostRow, str]]:
         """The hosts that are merged into others and so not listed: id → (the host, id of the one that stays)."""
@@ -112,7 +115,15 @@ class StatusReader:
             row = db.execute(_HOST + " where m.id = ?", (id_or_name,)).get if is_host_id(id_or_name) else None
             if row is None:
                 row = db.execute(_HOST + " where m.name = ?", (clean_name(id_or_name),)).get
-        return None if row is None else _host_row(row)
+            return None if row is None else self._joined(db, [_host_row(row)])[0]
+
+    def owner(self, host_id: str) -> str:
+        """The id of the host that goes on with this one's history: itself, unless it is merged into another."""
+        db = self._open()
+        if db is None:
+            return host_id
+        with _snapshot(db):
+            return owners(db).get(host_id, host_id)
 
     # --- samples ----------------------------------------------------------------------------------------------------
     def latest(self, host_ids: Iterable[str]) -> dict[str, StoredSample]:
@@ -121,8 +132,9 @@ class StatusReader:
         db = self._open()
         if db is not None:
             with _snapshot(db):
+                parts = parts_by_owner(owners(db))
                 for host in host_ids:
-                    for _, stored in islice(HostSamples(db, host).down(1), 1):
+                    for _, stored in islice(JoinedSamples(db, parts.get(host, (host,))).down(1), 1):
                         found[host] = stored
         return found
 
@@ -133,7 +145,7 @@ class StatusReader:
             return []
         n = min(n, FETCH_MAX_SAMPLES)
         with _snapshot(db):
-            return [stored for _, stored in islice(HostSamples(db, host_id).down(n), n)][::-1]
+            return [stored for _, stored in islice(JoinedSamples(db, parts_of(db, host_id)).down(n), n)][::-1]
 
     def between(self, host_id: str, from_ns: int, to_ns: int, limit: int = FETCH_MAX_SAMPLES) -> list[StoredSample]:
         """Samples with from_ns ≤ time_ns ≤ to_ns, oldest first: the oldest `limit` of them (at most FETCH_MAX_SAMPLES)."""
@@ -142,7 +154,7 @@ class StatusReader:
             return []
         limit = min(limit, FETCH_MAX_SAMPLES)
         with _snapshot(db):
-            return [stored for _, stored in islice(HostSamples(db, host_id).up(from_ns, to_ns, limit), limit)]
+            return [stored for _, stored in islice(JoinedSamples(db, parts_of(db, host_id)).up(from_ns, to_ns, limit), limit)]
 
     def at(self, host_id: str, time_ns: int) -> StoredSample | None:
         """The last sample taken at or before this time."""
@@ -150,7 +162,7 @@ class StatusReader:
         if db is None:
             return None
         with _snapshot(db):
-            found = HostSamples(db, host_id).newest(time_ns)
+            found = JoinedSamples(db, parts_of(db, host_id)).newest(time_ns)
         return None if found is None else found[1]
 
     # --- the past ---------------------------------------------------------------------------------------------------
@@ -235,10 +247,19 @@ class StatusReader:
             return []
         bounds = max(0, min(from_ns, LAST_NS)), max(-1, min(to_ns, LAST_NS)), min(limit, EVENTS_FETCH_MAX)
         with _snapshot(db):
-            found = db.execute(_EVENTS, bounds) if host_id is None else db.execute(_EVENTS_OF_HOST, (*bounds, host_id))
-            rows: list[tuple[Any, ...]] = list(found)
+            into = owners(db)
+            if host_id is None:
+                rows: list[tuple[Any, ...]] = list(db.execute(_EVENTS, bounds))
+            else:
+                parts = parts_by_owner(into).get(host_id, (host_id,))
+                rows = [row for part in parts for row in db.execute(_EVENTS_OF_HOST, (*bounds, part))]
+                if len(parts) > 1:
+                    rows = sorted(rows, key=lambda row: (row[3], row[1]), reverse=True)[:limit]
         rows.reverse()
-        return [HostEvent(*row)._replace(fields=msgpack.unpackb(row[-1], strict_map_key=False)) for row in rows]
+        return [
+            HostEvent(into.get(host, host), *row)._replace(fields=msgpack.unpackb(row[-1], strict_map_key=False))
+            for host, *row in rows
+        ]
 
     def alerts(self) -> list[OpenAlert]:
         """The open alerts of all hosts, the newest first."""
@@ -263,7 +284,8 @@ class StatusReader:
         with _snapshot(db):
             now = int(db.execute("select value from meta where name = 'sequence'").get)
             since = sequence if sequence <= now else -1
-            changed = {host for (host,) in db.execute("select id from latest where changed > ?", (since,))}
+            into = owners(db)
+            changed = {into.get(host, host) for (host,) in db.execute("select id from latest where changed > ?", (since,))}
         return now, changed
 
     def positions(self) -> dict[int, int]:
@@ -282,6 +304,15 @@ class StatusReader:
         return {} if db is None else dict(db.execute("select name, n from counts order by name"))
 
     # --- inside -----------------------------------------------------------------------------------------------------
+    @staticmethod
+    def _joined(db: apsw.Connection, rows: list[HostRow]) -> list[HostRow]:
+        """These rows with the times of the hosts that are merged into them."""
+        parts = parts_by_owner(owners(db))
+        if not parts:
+            return rows
+        merged = {row[0]: _host_row(row) for row in db.execute(_HOST + " where m.merged_into <> ''")}
+        return [joined_row(row, merged, parts[row.id]) if row.id in parts else row for row in rows]
+
     def _open(self) -> apsw.Connection | None:
         """The live file's connection, following a switch; None while there is no live file."""
         pointer = self._folder / CURRENT

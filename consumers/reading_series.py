@@ -6,6 +6,7 @@ import apsw
 
 from dimint.consumers.intervals import Interval, joined, processes_of
 from dimint.consumers.reading_host import LAST_NS, HostSamples
+from dimint.consumers.reading_joined import JoinedSamples, parts_of
 from dimint.consumers.tables_summaries import INTERVAL_COLUMNS, interval_of
 from dimint.consumers.tiers import HOUR_NS, MINUTE_NS, SLOTS, Slots, block_of, coarser, merge, sum_up, unpack_block
 
@@ -38,18 +39,20 @@ def series(db: apsw.Connection, host: str, from_ns: int, to_ns: int, points: int
     step_ns = max(1, -(-(to_ns - from_ns) // max(1, points)))
     if to_ns - from_ns > RAW_RANGE_MAX_NS:
         step_ns = max(step_ns, HOUR_NS if to_ns - from_ns > MINUTES_RANGE_MAX_NS else MINUTE_NS)
-    tier_ns = _finest(db, host, from_ns, step_ns)
+    parts = parts_of(db, host)
+    tier_ns = max(_finest(db, part, from_ns, step_ns) for part in parts)
     unit_ns = tier_ns or _SECOND_NS
     length_ns = -(-step_ns // unit_ns) * unit_ns
     start_ns, end_ns = _whole(from_ns, to_ns, length_ns)
-    table = HostSamples(db, host)
+    table = JoinedSamples(db, parts)
     if not tier_ns:
         return Series(length_ns, 0, sum_up((stored for _, stored in table.up(start_ns, end_ns, -1)), length_ns))
     slots: Slots = {}
     first, last = start_ns // tier_ns, end_ns // tier_ns
     sql = "select blob from tiers where host = ? and length_ns = ? and block between ? and ?"
-    for (blob,) in db.execute(sql, (host, tier_ns, block_of(first), block_of(last))):
-        merge(slots, {number: slot for number, slot in unpack_block(blob).items() if first <= number <= last})
+    for part in parts:
+        for (blob,) in db.execute(sql, (part, tier_ns, block_of(first), block_of(last))):
+            merge(slots, {number: slot for number, slot in unpack_block(blob).items() if first <= number <= last})
     merge(slots, sum_up((stored for _, stored in table.single(start_ns, end_ns)), tier_ns))
     return Series(length_ns, tier_ns, slots if length_ns == tier_ns else coarser(slots, tier_ns, length_ns))
 
@@ -57,11 +60,11 @@ def series(db: apsw.Connection, host: str, from_ns: int, to_ns: int, points: int
 def processes(db: apsw.Connection, host: str, from_ns: int, to_ns: int, limit: int) -> list[Interval]:
     """The intervals of processes of one host that overlap the closed range, by their start: the first `limit`."""
     from_ns, to_ns = max(0, min(from_ns, LAST_NS)), max(0, min(to_ns, LAST_NS))
-    fresh = processes_of(stored for _, stored in HostSamples(db, host).single(0, LAST_NS))
+    parts = parts_of(db, host)
+    fresh = processes_of(stored for _, stored in JoinedSamples(db, parts).single(0, LAST_NS))
     reach_ns = max((interval.reach_ns for interval in fresh), default=0)
-    rows: list[tuple[Any, ...]] = list(
-        db.execute(f"select {INTERVAL_COLUMNS} {_OVERLAPPING}", (host, from_ns - reach_ns, to_ns, limit))
-    )
+    sql = f"select {INTERVAL_COLUMNS} {_OVERLAPPING}"
+    rows: list[tuple[Any, ...]] = [row for part in parts for row in db.execute(sql, (part, from_ns - reach_ns, to_ns, limit))]
     found = joined([*map(interval_of, rows), *fresh])
     inside = [interval for interval in found if interval.end_ns >= from_ns and interval.start_ns <= to_ns]
     return sorted(inside, key=lambda interval: (interval.start_ns, interval.key))[:limit]

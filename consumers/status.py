@@ -3,7 +3,7 @@
     host.registered   name, address and facts; the last one counts, and each different one is kept as a version of the
                       host for views of the past. Names become unique in consumers/names.py
     host.renamed      what people call it, for as long as they do
-    host.merged       another host goes on with its history: it is not listed any more, and still found
+    host.merged       another host goes on with its history: it is not listed any more, and read as part of it (reading_joined.py)
     host.forgotten    nothing of it is kept
     host.sample       one tail row, unless (host, run, seq) was stored before; late ones land in their place. What it says
                       about who used GPUs is added to the sums of its hour

@@ -67,6 +67,9 @@ class MemoryTables:
         wanted = clean_name(id_or_name)
         return next((row for row in self._hosts.values() if id_or_name == row.id or wanted == row.name), None)
 
+    def owner(self, host_id: str) -> str:
+        return host_id
+
     def latest(self, host_ids: Iterable[str]) -> dict[str, StoredSample]:
         return {host: self._samples[host][-1] for host in host_ids if self._samples.get(host)}
 

@@ -65,8 +65,8 @@ def test_a_merged_host_is_found_and_not_listed(tmp_path: Path) -> None:
         assert reader.counts() == {"bad host.merged": 2}
         assert {host: into for host, (_, into) in reader.merged().items()} == {ONE: TWO}
         assert reader.host(ONE) is not None
-        assert [len(reader.last(host, 9)) for host in (ONE, TWO)] == [1, 1]
-        assert {entry.host.id for entry in reader.fleet_at(log.now_ns - SECOND // 2)} == {ONE, TWO}
+        assert [len(reader.last(host, 9)) for host in (ONE, TWO)] == [1, 2]
+        assert reader.owner(ONE) == reader.owner(TWO) == TWO
         assert {entry.host.id for entry in reader.fleet_at(log.now_ns)} == {TWO}
         asked = Question(START_NS // HOUR_NS * HOUR_NS, START_NS + 2 * HOUR_NS, ("user", "host"), "full")
         assert [one[:3] for one in reader.accounting(asked, START_NS + HOUR_NS).accounts if one.user] == [
@@ -75,6 +75,43 @@ def test_a_merged_host_is_found_and_not_listed(tmp_path: Path) -> None:
         log.say(["host.merged", ONE, 0, 0, ""])
         feed(log, folder)
         assert names(reader) == {ONE: "gpu_01", TWO: f"gpu_01_{TWO[:8]}"}
+
+
+def test_a_merged_host_is_one_line_of_time(tmp_path: Path) -> None:
+    """A machine that was set up anew: its samples, series, processes and events go on where the old ones end, at any time."""
+    log = Changes()
+    log.say(registered(ONE, "gpu-01"))
+    times = []
+    for host, run in ((ONE, RUN), (TWO, b"another.")):
+        for seq in range(1, 4):
+            log.say(sample_event(host, run, seq, BUSY | {"int_ms": 1000}))
+            times.append(log.now_ns)
+        log.say(["driver.changed", host, 0, 0, None, "570"])
+        if host == ONE:
+            log.say(registered(TWO, "gpu-01"))
+    log.say(["host.merged", ONE, 0, 0, TWO])
+    with StatusReader(feed(log, tmp_path)) as reader:
+        row = reader.host(TWO)
+        assert row is not None
+        assert (row.first_sample_ns, row.last_sample_ns) == (times[0], times[-1])
+        assert reader.hosts() == [row]
+        assert [stored.time_ns for stored in reader.last(TWO, 4)] == times[2:]
+        assert [stored.time_ns for stored in reader.between(TWO, 0, 1 << 62)] == times
+        whole = reader.page(TWO, 0, 1 << 62, limit=4)
+        rest = reader.page(TWO, 0, 1 << 62, limit=4, after=whole.cursor)
+        assert [stored.time_ns for stored in (*whole.samples, *rest.samples)] == times
+        assert len(reader.page(TWO, 0, 1 << 62, step_ns=SECOND).samples) == 6
+        summed = reader.series(TWO, times[0], times[-1], 1)
+        assert sum(slot["GPU-a"]["util_pct"][3] for slot in summed.slots.values()) == 6
+        hours = reader.series(TWO, times[0] - 100 * HOUR_NS, times[-1], 1)
+        assert sum(slot["GPU-a"]["util_pct"][3] for slot in hours.slots.values()) == 6
+        assert sum(one.samples for one in reader.processes(TWO, 0, 1 << 62)) == 6
+        assert {event.host for event in reader.events(0, 1 << 62)} == {TWO}
+        assert [event.kind for event in reader.events(0, 1 << 62, host_id=TWO)].count("driver.changed") == 2
+        assert {stored.time_ns for stored in reader.latest([TWO]).values()} == {times[-1]}
+        assert reader.changed_since(-1)[1] == {TWO}
+        (then,) = reader.fleet_at(times[1])
+        assert (then.host.id, then.host.name, then.sample and then.sample.time_ns) == (TWO, "gpu_01", times[1])
 
 
 def test_of_a_forgotten_host_nothing_is_left(tmp_path: Path) -> None:

@@ -1,12 +1,17 @@
 """The board: what changed, in which order, and when it is news."""
 
+from pathlib import Path
+
 from dimint.clock import ManualClock
+from dimint.consumers.reading import StatusReader
 from dimint.webapp.board import Board, BoardRules
 from dimint.webapp.models import Status
 from dimint.webapp.trends import STEP_NS, STEPS, Trends
 from dimint.webapp.view import sampled
 from tests.support.fleet import MemoryTables, host_id
 from tests.support.hosts import GTX, gpu, sample
+from tests.support.samples import START_NS, registered, sample_event
+from tests.support.status_log import StatusLog, feed
 
 SECOND = 1_000_000_000
 RULES = BoardRules(down_after_s=60.0, order="name", save_interval_s=0.0, names={})
@@ -80,3 +85,22 @@ def test_trends_keep_a_window_and_let_late_samples_go() -> None:
     assert line[0] == 0
     assert line[-1] == 59
     assert sum(value is not None for value in line) == 2
+
+
+def test_a_merged_host_has_one_page(tmp_path: Path) -> None:
+    """By its old id and by its own, now and at a time before it was merged, with the samples of both."""
+    log, clock = StatusLog(), ManualClock(START_NS + 60 * SECOND)
+    for number in (1, 2):
+        at = START_NS + number * 20 * SECOND
+        log.put([registered(host_id(number), "gpu-01")], time_ns=at, logged_at_ns=at)
+        log.put([sample_event(host_id(number), b"8 bytes" + bytes((number,)), 1, CONTENT)], time_ns=at, logged_at_ns=at)
+    log.put([["host.merged", host_id(1), 0, 0, host_id(2)]], logged_at_ns=START_NS + 50 * SECOND)
+    board = Board(StatusReader(feed(log, tmp_path)), RULES, clock)
+    (now,) = board.refresh().hosts
+    (then,) = board.past(START_NS + 30 * SECOND).hosts
+    assert (now.id, now.name, then.id, then.name) == (host_id(2), "gpu_01", host_id(2), "gpu_01")
+    for snapshot in (board.refresh(), board.past(START_NS + 30 * SECOND)):
+        assert board.find(host_id(1), snapshot) is snapshot.hosts[0]
+    history = board.history(now, START_NS, START_NS + 60 * SECOND)
+    assert sum(history.known) >= 2
+    board.close()
