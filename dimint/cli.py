@@ -49,6 +49,7 @@ COMMANDS: Final = {
     "accounting": ("dimint.cli_accounting", "accounting", "GPU-hours per user and host."),
     "host": ("dimint.cli_host", "host", "List, rename, merge or forget hosts."),
     "events": ("dimint.cli_events", "events", "Look at the events of a log."),
+    "deadletters": ("dimint.cli_deadletters", "deadletters", "Records that no reader took in, and what they should have been."),
     "export": ("dimint.cli_archive", "COMMANDS", "Write a stretch of a log into a file."),
     "import": ("dimint.cli_archive", "COMMANDS", "Copy such a file into another log."),
     "replay": ("dimint.cli_replay", "replay_command", "Copy a stretch of a log into another log, at any pace."),

@@ -1,7 +1,7 @@
 """`dimint events`: look at the events of a log, from the beginning, from anywhere, or as they come."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -10,15 +10,14 @@ import click
 from dimint.cli_client import write_json, write_row
 from dimint.cli_log import Stretch, opened, stretch_flags, stretch_of
 from dimint.cli_options import with_settings
-from dimint.client.content import to_text
 from dimint.log.opening import find_genesis
 from dimint.log.port import Log
-from dimint.log.reading import Counted, DeadLetter
+from dimint.log.reading import DEAD_REASONS, Counted
 from dimint.progress import progress_of
 from dimint.replay.counting import Count, count_events
 from dimint.replay.event import LoggedEvent, events_of, json_line, shown_fields, text_of
 from dimint.replay.filters import EVERYTHING, Filter
-from dimint.replay.positions import Range, format_position
+from dimint.replay.positions import Range
 from dimint.replay.ranges import select
 from dimint.replay.stream import Item, Stream
 from dimint.settings import ToolSettings
@@ -53,18 +52,15 @@ HELP: Final = """
 @click.option("as_json", "--json", is_flag=True, help="JSON lines, for programs.")
 @click.option("--table", is_flag=True, help="Lines for people, which is what is printed anyway.")
 @click.option("--count", is_flag=True, help="Only how many there are, of each topic.")
-@click.option("--dead", is_flag=True, help="Only the records that are no batches of events, and why.")
 @with_settings(ToolSettings)
-def events(
-    settings: Any, follow: bool, limit: int | None, as_json: bool, table: bool, count: bool, dead: bool, **flags: Any
-) -> None:
+def events(settings: Any, follow: bool, limit: int | None, as_json: bool, table: bool, count: bool, **flags: Any) -> None:
     """See the help text."""
     stretch = stretch_of(flags["topic"], flags["start"], flags["end"])
     wanted = Filter.of(kinds=flags["kinds"], key=flags["key"], source=flags["source"], who=flags["who"])
     if follow and (count or stretch.end is not None):
         raise click.UsageError("--follow does not end: leave out --to and --count")
-    if table + as_json > 1 or count + dead > 1:
-        raise click.UsageError("give one of --table and --json, and one of --count and --dead")
+    if table + as_json > 1:
+        raise click.UsageError("give one of --table and --json")
     with opened(settings) as log:
         ranges = _ranges(log, stretch, wanted, follow)
         if count and wanted == EVERYTHING:
@@ -74,7 +70,7 @@ def events(
             if count:
                 _print_counts(_count(stream, ranges, wanted), as_json)
                 return
-            printer = _Printer(_dead_lines if dead else _events_lines, wanted, as_json, limit)
+            printer = _Printer(wanted, as_json, limit)
             if printer.print_all(stream, follow):
                 _tell_passed_over(stream)
 
@@ -112,18 +108,16 @@ def _print_counts(counts: dict[Range, Count], as_json: bool) -> None:
 
 
 def _tell_passed_over(stream: Stream) -> None:
-    repeated, dead = stream.counts["repeated"], sum(stream.counts[reason] for reason in ("foreign", "framing", "fields"))
+    repeated, dead = stream.counts["repeated"], sum(stream.counts[reason] for reason in DEAD_REASONS)
     if repeated or dead:
-        click.echo(f"dimint: passed over {repeated} repeated batches and {dead} dead letters (--dead shows them)", err=True)
+        click.echo(f"dimint: passed over {repeated} repeated batches and {dead} dead letters (dimint deadletters list)", err=True)
 
 
 class _Printer:
     """Prints lines of what a stream gives, and no more than `limit`."""
 
-    def __init__(
-        self, lines: Callable[[Item, Filter, bool], Iterator[str]], wanted: Filter, as_json: bool, limit: int | None
-    ) -> None:
-        self._lines, self._wanted, self._as_json, self._left = lines, wanted, as_json, limit
+    def __init__(self, wanted: Filter, as_json: bool, limit: int | None) -> None:
+        self._wanted, self._as_json, self._left = wanted, as_json, limit
 
     def print_all(self, stream: Stream, follow: bool) -> bool:
         """Whether everything was printed, not cut by the limit."""
@@ -139,7 +133,7 @@ class _Printer:
         return True
 
     def _print(self, item: Item) -> bool:
-        for line in self._lines(item, self._wanted, self._as_json):
+        for line in _events_lines(item, self._wanted, self._as_json):
             sys.stdout.write(visible(line) + "\n")
             if self._left is not None:
                 self._left -= 1
@@ -153,16 +147,6 @@ def _events_lines(item: Item, wanted: Filter, as_json: bool) -> Iterator[str]:
         for event in events_of(item.place, item.taken):
             if wanted.wants(event):
                 yield json_line(event) if as_json else _row(event)
-
-
-def _dead_lines(item: Item, wanted: Filter, as_json: bool) -> Iterator[str]:
-    if isinstance(item.taken, DeadLetter):
-        position = format_position(*item.place, item.record.offset)
-        reason, detail = item.taken.reason, item.taken.detail
-        if as_json:
-            yield to_text({"position": position, "reason": reason, "detail": detail, "bytes": len(item.record.value)})
-        else:
-            yield f"{_time(item.record.timestamp_ns // 1000)}  {position:<{_PLACE_WIDTH}}  {reason:<9}  {detail}"
 
 
 def _row(event: LoggedEvent) -> str:

@@ -106,7 +106,7 @@ def _check_log(_settings: CommonSettings, log: Log, as_json: bool) -> Iterator[d
             except LogMismatch as error:
                 problem = str(error)
         progress.end(total, total, events)
-        letters = f", {dead} dead letters from {first_dead} on (dimint events --dead)" if dead else ""
+        letters = f", {dead} dead letters from {first_dead} on (dimint deadletters list)" if dead else ""
         yield _found(topic, f"{batches} records, {events} events{letters}", problem)
 
 

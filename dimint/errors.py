@@ -5,6 +5,7 @@
     DimintError
     ├── SettingsError            a setting, flag or file is wrong; the hint says what to do
     ├── BadTime                  a text that names no time
+    ├── BadEvent                 what should be an event is none
     ├── BadCursor                a cursor that no answer gave
     ├── BadPosition              a text that names no place in a log
     ├── BadQuery                 a filter, an order or an option of a view that cannot be read
@@ -47,6 +48,7 @@ __all__ = [
     "AppendUnknown",
     "BadArchive",
     "BadCursor",
+    "BadEvent",
     "BadPosition",
     "BadQuery",
     "BadSnapshot",
@@ -114,6 +116,10 @@ class SettingsError(DimintError):
 
 class BadTime(DimintError):
     """A text that should name a time (dimint/when.py) does not."""
+
+
+class BadEvent(DimintError):
+    """What somebody gave as an event is none, and why."""
 
 
 class BadCursor(DimintError):

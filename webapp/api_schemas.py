@@ -226,7 +226,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                     "A record.",
                     {
                         "position": _TEXT, "time": _TIME, "bytes": _COUNT, "detail": _TEXT,
-                        "reason": {"enum": ["foreign", "framing", "fields", "newer", "damaged"]},
+                        "reason": {"enum": ["foreign", "framing", "fields", "partition", "newer", "damaged"]},
                         "stops": _said(_FLAG, "whether readers stop here instead of passing over it"),
                         "redriven": _maybe("string", "where what stands for it was appended"),
                     },

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from dimint.replay.found import Unread
+from dimint.replay.found import Unread, hex_dump
 from dimint.webapp.as_html import Page, framed
 from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.nodes import Child, Node, node, users_text
@@ -13,12 +13,13 @@ from dimint.webapp.parts import PageStyle
 from dimint.webapp.text import clean, clean_long, cut
 from dimint.webapp.times import iso_us, stamp
 
-__all__ = ["UnreadView", "hex_dump", "unread_json", "unread_page", "unread_text"]
+__all__ = ["UnreadView", "unread_json", "unread_page", "unread_text"]
 
 BYTES_SHOWN: Final = 1024
 ROWS: Final = 500
 _WORDS: Final = {
     "foreign": "not a record of ours", "framing": "ill made", "fields": "fields that do not fit",
+    "partition": "a key in the wrong partition",
     "newer": "of a newer program: readers stop here", "damaged": "damaged: readers stop here",
 }  # fmt: skip
 
@@ -30,20 +31,6 @@ class UnreadView:
     found: Sequence[Unread]
     complete: bool
     chosen: tuple[Unread, bytes] | None = None
-
-
-def hex_dump(data: bytes) -> str:
-    """Sixteen bytes a line: offset, hex, and what is printable ASCII of it.
-
-    >>> print(hex_dump(b"hello\\x00w"))
-    00000000  68 65 6c 6c 6f 00 77                             hello.w
-    """
-    lines = []
-    for at in range(0, len(data), 16):
-        some = data[at : at + 16]
-        text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in some)
-        lines.append(f"{at:08x}  {some.hex(' '):<47}  {text}")
-    return "\n".join(lines)
 
 
 def unread_page(page: Page, style: PageStyle, view: UnreadView) -> str:

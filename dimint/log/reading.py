@@ -25,7 +25,7 @@ from dimint.events import KINDS, KV_TOPIC, is_critical, problem_of
 from dimint.genesis import Genesis
 from dimint.log.port import Record
 
-__all__ = ["Counted", "DeadLetter", "Halt", "Intake", "Quarantine", "Repeated", "Taken"]
+__all__ = ["Counted", "DEAD_REASONS", "DeadLetter", "Halt", "Intake", "Quarantine", "Repeated", "Taken"]
 
 
 class Counted(NamedTuple):
@@ -42,6 +42,9 @@ class Repeated(NamedTuple):
 
     offset: int
     header: Header
+
+
+DEAD_REASONS = ("foreign", "framing", "fields", "partition")
 
 
 class DeadLetter(NamedTuple):

@@ -134,11 +134,12 @@ def test_lines_for_people_are_harmless(filled: Filled, capsys: pytest.CaptureFix
 
 
 def test_what_is_no_batch_is_counted_and_shown(filled: Filled, lines: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Passed over with a line on stderr; --dead says where and why."""
+    """Passed over with a line on stderr; `deadletters list` says where and why."""
     offset = filled.log.append([Entry("dimint.status", 0, b"from somebody else")])[0].result(WAIT_S)
     assert main(["events", f"--log={filled.location}", "--limit=9999"]) == 0
-    assert capsys.readouterr().err == "dimint: passed over 0 repeated batches and 1 dead letters (--dead shows them)\n"
-    (dead,) = lines("--dead")
+    assert capsys.readouterr().err == "dimint: passed over 0 repeated batches and 1 dead letters (dimint deadletters list)\n"
+    assert main(["deadletters", "list", f"--log={filled.location}", "--json"]) == 0
+    dead = json.loads(capsys.readouterr().out)
     assert (dead["position"], dead["reason"], dead["bytes"]) == (f"dimint.status/0@{offset}", "foreign", 18)
     (count,) = lines("--count", "--topic=dimint.status")
     assert (count["events"], count["dead"]) == (5, 1)

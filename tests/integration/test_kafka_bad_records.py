@@ -59,9 +59,9 @@ def check_strays(system: KvSystem, log: str, put: Callable[[int, bytes], object]
         assert main([*command, *flags]) == 0
         return str(capsys.readouterr().out)
 
-    dead = printed("events", "--dead", "--topic=dimint.kv")
+    dead = printed("deadletters", "list", "--topic=dimint.kv")
     for partition, key in enumerate(keys):
-        assert dead.count(f"  partition  key {key!r} belongs into partition {partition}\n") == 3
+        assert dead.count(f"\tpartition\tkey {key!r} belongs into partition {partition}\t") == 3
         assert "666" not in printed("history", key)
     assert "6 dead letters" in printed("verify", "all")
 
