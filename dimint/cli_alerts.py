@@ -68,15 +68,14 @@ def show_rules(settings: AlertsSettings, as_json: bool) -> None:
 def try_rule(
     settings: AlertsSettings, rule: str, since: str, until: str, lasting: str | None, host: str | None, as_json: bool
 ) -> None:
-    from dimint.consumers.alerts.cli import read_rules, try_rules
-    from dimint.consumers.alerts.rules import parse_rules
+    from dimint.consumers.alerts.cli import read_rule, read_rules, try_rules
 
     now_ns = time.time_ns()
     from_ns, to_ns = _from(since, now_ns), parse_time(until, now_ns=now_ns, zone=local_zone())
     chosen = [each for each in read_rules(settings) if each.name == rule]
     if not chosen:
         try:
-            chosen = list(parse_rules({"rule": [{"name": "test", "when": rule}]}, "RULE"))
+            chosen = [read_rule(settings, rule)]
         except SettingsError as error:
             raise SettingsError(f"there is no rule {rule!a}, and {error}") from None
     if lasting is not None:

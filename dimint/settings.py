@@ -17,6 +17,7 @@ from dimint.genesis import GenesisSettings
 from dimint.limits import HASH_RANGE_MAX, HOST_NAME_MAX_CHARS, PARTITIONS_MAX
 from dimint.setting_kinds import IGNORED_NAMES, PARSERS, Setting, shown
 from dimint.settings_keep import KEEP_SETTINGS
+from dimint.settings_thresholds import THRESHOLD_SETTINGS, Thresholds
 
 __all__ = [
     "IGNORED_NAMES",
@@ -119,6 +120,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _row("page_title", "text", "DiMint", {"web", "up"}, "Title of the pages.", high=200),
     _row("page_description", "text", "", {"web", "up"}, "A line under the title.", high=2000),
     _row("ip2name", "path", None, {"web", "up"}, "JSON file that maps addresses to names."),
+    *THRESHOLD_SETTINGS,
     # alerts
     _row("alert_rules", "path", None, {"alerts", "up"}, "TOML file of alert rules (docs/alerts.md); default: the built-in ones."),
     _row("webhook", "text", "", {"alerts", "up"}, "Address that alerts are posted to as {\"text\": …}; empty = none.",
@@ -222,7 +224,7 @@ class ConsumerSettings(CommonSettings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlertsSettings(CommonSettings):
+class AlertsSettings(Thresholds, CommonSettings):
     down_threshold: float
     """Seconds."""
     alert_rules: Path | None
@@ -237,7 +239,7 @@ class AlertsSettings(CommonSettings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WebSettings(CommonSettings):
+class WebSettings(Thresholds, CommonSettings):
     http_port: int
     http_bind: str
     http_names: str

@@ -15,6 +15,7 @@ from sanic.response import BaseHTTPResponse, HTTPResponse, empty, html
 from dimint.clock import Clock
 from dimint.limits import HTTP_BODY_MAX_BYTES
 from dimint.settings import WebSettings
+from dimint.settings_thresholds import thresholds_of
 from dimint.webapp.access import allows_address, allows_host, is_foreign_page
 from dimint.webapp.as_html import message_page
 from dimint.webapp.as_json import error_body
@@ -106,12 +107,13 @@ def create_app(
         WEBSOCKET_MAX_SIZE=live.MESSAGE_MAX_BYTES,
         TOUCHUP=False,  # it rewrites classes of the process, which a second app in it then finds changed
     )
-    rules = BoardRules(settings.down_threshold, settings.order, settings.save_interval, dict(around.ip2name))
+    limits = thresholds_of(settings)
+    rules = BoardRules(settings.down_threshold, settings.order, settings.save_interval, dict(around.ip2name), limits)
     order = DateOrder(settings.date_order)
     site = Site(
         feed=Feed(Board(reader, rules, clock)),
         clock=clock,
-        page_style=PageStyle(around.zone, settings.page_title, settings.page_description, order),
+        page_style=PageStyle(around.zone, settings.page_title, settings.page_description, order, limits=limits),
         terminal_style=TerminalStyle(around.zone, settings.term_width, order),
         hosts_per_page=settings.page_size,
         static=load_static_files(),

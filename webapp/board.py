@@ -20,6 +20,7 @@ from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, Xi
 from dimint.consumers.sealing import Key
 from dimint.consumers.wanted import Wanted
 from dimint.limits import FETCH_MAX_SAMPLES, HOST_NAME_MAX_CHARS
+from dimint.settings_thresholds import THRESHOLDS, Thresholds
 from dimint.webapp.alerts import XID_NS
 from dimint.webapp.history import History
 from dimint.webapp.host_past import read_history, read_processes
@@ -84,6 +85,7 @@ class BoardRules:
     order: str
     save_interval_s: float
     names: Mapping[str, str]
+    limits: Thresholds = THRESHOLDS
 
 
 class Board:
@@ -133,7 +135,7 @@ class Board:
         """The newest `most` samples of a host, oldest first, thinned to the save interval."""
         interval = self._rules.save_interval_s
         wanted = most if interval <= 0 else FETCH_MAX_SAMPLES
-        stored = [sampled(entry.time_ns, entry.sample) for entry in self._reader.last(host.id, wanted)]
+        stored = [sampled(entry.time_ns, entry.sample, self._rules.limits) for entry in self._reader.last(host.id, wanted)]
         return thinned(stored, interval, most)
 
     def past(self, at_ns: int, from_ns: int | None = None, *, traced: bool = True) -> Snapshot:
@@ -141,7 +143,7 @@ class Board:
         version = self._reader.version()
         if (kept := self._past.get((at_ns, from_ns, traced))) is not None and kept[0] == version:
             return kept[1]
-        hosts = past_hosts(self._reader, self._names, at_ns, from_ns, self._rules.down_after_s, traced=traced)
+        hosts = past_hosts(self._reader, self._names, at_ns, from_ns, self._rules.down_after_s, self._rules.limits, traced=traced)
         arranged = ordered(hosts, self._rules.order)
         data_ns = max((host.heard_ns for host in hosts if host.heard_ns is not None), default=None)
         snapshot = Snapshot(0, tuple(arranged), {host.id: 0 for host in hosts}, 0, data_ns)
@@ -159,7 +161,7 @@ class Board:
         """
         step_ns = max(0, round(self._rules.save_interval_s * 1e9)) if step_ns is None else step_ns
         found = self._reader.page(host.id, from_ns, to_ns, limit=limit, step_ns=step_ns, after=after, wanted=SHOWN)
-        return [sampled(stored.time_ns, stored.sample) for stored in found.samples], found.cursor
+        return [sampled(stored.time_ns, stored.sample, self._rules.limits) for stored in found.samples], found.cursor
 
     def history(self, host: Host, from_ns: int, to_ns: int) -> History:
         """The host's series over a range."""
@@ -223,14 +225,14 @@ class Board:
         while self._unread and self._clock.monotonic() <= until:
             host_id = self._unread.popleft()
             newest = self._samples[host_id]
-            trends = hour_before(self._reader, host_id, newest.time_ns)
+            trends = hour_before(self._reader, host_id, newest.time_ns, self._rules.limits)
             trends.add(newest)
             self._trends[host_id] = trends
             found.add(host_id)
         return found
 
     def _take(self, host_id: str, stored: StoredSample) -> None:
-        sample = sampled(stored.time_ns, stored.sample)
+        sample = sampled(stored.time_ns, stored.sample, self._rules.limits)
         trends = self._trends.get(host_id)
         if trends is None:
             trends = self._trends[host_id] = Trends()

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from dimint.settings_thresholds import Thresholds
 from dimint.webapp.judge import orphan_mib, slow_reasons
 from dimint.webapp.models import Gpu, Host, Process, Sampled, Status
 from dimint.webapp.nodes import Child, Node, node, users_text
 from dimint.webapp.parts import (
     SIGNS,
-    WARN_PCT,
     PageStyle,
     age,
     bar,
@@ -28,21 +28,23 @@ PROCESSES_SHOWN: Final = 6
 """Processes of a card that are open; the rest is behind a click."""
 
 
-def _meter(title: str, percent: int | None, kind: str, text: str) -> Node:
-    if percent is not None and percent >= WARN_PCT and kind != "util":
+def _meter(title: str, percent: int | None, kind: str, text: str, limits: Thresholds) -> Node:
+    if percent is not None and percent >= limits.much_percent and kind != "util":
         text = f"▲ {text}"
-    return node("div", node("span", title, cls="what"), bar(percent, kind, title), node("span", text, cls="num"), cls="meter")
+    return node(
+        "div", node("span", title, cls="what"), bar(percent, kind, title, limits), node("span", text, cls="num"), cls="meter"
+    )
 
 
-def _cpu_part(sample: Sampled) -> Node:
+def _cpu_part(sample: Sampled, limits: Thresholds) -> Node:
     busy = None if sample.cpu_pm is None else (sample.cpu_pm + 5) // 10
     load = "" if sample.load is None else f"load {' '.join(f'{value:.2f}' for value in sample.load)}"
     cores = "" if sample.cores is None else f"{sample.cores} cores"
     return node(
         "div",
-        _meter("CPU", busy, "cpu", number(busy, "%")),
+        _meter("CPU", busy, "cpu", number(busy, "%"), limits),
         _meter("RAM", percent_of(sample.memory_used, sample.memory_total), "ram",
-               f"{gib(sample.memory_used)} / {gib(sample.memory_total)} GiB"),
+               f"{gib(sample.memory_used)} / {gib(sample.memory_total)} GiB", limits),
         node("p", " · ".join(part for part in (load, cores) if part), cls="fine"),
         cls="cpu",
     )  # fmt: skip
@@ -66,8 +68,8 @@ def _gpu_part(gpu: Gpu, history: Sequence[int | None]) -> Node:
         head.append(node("span", number(gpu.clock_mhz, "MHz"), cls="fact clockrate", title="Clock of the processors"))
     meters = node(
         "div",
-        _meter("util", gpu.util_pct, "util", number(gpu.util_pct, "%")),
-        _meter("mem", gpu.memory_pct, "mem", f"{mib_as_gib(gpu.used_mib)} / {mib_as_gib(gpu.total_mib)} GiB"),
+        _meter("util", gpu.util_pct, "util", number(gpu.util_pct, "%"), gpu.limits),
+        _meter("mem", gpu.memory_pct, "mem", f"{mib_as_gib(gpu.used_mib)} / {mib_as_gib(gpu.total_mib)} GiB", gpu.limits),
         cls="meters",
     )
     line = trend(history, f"{title}, last minutes")
@@ -154,7 +156,7 @@ def card_node(host: Host, style: PageStyle) -> Node:
         body.append(node("p", f"status: {host.status}", cls="fine"))
     else:
         if sample.has_cpu:
-            body.append(_cpu_part(sample))
+            body.append(_cpu_part(sample, style.limits))
         parts = [_gpu_part(gpu, host.trends[at] if at < len(host.trends) else ()) for at, gpu in enumerate(sample.gpus)]
         body.append(node("ul", *parts, cls="gpus") if parts else _support_part(sample))
         body += _processes_part(sample)

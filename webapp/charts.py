@@ -52,7 +52,7 @@ def charts_node(
 
 def _figure(panel: Panel, history: History, marks: Sequence[Mark], zone: tzinfo, *, drawn: bool) -> Node:
     series, top, unit = panel.series, panel.top, panel.unit
-    words = [users_text(summary(one, unit, history.step_ns, idle=panel.idle)) for one in series]
+    words = [users_text(summary(one, unit, history.step_ns, idle=panel.idle, below=history.idle_percent)) for one in series]
     label = f"{panel.title}. {'; '.join(words[:16])}"
     keys = [
         node("span", node("span", "", cls=f"key k{at % _COLOURS}", aria_hidden="true"), node("bdi", users_text(one.name)))

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
-from dimint.webapp.judge import IDLE_BELOW_PCT, holder
+from dimint.settings_thresholds import THRESHOLDS
+from dimint.webapp.judge import holder
 from dimint.webapp.models import Gpu, Sampled
 
 __all__ = ["OTHERS", "POINTS", "Come", "History", "Series", "Values", "history_of", "summary", "top_users"]
@@ -65,6 +66,8 @@ class History:
     users: tuple[Come, ...]
     peak: bool = False
     made_of: int = 0
+    idle_percent: int = THRESHOLDS.idle_percent
+    """What is less busy counts as idle."""
 
     @property
     def to_ns(self) -> int:
@@ -109,14 +112,14 @@ def history_of(
     )
 
 
-def summary(series: Series, unit: str, step_ns: int, *, idle: bool = False) -> str:
+def summary(series: Series, unit: str, step_ns: int, *, idle: bool = False, below: int = THRESHOLDS.idle_percent) -> str:
     """`GPU 3: median 87 %, max 99 %, 12 min idle`."""
     known = sorted(value for value in series.values if value is not None)
     if not known:
         return f"{series.name}: not known"
     text = f"{series.name}: median {known[len(known) // 2]} {unit}, max {known[-1]} {unit}"
     if idle:
-        minutes = sum(value < IDLE_BELOW_PCT for value in known) * step_ns // 60_000_000_000
+        minutes = sum(value < below for value in known) * step_ns // 60_000_000_000
         text += f", {minutes} min idle" if minutes else ""
     return text
 

@@ -1,5 +1,6 @@
 """What a host's page reads of the past: single samples of short ranges, minutes and hours of long ones, and processes."""
 
+from dataclasses import replace
 from typing import Final, Protocol
 
 from dimint.consumers.intervals import Interval
@@ -7,6 +8,7 @@ from dimint.consumers.past import GAP_INTERVALS, SamplePage, interval_ns
 from dimint.consumers.reading_series import RAW_RANGE_MAX_NS, Series
 from dimint.consumers.tiers import sum_up
 from dimint.consumers.wanted import Wanted
+from dimint.settings_thresholds import THRESHOLDS, Thresholds
 from dimint.webapp.happenings import gpu_names
 from dimint.webapp.history import POINTS, History, history_of
 from dimint.webapp.history_tiers import history_of_slots, network_of
@@ -32,6 +34,14 @@ class HostTables(Protocol):
 
 def read_history(reader: HostTables, host: Host, from_ns: int, to_ns: int) -> History:
     """The host's series over a range."""
+    return replace(_read(reader, host, from_ns, to_ns), idle_percent=_limits(host).idle_percent)
+
+
+def _limits(host: Host) -> Thresholds:
+    return host.newest.gpus[0].limits if host.newest is not None and host.newest.gpus else THRESHOLDS
+
+
+def _read(reader: HostTables, host: Host, from_ns: int, to_ns: int) -> History:
     newest = host.newest
     unnamed = newest is None or any(not gpu.uuid for gpu in newest.gpus)
     if to_ns - from_ns <= RAW_RANGE_MAX_NS or unnamed:
@@ -60,6 +70,7 @@ def _of_samples(reader: HostTables, host: Host, from_ns: int, to_ns: int) -> His
     step_ns = max(1, (to_ns - from_ns) // POINTS)
     found = reader.page(host.id, from_ns, to_ns, limit=POINTS * 2, step_ns=step_ns, wanted=_DRAWN).samples
     usual_ns = interval_ns(found[-1].sample) if found else 0
-    samples = [sampled(stored.time_ns, stored.sample) for stored in found]
+    limits = _limits(host)
+    samples = [sampled(stored.time_ns, stored.sample, limits) for stored in found]
     network = network_of(sum_up(found, step_ns), step_ns, from_ns // step_ns, POINTS)
     return history_of(samples, from_ns, to_ns, longest_ns=GAP_INTERVALS * usual_ns + step_ns, network=network)

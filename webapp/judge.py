@@ -8,7 +8,6 @@ from typing import Final, TypeAlias
 from dimint.webapp.models import Cell, Gpu, Host, Status, Use
 
 __all__ = [
-    "IDLE_BELOW_PCT",
     "Problem",
     "Severity",
     "held_since",
@@ -20,12 +19,6 @@ __all__ = [
     "users_of",
 ]
 
-IDLE_BELOW_PCT: Final = 5
-"""A GPU that is less busy than this does nothing that somebody waits for."""
-HOT_C: Final = 88
-"""Hot for every data-centre and consumer GPU; the driver's own slow-down is told apart by `slowed`."""
-IDLE_HELD_S: Final = 30 * 60
-"""A GPU that has been held this long and is idle is worth a word."""
 _SLOWED: Final = {0x08: "hardware slow-down", 0x40: "thermal slow-down", 0x80: "power brake", 0x20: "thermal limit"}
 """NVML's reasons that say something is wrong; the power cap (0x04) is normal under load."""
 _ORPHAN_LEAST_MIB: Final = 1024
@@ -67,7 +60,7 @@ def use_of(gpu: Gpu) -> Use:
         return Use.LOST
     if gpu.state != "ok" or not gpu.processes_known:
         return Use.UNKNOWN
-    if gpu.util_pct is not None and gpu.util_pct >= IDLE_BELOW_PCT:
+    if gpu.util_pct is not None and gpu.util_pct >= gpu.limits.idle_percent:
         return Use.BUSY
     if not gpu.processes:
         return Use.FREE
@@ -147,7 +140,7 @@ def _gpu_problems(host: Host, gpu: Gpu, now_ns: int) -> Iterator[_Found]:
         return
     if reasons := slow_reasons(gpu):
         yield (Severity.WARN, gpu.index, ", ".join(reasons))
-    if gpu.temperature_c is not None and gpu.temperature_c >= HOT_C:
+    if gpu.temperature_c is not None and gpu.temperature_c >= gpu.limits.hot_temperature:
         yield (Severity.WARN, gpu.index, f"{gpu.temperature_c} °C")
     for fault in gpu.faults:
         yield (Severity.CRITICAL, gpu.index, fault)
@@ -159,8 +152,9 @@ def _gpu_problems(host: Host, gpu: Gpu, now_ns: int) -> Iterator[_Found]:
     if rest := orphan_mib(gpu):
         yield (Severity.WARN, gpu.index, f"{rest} MiB belong to no process")
     since = held_since(gpu)
-    if use_of(gpu) is Use.IDLE and since is not None and now_ns - since > IDLE_HELD_S * 1_000_000_000:
-        quiet = all(cell.util is None or cell.util < IDLE_BELOW_PCT for cell in _line(host, gpu)[-30:])
+    if use_of(gpu) is Use.IDLE and since is not None and now_ns - since > gpu.limits.idle_held * 1e9:
+        minutes = max(1, round(gpu.limits.idle_held / 60))
+        quiet = all(cell.util is None or cell.util < gpu.limits.idle_percent for cell in _line(host, gpu)[-minutes:])
         if quiet:
             minutes = (now_ns - since) // 60_000_000_000
             yield (Severity.WARN, gpu.index, f"held for {_about(minutes)} and idle, by {holder(gpu) or 'somebody'}")

@@ -13,6 +13,7 @@ import msgspec
 
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.rows import HostEvent
+from dimint.settings_thresholds import THRESHOLDS, Thresholds
 
 __all__ = ["Cell", "Gpu", "Host", "Process", "Sampled", "Snapshot", "Status", "Use"]
 
@@ -98,6 +99,8 @@ class Gpu(msgspec.Struct, frozen=True):
     """Of a MIG instance: `1g.10gb`."""
     other_mib: int | None = None
     """Memory in use that belongs to no process of the list; None if that cannot be told."""
+    limits: Thresholds = THRESHOLDS
+    """What it is judged by: from when on it is idle or hot."""
     faults: tuple[str, ...] = ()
     """What is wrong with its memory, in words: uncorrected errors, rows that wait for a reset."""
 

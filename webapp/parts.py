@@ -9,6 +9,7 @@ from datetime import tzinfo
 from typing import Final
 from urllib.parse import quote
 
+from dimint.settings_thresholds import THRESHOLDS, Thresholds
 from dimint.webapp.models import Host, Status
 from dimint.webapp.nodes import Child, Node, node
 from dimint.webapp.text import display_name
@@ -26,7 +27,6 @@ SIGNS: Final = {
     Status.DOWN: ("✖", "down", "bad"),
 }
 """A host's status as symbol, word and class."""
-WARN_PCT: Final = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +37,16 @@ class PageStyle:
     title: str = "DiMint"
     description: str = ""
     date_order: DateOrder = DateOrder.YMD
+    limits: Thresholds = THRESHOLDS
     link: str = ""
     """Query that links to other pages carry on: the time that is shown."""
 
 
-def bar(percent: int | None, kind: str, label: str) -> Node:
+def bar(percent: int | None, kind: str, label: str, limits: Thresholds) -> Node:
     """A horizontal bar; unknown is hatched, never empty."""
     if percent is None:
         return node("svg", cls="bar unknown", role="img", aria_label=f"{label}: not available")
-    level = " warn" if percent >= WARN_PCT and kind != "util" else ""
+    level = " warn" if percent >= limits.much_percent and kind != "util" else ""
     size = f"{min(max(percent, 0), 100)}%"
     return node(
         "svg", node("rect", width=size, height="100%"), cls=f"bar {kind}{level}", role="img", aria_label=f"{label}: {percent} %"

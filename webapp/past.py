@@ -6,6 +6,7 @@ from typing import Final, Protocol
 from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.rows import HostRow
 from dimint.consumers.wanted import Wanted
+from dimint.settings_thresholds import Thresholds
 from dimint.webapp.models import Host, Status
 from dimint.webapp.trends import CELL_NS, CELLS, STEP_NS, STEPS, Trends
 from dimint.webapp.view import SHOWN, host_view, sampled
@@ -31,6 +32,7 @@ def past_hosts(
     at_ns: int,
     from_ns: int | None,
     down_after_s: float,
+    limits: Thresholds,
     *,
     traced: bool,
 ) -> list[Host]:
@@ -46,8 +48,8 @@ def past_hosts(
             found.append(host_view(row.id, shown[row.id], row.ip, facts, Status.WAITING, None, ()))
             continue
         status = Status.DOWN if at_ns - stored.time_ns > down_after_s * 1e9 else Status.RUNNING
-        sample = sampled(stored.time_ns, stored.sample)
-        trends = _trends(reader, row.id, at_ns, from_ns) if traced and status is Status.RUNNING else Trends()
+        sample = sampled(stored.time_ns, stored.sample, limits)
+        trends = _trends(reader, row.id, at_ns, from_ns, limits) if traced and status is Status.RUNNING else Trends()
         trends.add(sample)
         lines, hour = trends.lines(len(sample.gpus)), trends.hour(len(sample.gpus))
         found.append(
@@ -56,23 +58,23 @@ def past_hosts(
     return found
 
 
-def hour_before(reader: PastTables, host_id: str, at_ns: int) -> Trends:
+def hour_before(reader: PastTables, host_id: str, at_ns: int, limits: Thresholds) -> Trends:
     """The hour that ends at `at_ns`, of which the last sample of each step counts."""
     trends = Trends()
     for stored in reader.page(
         host_id, at_ns - CELLS * CELL_NS, at_ns, limit=CELLS * CELL_NS // STEP_NS + 1, step_ns=STEP_NS, wanted=SHOWN
     ).samples:
-        trends.add(sampled(stored.time_ns, stored.sample))
+        trends.add(sampled(stored.time_ns, stored.sample, limits))
     return trends
 
 
-def _trends(reader: PastTables, host_id: str, at_ns: int, from_ns: int | None) -> Trends:
+def _trends(reader: PastTables, host_id: str, at_ns: int, from_ns: int | None, limits: Thresholds) -> Trends:
     if from_ns is None:
-        return hour_before(reader, host_id, at_ns)
+        return hour_before(reader, host_id, at_ns, limits)
     step_ns = max(1, (at_ns - from_ns) // STEPS)
     trends = Trends(step_ns, step_ns)
     for stored in reader.page(host_id, from_ns, at_ns, limit=STEPS * 2, step_ns=step_ns, wanted=SHOWN).samples:
-        trends.add(sampled(stored.time_ns, stored.sample))
+        trends.add(sampled(stored.time_ns, stored.sample, limits))
     return trends
 
 

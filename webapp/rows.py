@@ -137,8 +137,8 @@ def _gpu_table_cells(gpu: Gpu | None, host: Host, style: PageStyle) -> list[Node
     used = f"{number(gpu.used_mib, '')}/ {number(gpu.total_mib, 'MiB')}"
     return [
         node("td", f"{gpu.index}: ", node("bdi", users_text(gpu.name)), cls="gpuname"),
-        node("td", bar(gpu.memory_pct, "mem", "memory"), node("span", used, cls="num")),
-        node("td", bar(gpu.util_pct, "util", "utilisation"), node("span", number(gpu.util_pct, "%"), cls="num")),
+        node("td", bar(gpu.memory_pct, "mem", "memory", gpu.limits), node("span", used, cls="num")),
+        node("td", bar(gpu.util_pct, "util", "utilisation", gpu.limits), node("span", number(gpu.util_pct, "%"), cls="num")),
         node("td", number(gpu.temperature_c, "°C"), cls="right"),
         node("td", node("bdi", users_text(", ".join(users))), cls="users"),
     ]

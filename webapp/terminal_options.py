@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from dimint.errors import BadQuery
+from dimint.settings_thresholds import THRESHOLDS, Thresholds
 from dimint.webapp.as_terminal import WIDTH_MAX, TerminalStyle
 from dimint.webapp.text import width
 
@@ -38,6 +39,7 @@ class TerminalOptions:
     form: str = "text"
     watch_s: int = 0
     top: int = 0
+    limits: Thresholds = THRESHOLDS
 
     def style(self, style: TerminalStyle) -> TerminalStyle:
         """The style with the width asked for."""
@@ -46,11 +48,11 @@ class TerminalOptions:
     def finished(self, text: str) -> str:
         """The text in the characters and colours asked for. Colours come last: nothing may cut them."""
         text = as_ascii(text) if self.ascii else text
-        return paint(text) if self.colour else text
+        return paint(text, self.limits) if self.colour else text
 
 
-def read_terminal_options(get: Callable[[str], str | None]) -> TerminalOptions:
-    """From the words of an address. Raises BadQuery."""
+def read_terminal_options(get: Callable[[str], str | None], limits: Thresholds = THRESHOLDS) -> TerminalOptions:
+    """From the words of an address; `limits` says what is yellow and red. Raises BadQuery."""
     form = get("format") or "text"
     if form not in FORMATS:
         raise BadQuery(f"there is no format {form[:20]!r}; there are {', '.join(FORMATS)}")
@@ -63,6 +65,7 @@ def read_terminal_options(get: Callable[[str], str | None]) -> TerminalOptions:
         form=form,
         watch_s=watch,
         top=_number("top", get("top"), 1, TOP_MAX) or 0,
+        limits=limits,
     )
 
 
@@ -72,17 +75,20 @@ def as_ascii(text: str) -> str:
     return translated if translated.isascii() else "".join(one if one.isascii() else "?" * width(one) for one in translated)
 
 
-def paint(text: str) -> str:
+def paint(text: str, limits: Thresholds) -> str:
     """With ANSI colours for what is high, wrong or free. The text was cleaned, so these are its only escapes."""
-    return _PAINTED.sub(_coloured, text)
+    return _PAINTED.sub(lambda match: _coloured(match, limits), text)
 
 
-def _coloured(match: re.Match[str]) -> str:
+def _coloured(match: re.Match[str], limits: Thresholds) -> str:
     kind, found = match.lastgroup, match[0]
     if kind in ("percent", "heat"):
         value = int(re.sub(r"\D", "", found))
-        low, high = (65, 90) if kind == "percent" else (70, 85)
-        return f"{_GREEN if value < low else _YELLOW if value < high else _RED}{found}{_PLAIN}"
+        if kind == "percent":
+            low, high = limits.some_percent, limits.much_percent
+        else:
+            low, high = limits.warm_temperature, limits.hot_temperature
+        return f"{_RED if value >= high else _YELLOW if value >= low else _GREEN}{found}{_PLAIN}"
     return f"{ {'bad': _RED, 'warn': _YELLOW}.get(kind or '', _GREEN) }{found}{_PLAIN}"
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from dimint.consumers.untrusted import integer, mapping, mappings, text
 from dimint.consumers.wanted import Wanted
 from dimint.limits import GPUS_MAX, PROCESSES_MAX, TAGS_MAX
+from dimint.settings_thresholds import THRESHOLDS, Thresholds
 from dimint.webapp.models import Cell, Gpu, Host, Process, Sampled, Status
 
 __all__ = ["SHOWN", "host_view", "ordered", "paged", "sampled", "status_of", "thinned"]
@@ -44,12 +45,12 @@ def status_of(heard_ns: int | None, *, started_ns: int, now_ns: int, down_after_
     return Status.DOWN if now_ns - heard_ns > down_after_s * 1e9 else Status.RUNNING
 
 
-def sampled(time_ns: int, sample: Mapping[str, Any]) -> Sampled:
-    """One stored sample (dimint/sample.py), as shown."""
+def sampled(time_ns: int, sample: Mapping[str, Any], limits: Thresholds = THRESHOLDS) -> Sampled:
+    """One stored sample (dimint/sample.py), as shown; `limits` says what counts as idle or hot."""
     cpu, memory = mapping(sample.get("cpu")), mapping(sample.get("mem"))
     return Sampled(
         time_ns=time_ns,
-        gpus=_gpus(sample),
+        gpus=_gpus(sample, limits),
         gpu_support=text(sample.get("gpu_state")) or "ok",
         cpu_pm=integer(cpu.get("tot_pm")),
         cores=integer(cpu.get("n")),
@@ -122,7 +123,7 @@ def _address_key(ip: str) -> tuple[int, tuple[int, ...], str]:
     return 1, (), ip
 
 
-def _gpus(sample: Mapping[str, Any]) -> tuple[Gpu, ...]:
+def _gpus(sample: Mapping[str, Any], limits: Thresholds) -> tuple[Gpu, ...]:
     unread = mapping(sample.get("procs_err"))
     processes: dict[int, list[Process]] = {}
     for entry in mappings(sample.get("proc"), PROCESSES_MAX):
@@ -165,6 +166,7 @@ def _gpus(sample: Mapping[str, Any]) -> tuple[Gpu, ...]:
                 parent=text(entry.get("parent")),
                 profile=text(entry.get("profile")),
                 other_mib=_mib(entry.get("mem_other")),
+                limits=limits,
                 faults=_memory_faults(entry),
             )
         )

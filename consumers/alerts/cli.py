@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 from dimint.consumers.alerts.backtest import Fired, backtest
+from dimint.consumers.alerts.conditions import defaults_by
 from dimint.consumers.alerts.journal import Journal
 from dimint.consumers.alerts.notify import Channel, Mail, Notifier, Webhook
 from dimint.consumers.alerts.rules import DEFAULT_RULES, Rule, parse_rules
@@ -57,9 +58,15 @@ def run(settings: AlertsSettings, service: Service) -> None:
 def read_rules(settings: AlertsSettings) -> tuple[Rule, ...]:
     """The rules of the file, or the built-in ones with what the settings say about them. Raises SettingsError."""
     if settings.alert_rules is not None:
-        return parse_rules(read_config(str(settings.alert_rules)), str(settings.alert_rules))
+        return parse_rules(read_config(str(settings.alert_rules)), str(settings.alert_rules), defaults_by(settings))
     content: dict[str, object] = {"rule": [_told_by_settings(dict(rule), settings) for rule in DEFAULT_RULES]}
-    return parse_rules(content, "settings")
+    return parse_rules(content, "settings", defaults_by(settings))
+
+
+def read_rule(settings: AlertsSettings, when: str) -> Rule:
+    """A rule that is only a condition or a comparison. Raises SettingsError."""
+    (rule,) = parse_rules({"rule": [{"name": "test", "when": when}]}, "RULE", defaults_by(settings))
+    return rule
 
 
 def open_alerts(settings: AlertsSettings) -> list[dict[str, Any]]:
@@ -90,6 +97,8 @@ def try_rules(
 def _told_by_settings(rule: dict[str, object], settings: AlertsSettings) -> dict[str, object]:
     if rule["when"] == "host.registered" and settings.message_uplink:
         rule["message"] = settings.message_uplink
+    if rule["when"] == "gpu.idle_held":
+        rule["for"] = f"{max(1, round(settings.idle_held))}s"
     if rule["when"] == "host.down":
         rule["after"] = f"{max(1, round(settings.down_threshold))}s"
         if settings.message_down:

@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 
 from dimint.consumers.untrusted import mapping, mappings, number
 from dimint.limits import GPUS_MAX, PROCESSES_MAX
+from dimint.settings_thresholds import THRESHOLDS, Thresholds
 
-__all__ = ["CONDITIONS", "HOST", "NUMBERS", "Condition", "Finding", "Observed", "Parameter", "parse_comparison"]
+__all__ = ["CONDITIONS", "HOST", "NUMBERS", "Condition", "Finding", "Observed", "Parameter", "defaults_by", "parse_comparison"]
 
 HOST: Final = ""
 """The subject of what is true of a host as a whole; GPUs are named by their UUID."""
@@ -250,13 +251,18 @@ CONDITIONS: Final = {
                   "`{host}`: GPU {subject} reported XID {value}", "", (Parameter("hold", 600, True),), waits=True),
         Condition("gpu.hot", "a GPU is within `margin` °C of its slowdown temperature, or above `above` °C where none is known",
                   _hot, "`{host}`: GPU {subject} has {value}", "`{host}`: GPU {subject} has cooled to {value}",
-                  (Parameter("margin", 3), Parameter("above", 90))),
+                  (Parameter("margin", 3), Parameter("above", THRESHOLDS.hot_temperature))),
         Condition("gpu.idle_held", "a GPU has processes, more than `held_mib` in use, and works less than `below` %", _idle_held,
                   "`{host}`: GPU {subject} is held and idle: {value}", "`{host}`: GPU {subject} is in use again or free",
-                  (Parameter("held_mib", 500), Parameter("below", 5))),
+                  (Parameter("held_mib", 500), Parameter("below", THRESHOLDS.idle_percent))),
         Condition("gpu.held_without_process", "a GPU has more than `held_mib` in use and no process", _held_without_process,
                   "`{host}`: GPU {subject} has {value} in use and no process", "`{host}`: GPU {subject} is free or has a process",
                   (Parameter("held_mib", 500),)),
     )
 }  # fmt: skip
 """Every named condition."""
+
+
+def defaults_by(thresholds: Thresholds) -> dict[tuple[str, str], float]:
+    """(condition, parameter) → its default by the settings, of those that the settings decide."""
+    return {("gpu.hot", "above"): thresholds.hot_temperature, ("gpu.idle_held", "below"): thresholds.idle_percent}

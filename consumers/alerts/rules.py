@@ -100,8 +100,13 @@ def safe_text(text: str) -> str:
     return shown.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
-def parse_rules(content: Mapping[str, object], where: str) -> tuple[Rule, ...]:
-    """The rules of a file's content. Raises SettingsError with a line for every error."""
+def parse_rules(
+    content: Mapping[str, object], where: str, defaults: Mapping[tuple[str, str], float] | None = None
+) -> tuple[Rule, ...]:
+    """The rules of a file's content; `defaults` are those of parameters (conditions.py) that settings decide.
+
+    Raises SettingsError with a line for every error.
+    """
     entries = content.get("rule", [])
     unknown = sorted(set(content) - {"rule"})
     if unknown:
@@ -116,7 +121,7 @@ def parse_rules(content: Mapping[str, object], where: str) -> tuple[Rule, ...]:
         try:
             if not isinstance(entry, Mapping):
                 raise ValueError("is not a map")
-            rule = _rule(entry)
+            rule = _rule(entry, defaults or {})
             if any(rule.name == other.name for other in rules):
                 raise ValueError("there is another rule of that name")
             rules.append(rule)
@@ -131,12 +136,12 @@ def parse_rules(content: Mapping[str, object], where: str) -> tuple[Rule, ...]:
 _KNOWN: Final = "name when clear for clear_for severity hosts quiet tell message cleared_message".split()
 
 
-def _rule(entry: Mapping[str, Any]) -> Rule:
+def _rule(entry: Mapping[str, Any], defaults: Mapping[tuple[str, str], float]) -> Rule:
     name = _text(entry, "name", None)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise ValueError("a name is 1 to 64 letters, digits, and . _ -")
     when = _condition(_text(entry, "when", None))
-    parameters = {parameter.name: parameter.default for parameter in when.parameters}
+    parameters = {each.name: defaults.get((when.name, each.name), each.default) for each in when.parameters}
     known = [*_KNOWN, *parameters]
     for key in entry:
         if key not in known:
@@ -235,7 +240,7 @@ DEFAULT_RULES: Final[tuple[dict[str, object], ...]] = (
     {"name": "gpu-gone", "when": "gpu.gone", "severity": "critical", "for": "15s"},
     {"name": "xid", "when": "gpu.xid"},
     {"name": "hot", "when": "gpu.hot", "for": "2m", "clear_for": "5m"},
-    {"name": "idle-while-held", "when": "gpu.idle_held", "for": "2h", "clear_for": "5m", "severity": "info", "tell": []},
+    {"name": "idle-while-held", "when": "gpu.idle_held", "for": "30m", "clear_for": "5m", "severity": "info", "tell": []},
     {"name": "held-without-process", "when": "gpu.held_without_process", "for": "15m", "severity": "info"},
 )
 """The rules where no file is given."""

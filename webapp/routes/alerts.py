@@ -25,7 +25,7 @@ def add_routes(app: App, site: Site) -> None:
             asked = site.asked(request)
             if asked.at or asked.from_ or asked.to:
                 raise BadQuery("open alerts are those of now; /changes?from=&to= tells what was raised at another time")
-            options = read_terminal_options(request.args.get) if for_terminal else None
+            options = read_terminal_options(request.args.get, site.page_style.limits) if for_terminal else None
         except BadQuery as error:
             return json_answer(error_body(400, str(error)), 400) if wants_json else wrong_query(request, site, error)
         snapshot = await site.feed.current()

@@ -30,7 +30,7 @@ def add_routes(app: App, site: Site, store: Store | None, book: LogBook | None) 
         try:
             asked = site.asked(request)
             moment = site.moment(asked)
-            options = read_terminal_options(request.args.get) if is_true(request, "term") else None
+            options = read_terminal_options(request.args.get, site.page_style.limits) if is_true(request, "term") else None
         except BadQuery as error:
             return json_answer(error_body(400, str(error)), 400) if wants_json else wrong_query(request, site, error)
         if book is None or store is None:

@@ -39,7 +39,7 @@ def add_routes(app: App, site: Site) -> None:
                 asked = site.fixed(asked, moment._replace(from_ns=moment.at_ns - _DAY_NS))
             asked = replace(asked, at="", from_=asked.from_ or _DEFAULT, to=asked.to or "now")
             moment = site.moment(asked)
-            options = read_terminal_options(request.args.get) if is_true(request, "term") else None
+            options = read_terminal_options(request.args.get, site.page_style.limits) if is_true(request, "term") else None
         except BadQuery as error:
             return json_answer(error_body(400, str(error)), 400) if wants_json else wrong_query(request, site, error)
         assert moment is not None

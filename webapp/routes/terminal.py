@@ -39,7 +39,7 @@ async def terminal_answer(request: Request, site: Site, view: TerminalView, *, o
 
     Without `view` and `group` it is the old view, whatever the number of hosts; `view=auto` lets their number decide.
     """
-    options = read_terminal_options(request.args.get)
+    options = read_terminal_options(request.args.get, site.page_style.limits)
     auto = request.args.get("view") == "auto"
     asked = site.asked(request)
     wanted = _Asked(asked, view, auto, options, only)

@@ -25,7 +25,7 @@ def add_routes(app: App, site: Site, book: LogBook | None) -> None:
         if book is None:
             return cannot_read(request, site, "these pages are not connected to a log")
         try:
-            options = read_terminal_options(request.args.get) if is_true(request, "term") else None
+            options = read_terminal_options(request.args.get, site.page_style.limits) if is_true(request, "term") else None
             position = request.args.get("position") or ""
             view = await _chosen(book, position) if position else UnreadView(*await book.unread())
         except BadQuery as error:

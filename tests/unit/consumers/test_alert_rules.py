@@ -1,12 +1,17 @@
 """Rules as files have them, and what conditions see."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dimint.consumers.alerts.conditions import CONDITIONS, Finding, Observed, parse_comparison
+from dimint.consumers.alerts.cli import read_rules
+from dimint.consumers.alerts.conditions import CONDITIONS, Finding, Observed, defaults_by, parse_comparison
 from dimint.consumers.alerts.rules import DEFAULT_RULES, Quiet, parse_rules, safe_text
 from dimint.errors import SettingsError
+from dimint.settings import AlertsSettings, build, settings_of
+from dimint.settings_thresholds import THRESHOLDS
 from tests.support.hosts import MIB, cpu, gpu, sample
 
 S = 1_000_000_000
@@ -40,6 +45,22 @@ def test_default_rules_are_rules() -> None:
     uplink = next(rule for rule in rules if rule.name == "uplink")
     assert uplink.text(raised=True, host="h", ip="", subject="", value="").endswith("New uplink from `h`. Hello!")
     assert uplink.text(raised=False, host="h", ip="", subject="", value="") == ""
+
+
+def test_settings_decide_what_is_hot_and_idle() -> None:
+    """The defaults of rules are those of the pages; a rule that says something else has its own."""
+    thresholds = replace(THRESHOLDS, hot_temperature=70, idle_percent=20)
+    entries = [
+        {"name": "a", "when": "gpu.hot"},
+        {"name": "b", "when": "gpu.idle_held"},
+        {"name": "c", "when": "gpu.hot", "above": 60},
+    ]
+    hot, idle, other = (rule.parameters for rule in parse_rules({"rule": entries}, "test", defaults_by(thresholds)))
+    assert (hot["above"], hot["margin"], idle["below"], other["above"]) == (70, 3, 20, 60)
+    values = {row.name: row.default for row in settings_of("alerts")}
+    given = values | {"data_dir": Path("/nowhere"), "log": "/nowhere", "idle_held": 600.0, "hot_temperature": 75}
+    rules = {rule.name: rule for rule in read_rules(build(AlertsSettings, given, ()))}
+    assert (rules["idle-while-held"].for_ns, rules["hot"].parameters["above"]) == (600 * 10**9, 75)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Terminal views for many hosts, and how terminal views are written: width, ASCII, colours, tabs."""
 
+from dataclasses import replace
 from datetime import UTC
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimint.errors import BadQuery
+from dimint.settings_thresholds import THRESHOLDS
 from dimint.webapp.as_lines import LINE_VIEWS, Frame, line_view, tsv
 from dimint.webapp.as_terminal import STATUS_VIEW, TerminalStyle
 from dimint.webapp.models import Host, Status
@@ -109,6 +111,8 @@ def test_colours_and_ascii_on_demand() -> None:
     assert [len(line) for line in ascii_.splitlines()] == [80] * len(ascii_.splitlines())
     coloured = read_terminal_options({"color": "1"}.get).finished(text)
     assert "\x1b[33m87 %\x1b[0m" in coloured
+    strict = read_terminal_options({"color": "1"}.get, replace(THRESHOLDS, much_percent=50, hot_temperature=40))
+    assert strict.finished("50 %  40 °C") == "\x1b[31m50 %\x1b[0m  \x1b[31m40 °C\x1b[0m"
     assert read_terminal_options({"watch": "2"}.get).colour
     assert not read_terminal_options({"watch": "2", "color": "0"}.get).colour
 

@@ -1,11 +1,14 @@
 """The board: what changed, in which order, and when it is news."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from dimint.clock import ManualClock
 from dimint.consumers.reading import StatusReader
+from dimint.settings_thresholds import THRESHOLDS
 from dimint.webapp.board import Board, BoardRules
-from dimint.webapp.models import Status
+from dimint.webapp.judge import problems, use_of
+from dimint.webapp.models import Status, Use
 from dimint.webapp.trends import STEP_NS, STEPS, Trends
 from dimint.webapp.view import sampled
 from tests.support.fleet import MemoryTables, host_id
@@ -104,3 +107,24 @@ def test_a_merged_host_has_one_page(tmp_path: Path) -> None:
     history = board.history(now, START_NS, START_NS + 60 * SECOND)
     assert sum(history.known) >= 2
     board.close()
+
+
+def test_thresholds_hold_everywhere() -> None:
+    """What the settings call hot and idle is so in the words about problems, in what a GPU does, now and in the past."""
+    clock = ManualClock()
+    tables = MemoryTables()
+    tables.register(host_id(1), "gpu-01")
+    busy = [{"g": 0, "pid": 1, "user": "alice", "mem": 1 << 30, "t0_ms": 1}]
+    for limits, uses, words in (
+        (THRESHOLDS, Use.BUSY, []),
+        (replace(THRESHOLDS, hot_temperature=60), Use.BUSY, ["60 °C"]),
+        (replace(THRESHOLDS, idle_percent=30), Use.IDLE, []),
+        (replace(THRESHOLDS, idle_percent=30, idle_held=60.0), Use.IDLE, ["held for 10 min and idle, by alice"]),
+    ):
+        board = Board(tables, replace(RULES, limits=limits), clock)
+        began_ms = clock.time_ns() // 1_000_000 - 600_000
+        tables.put(host_id(1), clock.time_ns(), sample([gpu(0, GTX, 1, 2, 20, 60)], [busy[0] | {"t0_ms": began_ms}]))
+        for host in (board.refresh().hosts[0], board.past(clock.time_ns()).hosts[0]):
+            assert host.newest is not None
+            assert use_of(host.newest.gpus[0]) is uses
+            assert [problem.text for problem in problems([host], clock.time_ns())] == words
