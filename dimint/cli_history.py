@@ -12,6 +12,7 @@ from dimint import values
 from dimint.cli_client import connected, connection, spelled, write_json, write_row
 from dimint.cli_log import opened
 from dimint.cli_options import settings_from, with_settings
+from dimint.cli_replay import restore_into
 from dimint.client import Client
 from dimint.client.content import to_text
 from dimint.errors import SettingsError
@@ -99,6 +100,7 @@ def diff(settings: Any, prefix: str, start: str, end: str | None, as_json: bool)
 @click.option("end", "--to", metavar="TIME", required=True, help="The time whose state is restored.")
 @spelled("key", help="Only this key.")
 @spelled("prefix", help="Only keys that start so; an empty one means all keys.")
+@spelled("into", metavar="LOG", help="The whole store of then into a new log: a data directory, or kafka://host:port/name.")
 @spelled("dry_run", is_flag=True, help="Only show what would change.")
 @spelled("yes", is_flag=True, help="Do not ask.")
 @spelled("log", metavar="LOG", help="The log, if it is not in the data directory.")
@@ -108,6 +110,7 @@ def restore(
     end: str,
     key: str | None,
     prefix: str | None,
+    into: str | None,
     dry_run: bool,
     yes: bool,
     log: str | None,
@@ -118,11 +121,17 @@ def restore(
     """Bring keys back to what they were at a time, by new events: the history stays, and the restore is in it.
 
     What will change is shown first. A key that changes meanwhile is left as it is and named; restored keys do not expire.
+
+    With --into the store of then, with its history up to then, goes into a new log, for a cluster of its own; this one is
+    only read. Stopped or killed, the command that it prints goes on where it was.
     """
-    if (key is None) == (prefix is None):
-        raise click.UsageError("give either --key or --prefix (--prefix= for all keys)")
+    if sum(given is not None for given in (key, prefix, into)) != 1:
+        raise click.UsageError("give one of --key, --prefix (--prefix= for all keys) and --into")
     then_us = time_us(end, "to")
     settings = settings_from(ToolSettings, {"log": log, "data_dir": data_dir})
+    if into is not None:
+        restore_into(settings, into, then_us, dry_run=dry_run, as_json=json)
+        return 0
     with past(settings, as_json=json) as index:
         plan = [each for each in index.diff(then_us, _LAST_US, key or prefix or "") if key is None or each.key == key]
     for each in plan:

@@ -1,22 +1,27 @@
 """`dimint replay`: a stretch of a log once more, into another log."""
 
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import click
 
 from dimint.cli_client import write_json, write_row
 from dimint.cli_log import opened, stretch_flags, stretch_of
 from dimint.cli_options import with_settings
+from dimint.events import KV_TOPIC
 from dimint.log.opening import is_missing
+from dimint.log.port import Log
 from dimint.progress import progress_of
 from dimint.replay.counting import Count
 from dimint.replay.pacing import parse_pace
 from dimint.replay.positions import Range, format_position
 from dimint.replay.ranges import select
 from dimint.replay.replaying import plan_replay, replay
-from dimint.settings import ToolSettings
+from dimint.settings import CommonSettings, ToolSettings
 
-__all__ = ["replay_command"]
+__all__ = ["replay_command", "restore_into"]
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 HELP = """
     Copy a stretch of a log into another log of either kind: the same events, ids, log times and order.
@@ -39,24 +44,46 @@ def replay_command(settings: Any, into: str, pace: str, dry_run: bool, as_json: 
     speed = parse_pace(pace)
     with opened(settings) as source:
         ranges = select(source, topics=stretch.topics, start=stretch.start, end=stretch.end)
-        if dry_run and is_missing(into):
-            _tell_plan(plan_replay(source, ranges, None), as_json)
-            return
-        with opened(settings, into, new=not dry_run) as target:
-            if dry_run:
-                _tell_plan(plan_replay(source, ranges, target), as_json)
-                return
-            try:
-                done = replay(source, ranges, target, speed=speed, progress=progress_of("replay", as_json=as_json))
-            except KeyboardInterrupt:
-                click.echo("dimint: stopped; the same command goes on where it was", err=True)
-                raise
+        _copy(settings, source, ranges, into, speed=speed, dry_run=dry_run, as_json=as_json, again="the same command")
+
+
+def restore_into(settings: CommonSettings, into: str, then_us: int, *, dry_run: bool, as_json: bool) -> None:
+    """Copy the key-value topic up to a log time (µs, inclusive) into a new log, or go on with that."""
+    at = f"{_EPOCH + timedelta(microseconds=then_us):%Y-%m-%dT%H:%M:%S.%fZ}"
+    with opened(settings) as source:
+        ranges = select(source, topics=(KV_TOPIC,), end=(then_us + 1) * 1000)
+        again = f"`dimint restore --to {at} --into {into}`"
+        done = _copy(settings, source, ranges, into, speed=None, dry_run=dry_run, as_json=as_json, again=again)
+    if done and not as_json:
+        click.echo(
+            f"dimint: the store as of {at} is in {into}; start a cluster on that log, `dimint up --data_dir DIR`", err=True
+        )
+
+
+def _copy(
+    settings: CommonSettings, source: Log, ranges: list[Range], into: str, *, speed: float | None, dry_run: bool, as_json: bool,
+    again: str,
+) -> bool:  # fmt: skip
+    """Copy, or only show what would be; whether it was copied. `again` is what goes on after an end in the middle."""
+    if dry_run and is_missing(into):
+        _tell_plan(plan_replay(source, ranges, None), as_json)
+        return False
+    with opened(settings, into, new=not dry_run) as target:
+        if dry_run:
+            _tell_plan(plan_replay(source, ranges, target), as_json)
+            return False
+        try:
+            done = replay(source, ranges, target, speed=speed, progress=progress_of("replay", as_json=as_json))
+        except KeyboardInterrupt:
+            click.echo(f"dimint: stopped; {again} goes on where it was", err=True)
+            raise
     if as_json:
         write_json(done._asdict())
-        return
+        return True
     click.echo(f"{done.events:,} events in {done.batches:,} batches copied")
     if done.repeated or done.dead_letters:
         click.echo(f"dimint: {done.repeated} repeated batches and {done.dead_letters} dead letters were left out", err=True)
+    return True
 
 
 def _tell_plan(plan: dict[Range, Count], as_json: bool) -> None:

@@ -10,7 +10,7 @@ from dimint import __version__
 from dimint.batch import decode_header
 from dimint.errors import BadArchive, LogMismatch, SettingsError
 from dimint.log.port import Log, TopicPartition
-from dimint.log.reading import Counted
+from dimint.log.reading import DEAD_REASONS, Counted
 from dimint.progress import NO_PROGRESS, Progress
 from dimint.replay.archive import Decoder, Encoder, Head
 from dimint.replay.copying import find_genesis_row, row_of
@@ -128,7 +128,7 @@ def _export(
         positions = stream.positions
         write(encoder.finish([(*each.place, positions[each.place]) for each in head.ranges]))
         counts = stream.counts
-    dead = counts["foreign"] + counts["framing"] + counts["fields"]
+    dead = sum(counts[reason] for reason in DEAD_REASONS)
     return Exported(batches + counts["batches"], events + counts["events"], counts["repeated"], dead, 0)
 
 

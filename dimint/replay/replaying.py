@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dimint.log.port import Log, TopicPartition
-from dimint.log.reading import Counted
+from dimint.log.reading import DEAD_REASONS, Counted
 from dimint.progress import NO_PROGRESS, Progress
 from dimint.replay.copying import Copier, Incoming, find_genesis_row, prepare, row_of
 from dimint.replay.counting import Count, count_events
@@ -85,7 +85,7 @@ def replay(
             copier.flush()
         finally:
             progress.end(total - stream.left(), total, counts["events"])
-    dead = counts["foreign"] + counts["framing"] + counts["fields"]
+    dead = sum(counts[reason] for reason in DEAD_REASONS)
     return Replayed(counts["batches"], counts["events"], counts["repeated"], dead)
 
 

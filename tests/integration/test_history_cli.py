@@ -1,8 +1,11 @@
 """The past of keys from the shell, through a real system: history, get and scan at a time, diff, restore."""
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +78,41 @@ def test_past_and_restore(system: tuple[KvSystem, list[str]], capfd: pytest.Capt
     dimint("restore", "--to", then, "--key", "visits", "--yes", *where, *port)
     assert dimint("diff", "--from", then, *where) == ""
     assert len(dimint("history", "user:1", *where).splitlines()) == 3
+
+
+def test_the_whole_store_into_a_new_cluster(
+    system: tuple[KvSystem, list[str]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Killed again and again on the way, a new cluster then has what the store had, key by key, and goes on from there."""
+    running, where = system
+    with Client(running.address, timeout=20) as client:
+        for number in range(40):
+            client.mset({f"w{number}:{index}": [number, index] for index in range(25)})
+            client.incr("w:count")
+        time.sleep(0.05)
+        then = f"@{time.time():.6f}"
+        time.sleep(0.05)
+        client.incr("w:count")
+        client.mset({f"w{number}:0": "later" for number in range(40)})
+        client.delete("w1:1")
+    command = ["restore", "--to", then, "--into", str(tmp_path), *where]
+    assert main([*command, "--dry_run"]) == 0
+    assert "events would be copied" in capfd.readouterr().out
+    assert not list(tmp_path.iterdir())
+    for delay_s in (0.3, 0.45, 0.6):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "dimint", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(delay_s)
+        process.kill()
+        process.wait(20)
+    assert main(command) == 0
+    assert "start a cluster on that log" in capfd.readouterr().err
+    assert main(["scan", "w", "--at", then, "--limit", "100000", *where]) == 0
+    expected = capfd.readouterr().out
+    assert expected.count("\n") == 1001
+    with kv_system(tmp_path) as restored, Client(restored.address, timeout=20) as client:
+        assert main(["scan", "w", "--limit", "100000", "--port_for_client", restored.address.rpartition(":")[2]]) == 0
+        assert capfd.readouterr().out == expected
+        assert client.incr("w:count") == 41
+    assert main(["restore", "--to", then, "--into", str(tmp_path), "--key", "x", *where]) == 2
