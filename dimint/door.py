@@ -135,7 +135,8 @@ class Building(msgspec.Struct, frozen=True, array_like=True):
 class Replica(msgspec.Struct, frozen=True, array_like=True):
     """State of one partition on a node. `digest` is 32 hex digits at `digest_at`, the last multiple of 4096 passed.
 
-    `dead_letters` counts the records up to here that were none of ours.
+    `dead_letters` counts the records up to here that were none of ours. `anew`: after a dispute it was built again from the
+    log, or found to fit its own rows, and has not been found equal to another replica since.
     """
 
     partition: int
@@ -148,6 +149,7 @@ class Replica(msgspec.Struct, frozen=True, array_like=True):
     problem: str | None = None
     dead_letters: int = 0
     building: Building | None = None
+    anew: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True, tag="progress", array_like=True):
@@ -268,10 +270,14 @@ class Due(msgspec.Struct, frozen=True, tag="due", array_like=True):
 
 
 class Disputed(msgspec.Struct, frozen=True, tag="disputed", array_like=True):
-    """The node's replica has other contents than the rest: `text` says where. It serves no reads until None takes it back."""
+    """The node's replica has other contents than the rest: `text` says where. It serves no reads until None takes it back.
+
+    `agreed`, beside None: it is equal to another replica.
+    """
 
     partition: int
     text: str | None
+    agreed: bool = False
 
 
 class AskLog(msgspec.Struct, frozen=True, tag="ask_log", array_like=True):

@@ -19,6 +19,7 @@ from dimint.errors import LogUnavailable, OffsetOutOfRange, StoreFull
 from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.port import Log, Record, TopicPartition
+from dimint.node.disputes import Disputes
 from dimint.node.fitting import mismatch
 from dimint.node.replica import META, Applied, Replica, read_meta
 from dimint.node.state import State
@@ -69,9 +70,7 @@ class Holdings:
         self._full: str | None = None
         self._told_full = False
         self._dead_letters: dict[int, int] = {}
-        self._disputed: dict[int, str] = {}
-        self._renewing: set[int] = set()
-        self._renewed: set[int] = set()
+        self._disputes = Disputes()
         self._awaited: dict[int, str | None] = {}
         self._now = 0.0
         self._log_is_away = False
@@ -87,8 +86,7 @@ class Holdings:
         for partition in gone:
             self._close(partition)
             self._awaited.pop(partition, None)
-            self._disputed.pop(partition, None)
-            self._renewed.discard(partition)
+            self._disputes.forget(partition)
         new = wanted - self.replicas.keys() - self._awaited.keys()
         try:
             for partition in self._store.partitions():
@@ -137,7 +135,7 @@ class Holdings:
         self.replicas.pop(partition, None)
         self._caught_up.discard(partition)
         self._goals.pop(partition, None)
-        self._renewing.discard(partition)
+        self._disputes.closed(partition)
 
     def _begin(self, partition: int, goal: int, now: float) -> None:
         """The replica reads on from where it is."""
@@ -207,45 +205,46 @@ class Holdings:
             self._caught_up.discard(partition)
             self._moved_positions()
 
-    def dispute(self, partition: int, text: str | None, now: float) -> None:
-        """An overlord says that the partition's contents are not those of the other replicas; None: they are again.
+    def dispute(self, partition: int, text: str | None, now: float, *, agreed: bool = False) -> None:
+        """An overlord says that the partition's contents are not those of the other replicas; None: nothing is said any more.
 
-        A disputed replica serves no reads and is built anew once: from the log, which is always right, or from a peer
-        where the log is not whole any more.
+        A disputed replica serves no reads and is derived again once: from the log, which is always right. Where the log is
+        not whole any more, one that does not fit its own rows is taken from a peer; one that does is kept.
         """
-        if partition not in self.replicas or self._disputed.get(partition) == text:
+        if partition not in self.replicas or (text is not None and self._disputes.text(partition) == text):
             return
         if text is None:
-            del self._disputed[partition]
-            self._renewing.discard(partition)
-            logger.warning("partition %d agrees with the other replicas again", partition)
+            if self._disputes.end(partition, agreed=agreed):
+                logger.warning("partition %d is not disputed any more", partition)
             return
-        self._disputed[partition] = text
-        if partition in self._renewed:
-            logger.error("partition %d was built anew and serves no reads still: %s", partition, text)
+        if not self._disputes.take(partition, text):
+            logger.error("partition %d was derived again and serves no reads still: %s", partition, text)
             return
-        logger.error("partition %d serves no reads and is built anew: %s", partition, text)
         try:
             start, end = self._log.bounds(KV_TOPIC, partition)
+            if start > 0 and self.replicas[partition].fits_its_rows():
+                logger.error("partition %d fits its rows, but serves no reads: %s", partition, text)
+                self._disputes.derived(partition)
+                return
+            logger.error("partition %d serves no reads and is built anew: %s", partition, text)
             self.empty(partition)
         except LogUnavailable:
-            del self._disputed[partition]  # it is told again
+            self._disputes.end(partition)  # it is told again
             return
         except StoreFull as error:
             self._no_room(error, now)
             return
-        self._renewed.add(partition)
         if start > 0:
             self._await(partition, start)
         else:
             self._open(partition, self._store.partition(partition))
             self._begin(partition, end, now)
-            self._renewing.add(partition)
+        self._disputes.renews(partition, from_log=start == 0)
         self._moved_positions()
 
     def disputed(self) -> frozenset[int]:
         """Partitions whose contents an overlord disputes."""
-        return frozenset(self._disputed)
+        return self._disputes.disputed()
 
     # --- what is awaited: node/building.py gets it ----------------------------------------------------------------------
     def awaited(self) -> Collection[int]:
@@ -269,7 +268,7 @@ class Holdings:
     def built(self, partition: int, goal: int) -> None:
         """The store of an awaited partition can be used, and read on; `goal` is the log's end."""
         del self._awaited[partition]
-        self._disputed.pop(partition, None)
+        self._disputes.end(partition)
         self._open(partition, self._store.partition(partition))
         self._begin(partition, goal, self._now)
         self._moved_positions()
@@ -354,15 +353,16 @@ class Holdings:
         for partition in sorted(self.replicas.keys() | self._awaited.keys()):
             replica = self.replicas.get(partition)
             if replica is None:
-                problem = self._full or self._awaited[partition] or self._disputed.get(partition)
+                problem = self._full or self._awaited[partition] or self._disputes.text(partition)
                 states.append(ReplicaState(partition, 0, 0, 0, False, problem=problem, building=Building("peer")))
                 continue
             caught_up = self.caught_up(partition)
             state = replica.state(caught_up=caught_up)
-            problem = self._full or state.problem or self._disputed.get(partition)
+            problem = self._full or state.problem or self._disputes.text(partition)
             building = None if caught_up or replica.problem is not None else self._replayed(partition, now)
-            if problem != state.problem or building is not None:
-                state = msgspec.structs.replace(state, problem=problem, building=building)
+            anew = self._disputes.anew(partition)
+            if problem != state.problem or building is not None or anew:
+                state = msgspec.structs.replace(state, problem=problem, building=building, anew=anew)
             states.append(state)
         return states
 
@@ -379,7 +379,7 @@ class Holdings:
         replica = self.replicas.get(partition)
         if replica is None or replica.problem is not None or self._full is not None:
             return False
-        if partition in self._disputed and partition not in self._renewing:
+        if partition in self._disputes and not self._disputes.is_renewing(partition):
             return False
         if partition not in self._caught_up:
             if replica.next_offset < self._goals[partition]:
@@ -393,8 +393,6 @@ class Holdings:
                 self._goals[partition] = end
                 return False
             self._caught_up.add(partition)
-            if partition in self._renewing:
-                self._renewing.discard(partition)
-                if self._disputed.pop(partition, None) is not None:
-                    logger.warning("partition %d was built anew from the log and serves reads again", partition)
+            if self._disputes.is_renewing(partition) and self._disputes.end(partition):
+                logger.warning("partition %d was built anew from the log and serves reads again", partition)
         return True

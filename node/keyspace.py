@@ -14,6 +14,7 @@ from dimint.node.state import State
 
 __all__ = ["Keyspace"]
 
+_PAGE = 10_000
 _pack, _unpack = HEAD.pack, HEAD.unpack_from
 
 
@@ -34,6 +35,16 @@ class Keyspace:
         """Place of the event that is being applied; set by whoever applies it."""
         self._made: list[int] = []
         self._deleted = {row[8:]: VERSION.unpack_from(row)[0] for _, row in self._side.scan(b"d", b"d", 1 << 30)}
+
+    def added_up(self) -> tuple[int, int]:
+        """Digest and number of the rows that are there. Between batches."""
+        digest = count = 0
+        start = b""
+        while page := list(self._data.scan(start, b"", _PAGE)):
+            digest += sum(xxh3_128_intdigest(row + key + TAILS[len(key)]) for key, row in page)
+            count += len(page)
+            start = page[-1][0] + b"\0"
+        return digest & DIGEST_MASK, count
 
     def prepare(self, keys: Iterable[bytes]) -> None:
         """Load the rows of `keys`; `get`, `put` and `delete` take only these until the next `save`."""

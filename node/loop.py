@@ -259,7 +259,7 @@ class Node:
                     if isinstance(message, Reads):
                         self._desk.read(link, message.reads, now)
                     elif isinstance(message, Disputed):
-                        self._holdings.dispute(message.partition, message.text, now)
+                        self._holdings.dispute(message.partition, message.text, now, agreed=message.agreed)
                     elif isinstance(message, AskOutcomes):
                         self._desk.ask(link, message, now)
                     elif isinstance(message, Fetch):

@@ -98,7 +98,6 @@ class Core:
         self.reads = ReadTable()
         self.digests = DigestTable(genesis.kv_partitions)
         self._servers: tuple[tuple[str, ...], ...] = ()
-        self._masters: tuple[str | None, ...] = ()
         self._told: list[ToNode] = []
         self.outcomes = OutcomeTable(identity.writer, lambda partition, entry: self.lanes[partition].was_new(entry))
         partition_of = genesis.partition_of_key
@@ -201,7 +200,7 @@ class Core:
         elif isinstance(message, Progress):
             replicas = [one for one in message.replicas if 0 <= one.partition < len(self.lanes)]
             serving = [one for one in replicas if one.partition < len(self._servers) and node in self._servers[one.partition]]
-            self._told.extend(ToNode(node, told) for told in self.digests.take(node, serving, self._masters))
+            self._told.extend(ToNode(node, told) for told in self.digests.take(node, serving))
             self.reads.disputed = self.digests.disputed
             self.reads.progress(node, replicas)
 
@@ -234,7 +233,6 @@ class Core:
         self._assignment = assignment
         self.cluster.assignment = assignment
         self._servers = servers = tuple(assignment.servers_of(index) for index in range(len(assignment.partitions)))
-        self._masters = tuple(one[0] if one else None for one in servers)
         self.reads.place(servers)
         self.outcomes.hurry(now)
 

@@ -53,6 +53,7 @@ class SimNode:
         self.desk: Desk[str] = Desk(self.replicas, self.watches)
         self.caught_up: set[int] = set()
         self.disputed: dict[int, str] = {}
+        self.renewed: set[int] = set()
         self.mastered: frozenset[int] = frozenset()
 
     def assigned(self, assignment: Assignment) -> None:
@@ -65,6 +66,16 @@ class SimNode:
         for partition in held - self.replicas.keys():
             self.replicas[partition] = Replica(partition, self.sim.genesis, MemoryState())
         self.mastered = assignment.mastered_by(self.id)
+
+    def dispute(self, told: Disputed) -> None:
+        """Build a partition anew from the log, once until it agrees."""
+        if told.agreed:
+            self.renewed.discard(told.partition)
+        if told.text is not None and told.partition in self.replicas and told.partition not in self.renewed:
+            self.replicas[told.partition] = Replica(told.partition, self.sim.genesis, MemoryState())
+            self.caught_up.discard(told.partition)
+            self.disputed[told.partition] = told.text
+            self.renewed.add(told.partition)
 
     def turn(self) -> None:
         sim = self.sim
@@ -80,6 +91,7 @@ class SimNode:
                 self.watches.came_on(partition)
             if replica.next_offset == end:
                 self.caught_up.add(partition)
+                self.disputed.pop(partition, None)
         for partition, offset in self.watches.wants():
             records = sim.log.read(KV_TOPIC, partition, offset, max_records=3)
             sim.later(partial(self.watches.was_read, partition, offset, records), sim.delay())
@@ -89,9 +101,11 @@ class SimNode:
             sim.to_overlord(self.id, overlord, message)
         if sim.steps % 20 == 0:
             states = [
-                replica.state(caught_up=partition in self.caught_up)
-                if partition not in self.disputed
-                else msgspec.structs.replace(replica.state(caught_up=False), problem=self.disputed[partition])
+                msgspec.structs.replace(
+                    replica.state(caught_up=partition in self.caught_up),
+                    problem=self.disputed.get(partition),
+                    anew=partition in self.renewed,
+                )
                 for partition, replica in self.replicas.items()
             ]
             for overlord in sim.overlords:
@@ -229,10 +243,7 @@ class Sim:
             elif isinstance(decoded, Unfetch):
                 found.desk.unfetch(overlord, decoded)
             elif isinstance(decoded, Disputed):
-                if decoded.text is None:
-                    found.disputed.pop(decoded.partition, None)
-                else:
-                    found.disputed[decoded.partition] = decoded.text
+                found.dispute(decoded)
 
         self.over_network(arrive)
 

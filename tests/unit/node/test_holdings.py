@@ -270,11 +270,37 @@ def test_a_disputed_partition_is_built_anew_from_the_log(setting: Setting, caplo
     setting.holdings.dispute(0, "it differs still", 0.0)
     (state,) = setting.holdings.states()
     assert (state.problem, state.next_offset) == ("it differs still", 2)
-    assert "was built anew and serves no reads" in caplog.text
+    assert state.anew
+    assert "was derived again and serves no reads still" in caplog.text
     setting.holdings.dispute(0, None, 0.0)
-    setting.holdings.dispute(0, None, 0.0)
+    setting.holdings.dispute(0, None, 0.0, agreed=True)
     (state,) = setting.holdings.states()
-    assert (state.problem, state.caught_up) == (None, True)
+    assert (state.problem, state.caught_up, state.anew) == (None, True, False)
+    setting.holdings.dispute(0, "it differs after that", 0.0)
+    (state,) = setting.holdings.states()
+    assert (state.problem, state.next_offset) == ("it differs after that", 0), "once a dispute"
+
+
+def test_a_trimmed_log_cannot_decide_but_the_rows_can(setting: Setting, caplog: pytest.LogCaptureFixture) -> None:
+    """What fits its rows is kept, and says so; what does not is thrown away, to be taken from another node."""
+    for key in "abc":
+        setting.write(0, key)
+    setting.holdings.hold(frozenset({0}), 0.0)
+    setting.catch_up()
+    setting.holdings.commit(0.0)
+    assert setting.holdings.replicas[0].fits_its_rows()
+    setting.log.trim(KV_TOPIC, 0, 2)
+    setting.holdings.dispute(0, "it differs", 0.0)
+    (state,) = setting.holdings.states()
+    assert (state.problem, state.caught_up, state.anew, state.next_offset) == ("it differs", False, True, 3)
+    setting.holdings.dispute(0, None, 0.0, agreed=True)
+    setting.store.partition(0).data.save({placed("a", 0, GENESIS).encode(): bytes(16) + b"J2"})
+    assert not setting.holdings.replicas[0].fits_its_rows()
+    setting.holdings.dispute(0, "it differs", 0.0)
+    assert 0 in setting.holdings.awaited()
+    (state,) = setting.holdings.states()
+    assert state.problem is not None
+    assert not state.anew
 
 
 def test_a_dispute_outlives_the_node(setting: Setting) -> None:
