@@ -14,6 +14,7 @@ from dimint.consumers.reading import TABLES_FOLDER
 from dimint.consumers.rebuild import Rebuilt, rebuild_tables
 from dimint.consumers.runner import StatusConsumer
 from dimint.consumers.tables_sealing import Keep
+from dimint.curve import read_key
 from dimint.errors import SettingsError
 from dimint.events import STATUS_TOPIC
 from dimint.log.opening import genesis, open_settings_log
@@ -38,13 +39,14 @@ def run(settings: ConsumerSettings, service: Service) -> None:
         lock = folder.lock_consumer()
         stack.callback(lock.release)
         clock = SystemClock()
+        key = read_key(settings.key_file)
         source, found = open_when_there(settings, wanted=settings.genesis, clock=clock, process="consumer", service=service)
         stack.callback(source.close)
         registry = open_registry_when_there(settings, log_id=found.generation, service=service)
         stack.callback(registry.close)
         membership = registry.join("consumer", os.urandom(16).hex(), {"pid": os.getpid()})
         consumer = StatusConsumer(source, folder, clock, membership.update, keep=_keep(settings))
-        historian = Historian(source, history_folder(settings.data_dir, found.generation), registry, clock)
+        historian = Historian(source, history_folder(settings.data_dir, found.generation), registry, clock, key)
         service.ready()
         service.run(consumer, historian, Keeper(settings, source, registry, clock))
 

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from dimint import door
 from dimint.clock import Clock
+from dimint.curve import Key
 from dimint.door_past import Ask, PastChange, Told, decode_ask
 from dimint.door_past import Historian as Hello
 from dimint.errors import (
@@ -58,10 +59,10 @@ class _Waiting(NamedTuple):
 class Historian:
     """A process object (see dimint/service.py). `directory` is the index's; log and registry are the caller's."""
 
-    def __init__(self, source: Log, directory: Path, registry: Registry, clock: Clock) -> None:
+    def __init__(self, source: Log, directory: Path, registry: Registry, clock: Clock, key: Key | None = None) -> None:
         self._log, self._directory, self._registry, self._clock = source, directory, registry, clock
         self._generation = source.describe().generation
-        self._context = Context()
+        self._context = Context(key)
         self._poller = self._context.poller()
         self._dealers: dict[tuple[str, str], Dealer] = {}
         self._waiting: list[_Waiting] = []

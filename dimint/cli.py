@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "history": ("dimint.cli_history", "COMMANDS", "Every change of a key."),
     "diff": ("dimint.cli_history", "COMMANDS", "Keys that differ between two times."),
     "restore": ("dimint.cli_history", "COMMANDS", "Bring keys back to what they were."),
+    "key": ("dimint.cli_key", "key", "Make the key that encrypts a system."),
     "registry": ("dimint.cli_registry", "registry", "Who is registered; clear what is stale."),
     "accounting": ("dimint.cli_accounting", "accounting", "GPU-hours per user and host."),
     "host": ("dimint.cli_host", "host", "List, rename, merge or forget hosts."),

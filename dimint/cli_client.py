@@ -3,6 +3,7 @@
 import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -26,13 +27,15 @@ def spelled(name: str, *rest: Any, **options: Any) -> Callable[[Command], Comman
 
 
 def connection(command: Command) -> Command:
-    """The flags host, port_for_client and timeout, which are the parameters of `connected`, and json."""
+    """The flags host, port_for_client, timeout and key_file, which are the parameters of `connected`, and json."""
     options: Sequence[Callable[[Command], Command]] = (
         spelled("host", default="127.0.0.1", show_default=True, help="An overlord's address; several with commas."),
         spelled("port_for_client", type=click.IntRange(1, 65535), default=5556, show_default=True,
                 envvar="DIMINT_PORT_FOR_CLIENT", help="The overlord's port for clients."),
         spelled("timeout", type=click.FloatRange(0, min_open=True), default=DEFAULT_TIMEOUT_S, show_default=True,
                 help="Seconds to wait for an answer."),
+        spelled("key_file", type=click.Path(path_type=Path), envvar="DIMINT_KEY_FILE",
+                help="The system's key, where its doors are encrypted."),
         spelled("json", is_flag=True, help="Print JSON, for programs."),
     )  # fmt: skip
     for option in reversed(options):
@@ -41,10 +44,10 @@ def connection(command: Command) -> Command:
 
 
 @contextlib.contextmanager
-def connected(host: str, port_for_client: int, timeout: float) -> Iterator[Client]:
+def connected(host: str, port_for_client: int, timeout: float, key_file: Path | None = None) -> Iterator[Client]:
     """A client of the overlords that the flags name; what the wire calls an error stands in its line."""
     try:
-        with Client(addresses_of(host, port_for_client), timeout=timeout) as client:
+        with Client(addresses_of(host, port_for_client), timeout=timeout, key_file=key_file) as client:
             yield client
     except DimintError as error:
         code = getattr(error, "code", "")

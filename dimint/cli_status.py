@@ -8,6 +8,7 @@ import click
 
 from dimint.cli_client import addresses_of, spelled, write_json
 from dimint.cli_options import setting_flags, settings_from
+from dimint.curve import read_key
 from dimint.settings import ToolSettings
 from dimint.status.as_text import lines
 from dimint.status.look import look
@@ -44,9 +45,10 @@ def status(host: str | None, port_for_client: int | None, timeout: float, every_
     if host is None and port_for_client is not None:
         host = "127.0.0.1"
     named = any(where.get(name) is not None or os.environ.get(f"DIMINT_{name.upper()}") for name in _WHERE)
-    settings = settings_from(ToolSettings, where) if named or host is None else None
+    own = settings_from(ToolSettings, where)
+    settings = own if named or host is None else None
     addresses = addresses_of(host, port_for_client or DEFAULT_PORT) if host is not None else []
-    found = report(look(settings, addresses, timeout, SystemClock()))
+    found = report(look(settings, addresses, timeout, SystemClock(), read_key(own.key_file)))
     if json:
         write_json(found)
     else:

@@ -86,6 +86,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _row("heartbeat", "float", 2.0, _DOORS, "Time between two heartbeat events.", unit="s", low=0.1, high=3600),
     _row("bind", "host", "127.0.0.1", _DOORS, "Address that the ZeroMQ doors listen on."),
     _row("advertise", "host", None, _DOORS, "Host that others reach this machine under; default: the bind address."),
+    _row("key_file", "path", None, _ALL, "Key of all ZeroMQ doors (dimint key create): encrypted, for its holders only."),
     _row("allow_plain", "bool", False, _DOORS, "Allow doors off loopback without encryption, for old clients."),
     _row("node_name", "text", "", {"node"}, "Name of the node's store; empty = the first free one.", high=64),
     _row("port_for_reads", "port", 0, {"node"}, "Port of the node's own door for clients; 0 = any free one."),
@@ -157,6 +158,7 @@ class CommonSettings:
     partitions: int | None
     given: frozenset[str]
     archive_dir: Path | None = _BY_NAME["archive_dir"].default
+    key_file: Path | None = _BY_NAME["key_file"].default
     kafka_tls: bool = _BY_NAME["kafka_tls"].default
     kafka_ca: Path | None = _BY_NAME["kafka_ca"].default
     kafka_certificate: Path | None = _BY_NAME["kafka_certificate"].default
@@ -348,9 +350,9 @@ def build(cls: type[Settings], values: Mapping[str, Any], given: Iterable[str]) 
 def _plain_doors(settings: CommonSettings) -> str | None:
     if not isinstance(settings, (OverlordSettings, NodeSettings, UpSettings)):
         return None
-    if settings.allow_plain or is_loopback(settings.bind):
+    if settings.key_file is not None or settings.allow_plain or is_loopback(settings.bind):
         return None
-    return f"bind: {settings.bind} is reached from other machines; add --allow_plain to serve them without encryption"
+    return f"bind: {settings.bind} is reached from other machines; give a --key_file, or --allow_plain to serve them in the clear"
 
 
 def _different_ports(settings: CommonSettings) -> str | None:

@@ -1,4 +1,4 @@
-"""ZeroMQ sockets, the only importer of zmq: doors that serve, dealers that ask, and the poller that waits for both.
+"""ZeroMQ sockets: doors that serve, dealers that ask, and the poller that waits for both.
 
 Every socket belongs to the thread that made it (a poller's `wake` may be called from anywhere). Frames are bytes; what
 stands in them is dimint/wire.py or dimint/door.py. Nothing here blocks but `Poller.wait` and `Dealer.receive`.
@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import zmq
 
+from dimint.curve import Gate, Key
 from dimint.errors import SettingsError
 from dimint.limits import REPLIES_QUEUED_MAX, REQUEST_MAX_BYTES
 
@@ -41,25 +42,39 @@ _MORE: Final = int(zmq.SNDMORE) | _NOBLOCK
 
 
 class Context:
-    """One ZeroMQ context of one process. Everything made from it must be closed before it."""
+    """One ZeroMQ context of one process. Everything made from it must be closed before it.
 
-    def __init__(self) -> None:
+    With a `key` all doors are encrypted and open to its holders only, and all dealers show it.
+    """
+
+    def __init__(self, key: Key | None = None) -> None:
         self._zmq: zmq.Context[Any] = zmq.Context()
         self._zmq.max_sockets = 8192
+        self._key = key
+        self._gate: Gate | None = None
 
     def door(self, *, frame_max_bytes: int = REQUEST_MAX_BYTES) -> "Door":
         """An unbound ROUTER."""
-        return Door(self._zmq.socket(zmq.ROUTER), frame_max_bytes)
+        router = self._zmq.socket(zmq.ROUTER)
+        if self._key is not None:
+            self._gate = self._gate or Gate(self._zmq, self._key)
+            _set(router, {zmq.CURVE_SERVER: 1, zmq.CURVE_SECRETKEY: self._key.secret})
+        return Door(router, frame_max_bytes, encrypted=self._key is not None)
 
     def dealer(self, address: str, *, queue_max: int = 100_000) -> "Dealer":
         """A DEALER that connects, and connects again, to `address` ("tcp://ip:port")."""
-        return Dealer(self._zmq.socket(zmq.DEALER), address, queue_max)
+        dealer = self._zmq.socket(zmq.DEALER)
+        if (key := self._key) is not None:
+            _set(dealer, {zmq.CURVE_SERVERKEY: key.public, zmq.CURVE_PUBLICKEY: key.public, zmq.CURVE_SECRETKEY: key.secret})
+        return Dealer(dealer, address, queue_max)
 
     def poller(self) -> "Poller":
         return Poller()
 
     def close(self) -> None:
         """Idempotent."""
+        if self._gate is not None:
+            self._gate.close()
         self._zmq.destroy(linger=0)
 
 
@@ -80,8 +95,9 @@ class Message(NamedTuple):
 class Door:
     """A ROUTER: receives frames from many peers, sends frames to any of them."""
 
-    def __init__(self, router: "zmq.Socket[bytes]", frame_max_bytes: int) -> None:
+    def __init__(self, router: "zmq.Socket[bytes]", frame_max_bytes: int, *, encrypted: bool = False) -> None:
         self._socket = router
+        self._encrypted = encrypted
         _set(
             router,
             {
@@ -109,11 +125,12 @@ class Door:
     def bind(self, host: str, port: int, *, allow_plain: bool = False) -> str:
         """Listen on `host`:`port` (0 = any free port); the address. Raises SettingsError.
 
-        Off loopback everybody who reaches the port may use it, so `allow_plain` must say that this is wanted.
+        Off loopback everybody who reaches a port without a key may use it, so `allow_plain` must say that this is wanted.
         """
-        if not allow_plain and not is_loopback(host):
+        if not (self._encrypted or allow_plain or is_loopback(host)):
             raise SettingsError(
-                f"binding {host} would let every machine in the network in", hint="add --allow_plain if that is wanted"
+                f"binding {host} would let every machine in the network in",
+                hint="give a --key_file (dimint key create), or add --allow_plain if that is wanted",
             )
         where = f"[{host}]" if ":" in host else host
         if ":" in host:
@@ -345,7 +362,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _dealer_options(queue_max: int) -> dict[int, int]:
+def _dealer_options(queue_max: int) -> dict[int, int | bytes]:
     return {
         zmq.LINGER: 0,
         zmq.MAXMSGSIZE: NODE_FRAME_MAX_BYTES,
@@ -360,7 +377,7 @@ def _dealer_options(queue_max: int) -> dict[int, int]:
     }
 
 
-def _set(target: Any, options: Mapping[int, int]) -> None:
+def _set(target: Any, options: Mapping[int, int | bytes]) -> None:
     for option, value in options.items():
         target.setsockopt(option, value)
 

@@ -143,7 +143,7 @@ def _own(registry: Registry, role: str) -> dict[str, dict[str, Any]]:
 
 
 def _ask_store(settings: UpSettings, address: str) -> str:
-    with Client(address, timeout=ANSWER_S) as client:
+    with Client(address, timeout=ANSWER_S, key_file=settings.key_file) as client:
         if not client.overlords():
             return "the overlord to know itself"
         known = len(client.state())

@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dimint.curve import read_key
 from dimint.errors import SettingsError
 from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
@@ -62,6 +63,7 @@ def run(settings: NodeSettings, service: Service) -> None:
                 settings.advertise or (own_address() if settings.bind in ANY_ADDRESS else settings.bind),
                 settings.port_for_reads,
                 settings.allow_plain,
+                read_key(settings.key_file),
             ),
             heartbeat_s=settings.heartbeat,
             spawn=service.spawn,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from dimint.curve import Key, read_key
 from dimint.door import AskLog, LogPlace, decode_log_place, encode
 from dimint.errors import ParseError, SettingsError
 from dimint.settings import NodeSettings
@@ -26,7 +27,7 @@ def with_log_of_overlord(settings: NodeSettings, timeout_s: float = ASK_S) -> No
         return settings
     host = f"[{settings.overlord_host}]" if ":" in settings.overlord_host else settings.overlord_host
     address = f"tcp://{host}:{settings.overlord_port}"
-    place = ask_for_log(address, timeout_s)
+    place = ask_for_log(address, timeout_s, read_key(settings.key_file))
     if "://" not in place.log and not _is_here(place):
         raise SettingsError(
             f"the overlord at {address} keeps its log in {place.log} on its own machine",
@@ -35,10 +36,10 @@ def with_log_of_overlord(settings: NodeSettings, timeout_s: float = ASK_S) -> No
     return replace(settings, log=place.log, given=settings.given | {"log"})
 
 
-def ask_for_log(address: str, timeout_s: float) -> LogPlace:
+def ask_for_log(address: str, timeout_s: float, key: Key | None = None) -> LogPlace:
     """Where the log of the overlord with this node door is. Raises SettingsError if nobody answers in time."""
     deadline = time.monotonic() + timeout_s
-    with closing(Context()) as context, closing(context.dealer(address)) as dealer:
+    with closing(Context(key)) as context, closing(context.dealer(address)) as dealer:
         while time.monotonic() < deadline:
             dealer.send(encode(AskLog()))
             if dealer.wait(ASK_AGAIN_S):
@@ -47,7 +48,7 @@ def ask_for_log(address: str, timeout_s: float) -> LogPlace:
                         return decode_log_place(frame)
                     except ParseError as error:
                         raise SettingsError(f"at {address} is something else than an overlord's node door: {error}") from error
-    raise SettingsError(f"no overlord answers at {address}", hint="check host and port of its node door")
+    raise SettingsError(f"no overlord answers at {address}", hint="check host and port of its node door, and the key_file")
 
 
 def _is_here(place: LogPlace) -> bool:

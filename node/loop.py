@@ -15,6 +15,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from dimint.assignment import Assignment
+from dimint.curve import Key
 from dimint.door import AskOutcomes, Disputed, Due, Fetch, Hello, Progress, Reads
 from dimint.errors import OffsetOutOfRange
 from dimint.events import KV_TOPIC
@@ -65,6 +66,7 @@ class Addresses(NamedTuple):
     advertise: str
     port: int
     allow_plain: bool = False
+    key: Key | None = None
 
 
 def tune_collector() -> None:
@@ -104,7 +106,7 @@ class Node:
         self._assignment: Assignment | None = None
         self._mastered: frozenset[int] = frozenset()
         self._served: frozenset[int] = frozenset()
-        self._context = Context()
+        self._context = Context(addresses.key)
         self._poller = self._context.poller()
         self._store = store
         self._exchange = Exchange(

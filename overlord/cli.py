@@ -2,6 +2,7 @@
 
 import socket
 
+from dimint.curve import read_key
 from dimint.errors import SettingsError
 from dimint.genesis import GenesisSettings
 from dimint.log.waiting import open_when_there
@@ -42,6 +43,7 @@ def run(settings: OverlordSettings, service: Service) -> None:
                     settings.port_for_client,
                     settings.port_for_node,
                     settings.allow_plain,
+                    read_key(settings.key_file),
                 ),
                 heartbeat_s=settings.heartbeat,
                 max_slave_count=settings.max_slave_count,

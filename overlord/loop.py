@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from dimint import door
+from dimint.curve import Key
 from dimint.door import AskLog, Hello, LogPlace, Progress, Welcome
 from dimint.door_past import Historian, Told
 from dimint.errors import LogBroken, OutcomeUnknown, ParseError, RecordTooLarge, RequestError, TooLarge
@@ -48,6 +49,7 @@ class Addresses(NamedTuple):
     port_for_client: int
     port_for_node: int
     allow_plain: bool = False
+    key: Key | None = None
 
 
 class Overlord:
@@ -81,7 +83,7 @@ class Overlord:
         self._node_of: dict[Peer, str] = {}
         self._heard_at: dict[str, float] = {}
         self._registered: set[str] = set()
-        self._context = Context()
+        self._context = Context(addresses.key)
         self._poller = self._context.poller()
         self.client_address = self.node_address = ""
         """Known from when `ready` is called."""

@@ -113,7 +113,7 @@ def open_publisher(settings: AgentSettings, clock: Clock, service: Service | Non
     With a service, one that does not answer now is waited for.
     """
     if settings.to:
-        to_overlord = OverlordPublisher(settings.to, clock)
+        to_overlord = OverlordPublisher(settings.to, clock, settings.key_file)
         try:
             yield to_overlord
         finally:

@@ -9,6 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import msgpack
@@ -119,11 +120,12 @@ class OverlordPublisher:
     ANSWER_S = 10.0
     _FINAL = frozenset({"DIMINT_PARSE_ERROR", "DIMINT_TOO_LARGE", "DIMINT_NOT_MSGPACK"})
 
-    def __init__(self, address: str, clock: Clock) -> None:
-        from dimint.transport import Context  # agents beside the log do without ZeroMQ
+    def __init__(self, address: str, clock: Clock, key_file: Path | None = None) -> None:
+        from dimint.curve import read_key  # agents beside the log do without ZeroMQ
+        from dimint.transport import Context
 
         self._address, self._clock = address, clock
-        self._context = Context()
+        self._context = Context(read_key(key_file))
         self._poller = self._context.poller()
         self._dealer = self._context.dealer(address)
         self._poller.add(self._dealer)

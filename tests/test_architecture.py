@@ -38,7 +38,7 @@ ADAPTERS = {
     "pynvml": ("producers/gpu",),
     "sanic": ("webapp/",),
     "tomllib": ("dimint/load",),
-    "zmq": ("dimint/transport",),
+    "zmq": ("dimint/transport", "dimint/curve"),
 }
 """Each outside library is imported by exactly one adapter: library → where its importers stand."""
 

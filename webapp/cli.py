@@ -38,7 +38,10 @@ def run(settings: WebSettings, service: Service) -> None:
         registry = open_registry_when_there(settings, service=service)
         stack.callback(registry.close)
         reader = StatusReader(settings.data_dir / TABLES_FOLDER)
-        store = SystemStore(lambda: [str(info["client"]) for info in registry.members("overlord").values() if info.get("client")])
+        store = SystemStore(
+            lambda: [str(info["client"]) for info in registry.members("overlord").values() if info.get("client")],
+            settings.key_file,
+        )
         book = SystemLogBook(lambda: open_web_log(settings))
         intake = Intake(lambda: open_web_log(settings), SystemClock())
         app = create_app(reader, settings, SystemClock(), Surroundings(local_zone(), own_names, names), intake, store, book)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
 from dimint.client import AsyncClient
@@ -27,8 +28,8 @@ class Store(Protocol):
 class SystemStore:
     """`overlords()` gives the client addresses of the live ones; it may block. Belongs to the server's event loop."""
 
-    def __init__(self, overlords: Callable[[], list[str]]) -> None:
-        self._overlords = overlords
+    def __init__(self, overlords: Callable[[], list[str]], key_file: Path | None = None) -> None:
+        self._overlords, self._key_file = overlords, key_file
         self._client: AsyncClient | None = None
         self._opening = asyncio.Lock()
 
@@ -57,5 +58,5 @@ class SystemStore:
                     raise NodeNotAvailable(f"the registry does not answer: {error}") from error
                 if not addresses:
                     raise NodeNotAvailable("no overlord is there")
-                self._client = AsyncClient(addresses, timeout=TIMEOUT_S, consistency="strong")
+                self._client = AsyncClient(addresses, timeout=TIMEOUT_S, consistency="strong", key_file=self._key_file)
             return self._client

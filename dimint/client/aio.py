@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from dimint.client.sockets import Sockets
 from dimint.client.sync import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
 from dimint.client.watch import AsyncWatch, watch_options
 from dimint.client.writes import Unresolved
+from dimint.curve import read_key
 from dimint.errors import ClientClosed, NotMsgpack, OutcomeUnknown, SettingsError
 from dimint.transport import Dealer
 
@@ -42,9 +44,11 @@ class AsyncClient:
         consistency: str = "session",
         direct_reads: bool = True,
         tokens: Iterable[str] = (),
+        key_file: str | Path | None = None,
     ) -> None:
         if not timeout > 0:
             raise SettingsError("`timeout` is a number of seconds above 0")
+        self._key = read_key(None if key_file is None else Path(key_file))
         self._timeout_s, self._direct = timeout, direct_reads
         self._seeds = [addresses] if isinstance(addresses, str) else list(addresses)
         self._session = Session(
@@ -210,7 +214,11 @@ class AsyncClient:
         if self._closed:
             raise ClientClosed("the client is closed")
         timeout_s = self._timeout_s if timeout is None else timeout
-        return AsyncWatch(watch_options(self._session, self._seeds, key, prefix, token, direct=self._direct, timeout_s=timeout_s))
+        return AsyncWatch(
+            watch_options(
+                self._session, self._seeds, key, prefix, token, direct=self._direct, timeout_s=timeout_s, key_pair=self._key
+            )
+        )
 
     # --- the system --------------------------------------------------------------------------------------------------
     async def state(self, *, timeout: float | None = None) -> list[dict[str, Any]]:
@@ -310,7 +318,7 @@ class AsyncClient:
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._loop is not None:
             raise ClientClosed("the client belongs to another event loop")
-        sockets = self._sockets = Sockets(self._opened, self._dropping)
+        sockets = self._sockets = Sockets(self._opened, self._dropping, self._key)
         self._loop = loop
         for seed in self._seeds:
             sockets.open(address_of(seed))

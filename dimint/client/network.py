@@ -17,7 +17,7 @@ from dimint.client.content import Form, decode, encode
 from dimint.errors import ParseError, SettingsError
 from dimint.slots import partition_of
 
-__all__ = ["Drop", "Effect", "Network", "Part", "Send", "Topology", "address_of"]
+__all__ = ["NO_ANSWER_HINT", "Drop", "Effect", "Network", "Part", "Send", "Topology", "address_of"]
 
 PROBE_AFTER_S: Final = 0.25
 PROBE_TIMEOUT_S: Final = 0.3
@@ -30,6 +30,7 @@ NODE_PAUSE_S: Final = 2.0
 """How long a node that did not answer in time gets no reads; doubles up to NODE_PAUSE_MAX_S."""
 NODE_PAUSE_MAX_S: Final = 60.0
 DEFAULT_PORT: Final = 5556
+NO_ANSWER_HINT: Final = "check the address, that an overlord runs there, and the key_file if there is one"
 
 
 class Send(NamedTuple):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from dimint.client.network import Effect, Send
+from dimint.curve import Key
 from dimint.errors import SettingsError
 from dimint.transport import Context, Dealer
 
@@ -13,10 +14,10 @@ __all__ = ["Sockets"]
 class Sockets:
     """Address → dealer, opened on demand. Belongs to one thread at a time."""
 
-    def __init__(self, opened: Callable[[Dealer], None], dropping: Callable[[Dealer], None]) -> None:
+    def __init__(self, opened: Callable[[Dealer], None], dropping: Callable[[Dealer], None], key: Key | None) -> None:
         self._opened = opened
         self._dropping = dropping
-        self._context = Context()
+        self._context = Context(key)
         self._dealers: dict[str, Dealer] = {}
 
     def open(self, address: str) -> Dealer:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -20,6 +21,7 @@ from dimint.client.session import Session
 from dimint.client.sockets import Sockets
 from dimint.client.watch import Watch, watch_options
 from dimint.client.writes import Unresolved
+from dimint.curve import read_key
 from dimint.errors import ClientClosed, NotMsgpack, OutcomeUnknown, SettingsError, TimedOut
 from dimint.transport import Dealer, Poller
 
@@ -39,6 +41,7 @@ class Client:
     consistency   of reads: "session" (read your writes, monotonic reads), "weak" or "strong"
     direct_reads  whether weak and session reads of keys go to the nodes instead of through an overlord
     tokens        what another client has seen (its `tokens()`), to read at least that
+    key_file      the system's key, where its doors are encrypted (`dimint key create`)
 
     May be used by several threads: their calls take turns. Not usable in a forked child. Values and their rules:
     dimint/client/content.py. Any call may raise the errors of dimint.errors.RequestError, and ClientClosed.
@@ -52,9 +55,11 @@ class Client:
         consistency: str = "session",
         direct_reads: bool = True,
         tokens: Iterable[str] = (),
+        key_file: str | Path | None = None,
     ) -> None:
         if not timeout > 0:
             raise SettingsError("`timeout` is a number of seconds above 0")
+        self._key = read_key(None if key_file is None else Path(key_file))
         self._timeout_s, self._direct = timeout, direct_reads
         self._seeds = seeds = [addresses] if isinstance(addresses, str) else list(addresses)
         self._session = Session(
@@ -68,7 +73,7 @@ class Client:
         self._lock = threading.Lock()
         self._poller = Poller()
         self._closed = False
-        self._sockets = Sockets(self._poller.add, self._poller.remove)
+        self._sockets = Sockets(self._poller.add, self._poller.remove, self._key)
         try:
             for seed in seeds:
                 self._sockets.open(address_of(seed))
@@ -228,7 +233,9 @@ class Client:
             if self._closed:
                 raise ClientClosed("the client is closed")
             timeout_s = self._timeout_s if timeout is None else timeout
-            options = watch_options(self._session, self._seeds, key, prefix, token, direct=self._direct, timeout_s=timeout_s)
+            options = watch_options(
+                self._session, self._seeds, key, prefix, token, direct=self._direct, timeout_s=timeout_s, key_pair=self._key
+            )
         return Watch(options)
 
     # --- the system --------------------------------------------------------------------------------------------------

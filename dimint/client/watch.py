@@ -17,6 +17,7 @@ from dimint.client.network import Network, address_of
 from dimint.client.session import Session
 from dimint.client.sockets import Sockets
 from dimint.client.watching import TICK_S, Change, Watching
+from dimint.curve import Key
 from dimint.errors import ClientClosed, RequestError, SettingsError
 from dimint.transport import Dealer, Poller
 
@@ -33,6 +34,7 @@ class WatchOptions(NamedTuple):
     seen: Sequence[str]
     direct: bool
     timeout_s: float
+    key_pair: Key | None
 
     def core(self) -> Watching:
         if not self.timeout_s > 0:
@@ -57,11 +59,12 @@ def watch_options(
     *,
     direct: bool,
     timeout_s: float,
+    key_pair: Key | None,
 ) -> WatchOptions:
     """What a watch takes over from the session of its client: the overlords and positions that it knows."""
     addresses = list(dict.fromkeys((*seeds, *session.overlords)))
     plain = None if key is None else canonical_key(key)
-    return WatchOptions(addresses, plain, prefix, after, session.tokens.all(), direct, timeout_s)
+    return WatchOptions(addresses, plain, prefix, after, session.tokens.all(), direct, timeout_s, key_pair)
 
 
 class Watch:
@@ -77,7 +80,7 @@ class Watch:
         self._lock = threading.Lock()
         self._closed = False
         self._poller = Poller()
-        self._sockets = Sockets(self._poller.add, self._poller.remove)
+        self._sockets = Sockets(self._poller.add, self._poller.remove, options.key_pair)
         try:
             for address in options.addresses:
                 self._sockets.open(address_of(address))
@@ -178,7 +181,7 @@ class AsyncWatch:
         if self._begun or self._closed:
             return
         self._loop = asyncio.get_running_loop()
-        self._sockets = self._sockets or Sockets(self._opened, self._dropping)
+        self._sockets = self._sockets or Sockets(self._opened, self._dropping, self._options.key_pair)
         for address in self._options.addresses:
             self._sockets.open(address_of(address))
         deadline = time.monotonic() + self._options.timeout_s

@@ -5,6 +5,7 @@ from contextlib import closing
 from typing import Any, Final
 
 from dimint.clock import Clock
+from dimint.curve import read_key
 from dimint.errors import BadSnapshot, NotSafe
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.log.port import Log
@@ -28,7 +29,7 @@ def needs_of(settings: CommonSettings, log: Log, topic: str, clock: Clock) -> li
     Raises NotSafe if somebody is there and where he is cannot be known now. Projections of other programs (dimint.replay)
     are not known.
     """
-    seen = look(settings, (), _LOOK_S, clock)
+    seen = look(settings, (), _LOOK_S, clock, read_key(settings.key_file))
     partitions = range(log.describe().topics.get(topic, 0))
     if topic == STATUS_TOPIC:
         return _of_status(settings, log, seen.registry, partitions)

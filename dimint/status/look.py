@@ -10,6 +10,7 @@ import msgspec
 
 from dimint.assignment import ASSIGNMENT_PATH, decode
 from dimint.clock import Clock
+from dimint.curve import Key
 from dimint.errors import DimintError
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.log.growth import Growth, growth
@@ -26,7 +27,9 @@ _OVERLORDS_SHARE: Final = 0.7
 """Of the time: how long an overlord may wait for the log before it answers with what it knows."""
 
 
-def look(settings: CommonSettings | None, addresses: Sequence[str], timeout_s: float, clock: Clock) -> Seen:
+def look(
+    settings: CommonSettings | None, addresses: Sequence[str], timeout_s: float, clock: Clock, key: Key | None = None
+) -> Seen:
     """One look. Without `settings` only the overlords at the addresses are asked; without addresses those of the registry.
 
     Overlords get `timeout_s` to answer, all together. Nothing is written or made.
@@ -37,7 +40,7 @@ def look(settings: CommonSettings | None, addresses: Sequence[str], timeout_s: f
         addresses = [str(info["client"]).removeprefix("tcp://") for info in registry.overlords.values() if "client" in info]
         if not addresses:
             failures.append("no overlord is registered: nothing can be written")
-    asked, reply = _overlords(addresses, timeout_s)
+    asked, reply = _overlords(addresses, timeout_s, key)
     if reply is not None and reply.get("log_answers") is False and settings is None:
         failures.append("the log does not answer the overlord")
     log = _log(settings, clock, ends=(STATUS_TOPIC, *([] if reply else [KV_TOPIC])), failures=failures) if settings else None
@@ -94,13 +97,15 @@ def _growth(log: Log, topics: Mapping[str, int], clock: Clock) -> dict[str, Grow
 
 
 # --- overlords ------------------------------------------------------------------------------------------------------
-def _overlords(addresses: Sequence[str], timeout_s: float) -> tuple[dict[str, str | None], dict[str, Any] | None]:
+def _overlords(
+    addresses: Sequence[str], timeout_s: float, key: Key | None
+) -> tuple[dict[str, str | None], dict[str, Any] | None]:
     """Ask all of them at once for their status; what became of each, and the first answer."""
     asked: dict[str, str | None] = {}
     reply: dict[str, Any] | None = None
     deadline = time.monotonic() + timeout_s
     question = json.dumps({"cmd": "status", "timeout": max(0.1, min(30.0, timeout_s * _OVERLORDS_SHARE))}).encode()
-    with closing(Context()) as context:
+    with closing(Context(key)) as context:
         dealers = {address: context.dealer(f"tcp://{address}") for address in addresses}
         try:
             for dealer in dealers.values():

@@ -143,7 +143,7 @@ def test_stop_refuses_what_it_must(shell: Shell) -> None:
         (("overlord", "run", "--port-for-client=x"), "'x' is not a whole number"),
         (("overlord", "start", "--config_path=/nonexistent"), "config file '/nonexistent': No such file or directory"),
         (("overlord", "start", "--config_path=/"), "config file /: is not a regular file"),
-        (("overlord", "start", "--bind=0.0.0.0"), "add --allow_plain"),
+        (("overlord", "start", "--bind=0.0.0.0"), "give a --key_file, or --allow_plain"),
         (("overlord", "start", "--bind=\udcff\udcfe"), "is not a host name or address"),
         (("registry", "clear"), "add --yes"),
         (("rebuild", "everything"), "'everything' is not one of"),

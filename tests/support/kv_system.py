@@ -27,6 +27,7 @@ class KvSystem:
         ports = free_ports(2 * overlords)
         self._ports = {f"overlord-{n + 1}": (ports[2 * n], ports[2 * n + 1]) for n in range(overlords)}
         self._nodes = [f"node-{n + 1}" for n in range(nodes)] + [f"consumer-{n + 1}" for n in range(consumers)]
+        self.key_file = next((Path(flag.partition("=")[2]) for flag in flags if flag.startswith("--key_file=")), None)
         self.flags_of: dict[str, Sequence[str]] = {}
         """More flags of single processes, by name; they overrule those of all."""
         self.program = "dimint"
@@ -82,7 +83,7 @@ class KvSystem:
                 if ended or time.monotonic() > deadline:
                     raise AssertionError(f"not ready: {problem}; ended: {ended}; {self.output()}")
                 try:
-                    with Client(f"127.0.0.1:{port}", timeout=1) as client:
+                    with Client(f"127.0.0.1:{port}", timeout=1, key_file=self.key_file) as client:
                         status = client.status()
                         parts = status["partitions"]
                         if parts and all((part["replicas"].get(part["master"]) or {}).get("caught_up") for part in parts):
