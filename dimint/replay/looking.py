@@ -15,9 +15,13 @@ from dimint.replay.stream import Stream
 
 __all__ = ["events_from", "newest_events"]
 
-_LOOK_BACK_S: Final = 60.0
-_FIRST_NS: Final = 4_000_000_000
+_LOOK_BACK_S: Final = 0.0
+"""A page is to come at once: a copy that comes later than its batch may be shown as another one."""
+_FIRST_NS: Final = 1_000_000_000
 _LEAST_NS: Final = 1_000_000
+_WINDOW_EVENTS: Final = 30_000
+"""A window with more is left for a smaller one: what is older than the page would be read for nothing."""
+_SHRINKS: Final = 8
 _GROWTH: Final = 4
 _IN_BATCH: Final = 100
 """Events of one batch that are given; of more there is the number."""
@@ -29,23 +33,21 @@ def newest_events(
     """At least `limit` of the newest wanted events with from_ns ≤ log time < to_ns, the newest first, whole batches.
 
     Also from which time on (ns) these are all that there are; None if that is the whole range. `stop()` ends the search
-    early, but not before it has looked at something.
+    early, but not before it has looked at a moment.
     """
     found: list[Found] = []
     end, width, counted = to_ns, _FIRST_NS, 0
-    while end > from_ns and counted < limit:
+    while end > from_ns and counted < limit and (end == to_ns or not stop()):
         start = max(from_ns, end - width)
-        some = _window(log, topics, wanted, start, end, limit - counted, stop)
+        some, looked = _window(log, topics, wanted, start, end, limit - counted, None if width <= _LEAST_NS else _WINDOW_EVENTS)
         if some is None:
-            if end != to_ns or width <= _LEAST_NS:
-                return found, end
-            width //= 8  # too much even in the first window
+            width //= _SHRINKS
             continue
         found += some[::-1]
-        counted = sum(one.total for one in found)
-        end, width = start, width * _GROWTH
-        if stop():
-            break
+        counted += sum(one.total for one in some)
+        end = start
+        if looked < _WINDOW_EVENTS // _GROWTH:
+            width *= _GROWTH
     if counted >= limit:
         end = max(end, found[-1].log_time_us * 1000)
     return found, end if end > from_ns else None
@@ -68,39 +70,33 @@ def events_from(log: Log, topics: Sequence[str], wanted: Filter, start: Position
         return found, None if stream.done else stream.positions
 
 
-def _window(log: Log, topics: Sequence[str], wanted: Filter, start_ns: int, end_ns: int, limit: int,
-            stop: Callable[[], bool]) -> list[Found] | None:  # fmt: skip
-    """The newest of one window, oldest first; None if it was too much."""
-    kept: deque[Found] = deque()
-    counted = 0
+def _window(
+    log: Log, topics: Sequence[str], wanted: Filter, start_ns: int, end_ns: int, limit: int, most: int | None
+) -> tuple[list[Found] | None, int]:
+    """The newest of one window, oldest first, and how many events it has; None if these are more than `most`."""
+    kept: deque[tuple[int, list[Found]]] = deque()  # by log time: the next page begins at one
+    counted = looked = 0
+    totals: deque[int] = deque()
     with Stream(log, select(log, topics=topics, start=start_ns, end=end_ns), look_back_s=_LOOK_BACK_S) as stream:
-        for number, item in enumerate(stream.history()):
-            if number % 64 == 63 and stop():
-                return None
+        for item in stream.history():
             if not isinstance(item.taken, Counted):
                 continue
+            looked += len(item.taken.events)
+            if most is not None and looked > most:
+                return None, looked
             one = _wanted(item.place, item.taken, wanted)
             if one is None:
                 continue
-            kept.append(one)
+            if not kept or kept[-1][0] != one.log_time_us:
+                kept.append((one.log_time_us, []))
+                totals.append(0)
+            kept[-1][1].append(one)
+            totals[-1] += one.total
             counted += one.total
-            # what has one log time is kept or let go together: the next page begins at a time
-            while counted - (oldest := _oldest(kept)) >= limit:
-                counted -= oldest
-                first_us = kept[0].log_time_us
-                while kept[0].log_time_us == first_us:
-                    kept.popleft()
-    return list(kept)
-
-
-def _oldest(kept: deque[Found]) -> int:
-    """Events of the oldest log time; all there are if they have only one."""
-    first_us, total = kept[0].log_time_us, 0
-    for one in kept:
-        if one.log_time_us != first_us:
-            break
-        total += one.total
-    return total
+            while counted - totals[0] >= limit:
+                counted -= totals.popleft()
+                kept.popleft()
+    return [one for _, some in kept for one in some], looked
 
 
 def _wanted(place: TopicPartition, batch: Counted, wanted: Filter) -> Found | None:

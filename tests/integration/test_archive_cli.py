@@ -149,12 +149,15 @@ def test_the_sound_beginning_of_a_damaged_file(
 ) -> None:
     """With the flag what is sound is imported, and the rest is still an error."""
     log = open_log(tmp_path / "log", clock=SystemClock())
-    genesis(log, wanted=GenesisSettings(kv_partitions=3), clock=SystemClock(), host="h", process="t")
+    made = genesis(log, wanted=GenesisSettings(kv_partitions=3), clock=SystemClock(), host="h", process="t")
+    homes: dict[int, list[str]] = {}
+    for number in range(200):
+        homes.setdefault(made.partition_of_key(f"k{number}".encode()), []).append(f"k{number}")
     chance = random.Random(5)
     writer = BatchWriter(log, clock=SystemClock(), host="h", process="p")
     for number in range(24):  # several frames
         text = b'J"%s"' % chance.randbytes(70_000).hex().encode()
-        sets = [Outgoing(KV_TOPIC, at, (writer.by,), [["kv.set", f"k{number}", 0, 0, None, text, None, 0]]) for at in range(3)]
+        sets = [Outgoing(KV_TOPIC, at, (writer.by,), [["kv.set", homes[at][number], 0, 0, None, text, None, 0]]) for at in homes]
         for future in writer.append(sets):
             future.result(WAIT_S)
     writer.close()
