@@ -9,10 +9,10 @@ from typing import Any, Final, NamedTuple
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.rows import HostEvent
 from dimint.webapp.happenings import gpu_names
-from dimint.webapp.judge import Problem, Severity
-from dimint.webapp.models import Host
+from dimint.webapp.judge import Problem, Severity, problems, use_of
+from dimint.webapp.models import Host, Snapshot, Status, Use
 
-__all__ = ["XID_NS", "AlertLine", "alert_lines", "pressing", "xid_problems"]
+__all__ = ["XID_NS", "AlertLine", "alert_lines", "pressing", "what_is_wrong", "xid_problems"]
 
 XID_NS: Final = 3600 * 1_000_000_000
 """An XID of a GPU is a problem for this long."""
@@ -72,6 +72,27 @@ def xid_problems(events: Iterable[HostEvent], hosts: Iterable[Host], alerts: Seq
         minutes = max(0, now_ns - max(times)) // 60_000_000_000
         found.append(Problem(Severity.WARN, host, gpus, f"XID {number}{often}, {minutes} min ago"))
     return found
+
+
+def what_is_wrong(snapshot: Snapshot, hosts: Sequence[Host], now_ns: int) -> tuple[list[AlertLine], list[Problem]]:
+    """What somebody should act on: the open alerts of these hosts, and what is wrong besides, the worst first.
+
+    A host that is down, or a GPU that is gone, is told once: by the alert if there is one.
+    """
+    alerts = pressing(alert_lines(snapshot.alerts, hosts))
+    told = {(line.alert.host, line.alert.subject) for line in alerts}
+
+    def is_new(problem: Problem) -> bool:
+        host = problem.host
+        if not problem.gpus:
+            return host.status is Status.RUNNING or (host.id, "") not in told
+        gpus = {gpu.index: gpu for gpu in (host.newest.gpus if host.newest is not None else ())}
+        gone = [gpus[index] for index in problem.gpus if index in gpus and use_of(gpus[index]) is Use.LOST]
+        return len(gone) < len(problem.gpus) or any((host.id, gpu.uuid) not in told for gpu in gone)
+
+    found = [*xid_problems(snapshot.xids, hosts, snapshot.alerts, now_ns), *problems(hosts, now_ns)]
+    found.sort(key=lambda problem: -problem.severity)
+    return alerts, [problem for problem in found if is_new(problem)]
 
 
 def _rank(line: AlertLine) -> int:

@@ -164,6 +164,11 @@ OPERATIONS: Final = (
         (_FILTER, _TERM, *_LOOK, _JSON), (_HTML, _PLAIN, _json("Alerts"), *_WRONG),
     ),
     Operation(
+        "users", "GET", "/users", "pages",
+        "GPU-hours per user of the day, or of `?from=&to=`, and what each holds now; `?term=true` for terminals",
+        (*_TIMES, _TERM, *_LOOK), (_HTML, _PLAIN, *_WRONG),
+    ),
+    Operation(
         "log", "GET", "/log", "pages",
         "what happened on the hosts between `?from=` (default: a day before) and `?to=`, counted by kind and hour, the newest of "
         "it in words; `?kind=gpu.xid` one kind, `?filter=` some hosts; `?term=true` for terminals, `?format=json` as JSON",

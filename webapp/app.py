@@ -40,6 +40,7 @@ from dimint.webapp.routes import (
     states,
     stream,
     unread,
+    users,
 )
 from dimint.webapp.routes import log as log_route
 from dimint.webapp.routes.states import json_answer
@@ -108,7 +109,7 @@ def create_app(
         TOUCHUP=False,  # it rewrites classes of the process, which a second app in it then finds changed
     )
     limits = thresholds_of(settings)
-    rules = BoardRules(settings.down_threshold, settings.order, settings.save_interval, dict(around.ip2name), limits)
+    rules = BoardRules(settings.down_threshold, settings.order, settings.save_interval, dict(around.ip2name), limits, around.zone)
     order = DateOrder(settings.date_order)
     site = Site(
         feed=Feed(Board(reader, rules, clock)),
@@ -118,7 +119,7 @@ def create_app(
         hosts_per_page=settings.page_size,
         static=load_static_files(),
     )
-    for group in (pages, host, changes, log_route, alerts, states, accounting, stream, live):
+    for group in (pages, host, changes, log_route, alerts, users, states, accounting, stream, live):
         group.add_routes(app, site)
     service.add_routes(app, site, reports)
     keys.add_routes(app, site, store)

@@ -20,7 +20,7 @@ __all__ = ["Page", "framed", "hosts_page", "message_page"]
 _HOLE: Final = "\u0000parts\u0000"
 """Where the parts go; no text of a page can contain it, because NUL is made visible before."""
 _VIEWS: Final = (
-    ("/", "Hosts"), ("/gpu_table", "GPUs"), ("/alerts", "Alerts"), ("/changes", "Changes"), ("/log", "Log"),
+    ("/", "Hosts"), ("/gpu_table", "GPUs"), ("/users", "Users"), ("/alerts", "Alerts"), ("/changes", "Changes"), ("/log", "Log"),
     ("/log/events", "Events"), ("/keys/", "Keys"), ("/cluster", "Cluster"),
 )  # fmt: skip
 _FILTERED: Final = frozenset({"/", "/gpu_table", "/alerts", "/changes", "/log"})

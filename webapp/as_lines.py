@@ -11,7 +11,7 @@ from dimint.webapp.alerts import AlertLine
 from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.groups import grouped, load_of
 from dimint.webapp.head import SEVERITY
-from dimint.webapp.judge import holder, problems, use_of
+from dimint.webapp.judge import Problem, holder, use_of
 from dimint.webapp.models import Cell, Gpu, Host, Status, Use
 from dimint.webapp.parts import SIGNS
 from dimint.webapp.text import clean, cut, display_name, fit
@@ -45,6 +45,7 @@ class Frame(NamedTuple):
     group: str | None = None
     top: int = 0
     alerts: Sequence[AlertLine] = ()
+    problems: Sequence[Problem] = ()
 
 
 Lines: TypeAlias = Iterator[Line]
@@ -78,7 +79,7 @@ def tsv(hosts: Sequence[Host]) -> str:
 
 
 def _problems(frame: Frame) -> Lines:
-    found = problems(frame.hosts, frame.now_ns)
+    found = frame.problems
     for alert in frame.alerts[:_PROBLEMS_MAX]:
         where = f" {clean(alert.where)}" if alert.where else ""
         words = f"{alert.symbol} {clean(alert.alert.severity)} {clean(alert.name)}{where}: {clean(alert.alert.text)}"

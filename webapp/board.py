@@ -8,6 +8,7 @@ know a snapshot's sequence ask what came after it.
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, tzinfo
 from typing import Final, Protocol
 
 from dimint.clock import Clock
@@ -22,11 +23,10 @@ from dimint.consumers.wanted import Wanted
 from dimint.limits import FETCH_MAX_SAMPLES, HOST_NAME_MAX_CHARS
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
 from dimint.webapp.alerts import XID_NS
-from dimint.webapp.history import History
-from dimint.webapp.host_past import read_history, read_processes
-from dimint.webapp.models import Cell, Host, Sampled, Snapshot, Status
+from dimint.webapp.models import Cell, Host, Sampled, Snapshot, Status, UserDay
 from dimint.webapp.past import hour_before, past_hosts
 from dimint.webapp.positions import write_positions
+from dimint.webapp.today import TODAY_S, read_day
 from dimint.webapp.trends import Trend, Trends
 from dimint.webapp.view import SHOWN, host_view, ordered, sampled, status_of, thinned
 
@@ -86,6 +86,8 @@ class BoardRules:
     save_interval_s: float
     names: Mapping[str, str]
     limits: Thresholds = THRESHOLDS
+    zone: tzinfo = UTC
+    """Where days begin."""
 
 
 class Board:
@@ -107,6 +109,8 @@ class Board:
         self._past: OrderedDict[tuple[int, int | None, bool], tuple[int, Snapshot]] = OrderedDict()
         self._alerts: tuple[OpenAlert, ...] = ()
         self._xids: tuple[HostEvent, ...] = ()
+        self._today: tuple[UserDay, ...] = ()
+        self._today_until = clock.monotonic()
         self._snapshot = Snapshot(0, (), {}, 0, None)
 
     def refresh(self) -> Snapshot:
@@ -128,6 +132,9 @@ class Board:
             self._alerts = tuple(self._reader.alerts())
             happened = self._reader.events(now_ns - XID_NS, now_ns, limit=_EVENTS_LOOKED_AT)
             self._xids = tuple(event for event in happened if event.kind == "gpu.xid")
+            if self._clock.monotonic() >= self._today_until:
+                self._today = read_day(self._reader, now_ns, self._rules.zone)
+                self._today_until = self._clock.monotonic() + TODAY_S
             self._version = version
         return self._publish(fresh | self._read_back(), now_ns)
 
@@ -147,6 +154,10 @@ class Board:
         arranged = ordered(hosts, self._rules.order)
         data_ns = max((host.heard_ns for host in hosts if host.heard_ns is not None), default=None)
         snapshot = Snapshot(0, tuple(arranged), {host.id: 0 for host in hosts}, 0, data_ns)
+        if traced:  # it is looked at, not only compared
+            happened = self._reader.events(at_ns - XID_NS, at_ns, limit=_EVENTS_LOOKED_AT)
+            xids = tuple(event for event in happened if event.kind == "gpu.xid")
+            snapshot = replace(snapshot, xids=xids, today=read_day(self._reader, at_ns, self._rules.zone))
         self._past[at_ns, from_ns, traced] = version, snapshot
         if len(self._past) > _PAST_KEPT:
             self._past.popitem(last=False)
@@ -162,14 +173,6 @@ class Board:
         step_ns = max(0, round(self._rules.save_interval_s * 1e9)) if step_ns is None else step_ns
         found = self._reader.page(host.id, from_ns, to_ns, limit=limit, step_ns=step_ns, after=after, wanted=SHOWN)
         return [sampled(stored.time_ns, stored.sample, self._rules.limits) for stored in found.samples], found.cursor
-
-    def history(self, host: Host, from_ns: int, to_ns: int) -> History:
-        """The host's series over a range."""
-        return read_history(self._reader, host, from_ns, to_ns)
-
-    def processes(self, host: Host, from_ns: int, to_ns: int) -> list[Interval]:
-        """The processes on the host's GPUs in a range, by their start."""
-        return read_processes(self._reader, host, from_ns, to_ns)
 
     def events(self, from_ns: int, to_ns: int, host_id: str | None = None) -> list[HostEvent]:
         """What happened in a range on one host or on all, oldest first."""
@@ -269,7 +272,7 @@ class Board:
         kept = {host_id: changed[host_id] for host_id in ids}
         order_changed = old.order_changed if same_order else sequence
         self._snapshot = Snapshot(
-            sequence, tuple(arranged), kept, order_changed, data_ns, self._position, self._alerts, self._xids
+            sequence, tuple(arranged), kept, order_changed, data_ns, self._position, self._alerts, self._xids, self._today
         )
         return self._snapshot
 

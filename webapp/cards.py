@@ -52,7 +52,10 @@ def _cpu_part(sample: Sampled, limits: Thresholds) -> Node:
 
 def _gpu_part(gpu: Gpu, history: Sequence[int | None]) -> Node:
     title = f"GPU {gpu.index}"
-    head: list[Child] = [node("span", str(gpu.index), cls="index"), node("bdi", users_text(gpu.name), cls="gpuname")]
+    head: list[Child] = [
+        node("span", str(gpu.index), cls="index"),
+        node("bdi", users_text(gpu.name).removeprefix("NVIDIA "), cls="gpuname", title=users_text(gpu.name)),
+    ]
     if gpu.state != "ok":
         head.append(node("span", f"✖ {users_text(gpu.state)}", cls="badge bad"))
         return node("li", node("div", *head, cls="gpuhead"), cls="gpu gone")

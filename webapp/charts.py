@@ -37,16 +37,18 @@ def charts_node(
     spans: Node | None = None,
     data: str | None = None,
     drawn: bool = False,
+    log: str | None = None,
 ) -> Node:
     """Open alerts, the choice of the range, the event lane, and all charts of a host.
 
     `refresh` is where a live page asks for them again, `data` where its script gets the numbers, and with `drawn` it has
-    drawn the charts itself and needs no pictures.
+    drawn the charts itself and needs no pictures. `log` leads to all events of the host.
     """
     opened = [node("figcaption", node("b", "Open alerts")), node("ul", *alerts, cls="changes")] if alerts else []
     parts = [_figure(panel, history, marks, zone, drawn=drawn) for panel in panels_of(history)]
     above = node("figure", *opened) if opened else None
-    return node("section", above, spans, _lane(history, marks, zone), *parts, id="charts", cls="charts", aria_label="History",
+    lane = _lane(history, marks, zone, log)
+    return node("section", above, spans, lane, *parts, id="charts", cls="charts", aria_label="History",
                 data_refresh=refresh, data_plots=data)  # fmt: skip
 
 
@@ -175,7 +177,7 @@ def _table(series: Sequence[Series], unit: str, history: History, *, idle: bool)
     return node("table", head, node("tbody", *rows), cls="words")
 
 
-def _lane(history: History, marks: Sequence[Mark], zone: tzinfo) -> Node:
+def _lane(history: History, marks: Sequence[Mark], zone: tzinfo, log: str | None) -> Node:
     """What happened, as a lane of symbols over the same time as the charts, and as lists, the newest first.
 
     Users that come and go, and agents that start, have the lower half of the lane and a list of their own.
@@ -196,7 +198,7 @@ def _lane(history: History, marks: Sequence[Mark], zone: tzinfo) -> Node:
     day = span > 20 * 3600 * 1_000_000_000
     return node(
         "figure",
-        node("figcaption", node("b", "What happened")),
+        node("figcaption", node("b", "What happened"), node("a", "all of it in the log", href=log, cls="fine") if log else None),
         node("div", lane, cls="lanebox"),
         _times(history, zone),
         node("p", "Nothing happened.", cls="fine") if not marks else None,

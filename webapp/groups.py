@@ -9,7 +9,7 @@ from typing import Final
 from dimint.webapp.judge import use_of
 from dimint.webapp.models import Host, Status, Use
 
-__all__ = ["Group", "Load", "grouped", "load_of", "percentile"]
+__all__ = ["Group", "Load", "grouped", "load_of", "percentile", "quoted"]
 
 _SPLIT_FROM: Final = 40
 """A group by names that is larger is split by the leading digits of the numbers in them."""
@@ -91,13 +91,13 @@ def _rank(tag: str) -> int:
 
 def _by_tag(host: Host, tag: str | None) -> tuple[str, str]:
     value = next((text for name, text in host.tags if name == tag), None)
-    return ("(no tag)", f"not tag:{_quoted(f'{tag}=*')}") if value is None else (value, f"tag:{_quoted(f'{tag}={value}')}")
+    return ("(no tag)", f"not tag:{quoted(f'{tag}=*')}") if value is None else (value, f"tag:{quoted(f'{tag}={value}')}")
 
 
 def _by_model(host: Host) -> tuple[str, str]:
     names = Counter(gpu.name for gpu in host.newest.gpus if gpu.name) if host.newest is not None else Counter[str]()
     name = max(names, key=lambda text: (names[text], text), default=None)
-    return ("(no GPU)", "gpus==0") if name is None else (name, f"gpu.name=={_quoted(name)}")
+    return ("(no GPU)", "gpus==0") if name is None else (name, f"gpu.name=={quoted(name)}")
 
 
 def _by_name(hosts: Sequence[Host]) -> Callable[[Host], tuple[str, str]]:
@@ -107,8 +107,8 @@ def _by_name(hosts: Sequence[Host]) -> Callable[[Host], tuple[str, str]]:
         stem, digits = _split(host.name)
         if sizes[stem] > _SPLIT_FROM and len(digits) > 1:
             head = host.name[:-1] if len(digits) == 2 or sizes[stem] <= _SPLIT_FROM * 10 else host.name[:-2]
-            return f"{head}…", f"host=={_quoted(f'{head}*')}"
-        return (stem, f"host=={_quoted(f'{stem}*')}") if digits else (host.name, f"host=={_quoted(host.name)}")
+            return f"{head}…", f"host=={quoted(f'{head}*')}"
+        return (stem, f"host=={quoted(f'{stem}*')}") if digits else (host.name, f"host=={quoted(host.name)}")
 
     return key
 
@@ -118,6 +118,6 @@ def _split(name: str) -> tuple[str, str]:
     return (match[1] or name, match[2]) if match else (name, "")
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """As a value of the filter language; what its quotes cannot hold becomes any character."""
     return f'"{text.replace(chr(34), "?")}"'

@@ -46,7 +46,7 @@ def marks_of(host: Host, events: Iterable[HostEvent], users: Iterable[Come]) -> 
 
 def _words(kind: str, fields: Mapping[str, Any], names: Mapping[str, str]) -> str:
     uuid = fields.get("uuid")
-    gpu = names.get(uuid, f"GPU {uuid[:12]}") if isinstance(uuid, str) else "a GPU"
+    gpu = names.get(uuid, f"GPU {uuid[:12]}") if isinstance(uuid, str) and uuid else "a GPU"
     match kind:
         case "gpu.lost":
             return f"{gpu} {fields.get('state', 'lost')}"

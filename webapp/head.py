@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from dimint.webapp.alerts import AlertLine
-from dimint.webapp.judge import Problem, Severity, holder, use_of
-from dimint.webapp.models import Host, Status, Use
+from dimint.webapp.judge import Problem, Severity, use_of
+from dimint.webapp.models import Host, Snapshot, Status, Use
 from dimint.webapp.nodes import Child, Node, node, users_text
 from dimint.webapp.parts import SIGNS, PageStyle, host_link
+from dimint.webapp.users import users_panel
 
 __all__ = ["SEVERITY", "head_node"]
 
@@ -20,16 +21,18 @@ SEVERITY: Final = {
 """A problem's symbol, word and class."""
 _LINES_MAX: Final = 10
 _FREE_MAX: Final = 6
-_USERS_MAX: Final = 24
+_TIB_FROM_MIB: Final = 10 << 20
+"""From here on memory is in TiB."""
 
 
-def head_node(hosts: Sequence[Host], style: PageStyle, known: int, alerts: Sequence[AlertLine], found: Sequence[Problem]) -> Node:
-    """All of it, with the id `head`, for the hosts shown, their open alerts and what else is wrong.
-
-    `known` is how many hosts there are without the filter.
-    """
-    panels = [_problems_panel(alerts, found, style), _free_panel(hosts, style), _users_panel(hosts)]
-    return node("section", _totals(hosts, known), node("div", *panels, cls="panels"), id="head", aria_label="Overview")
+def head_node(
+    hosts: Sequence[Host], style: PageStyle, snapshot: Snapshot, alerts: Sequence[AlertLine], found: Sequence[Problem]
+) -> Node:
+    """All of it, with the id `head`, for the hosts of the snapshot that are shown, their open alerts and what else is wrong."""
+    users = users_panel(hosts, snapshot.today if len(hosts) == len(snapshot.hosts) else (), style)
+    panels = [_problems_panel(alerts, found, style), _free_panel(hosts, style), users]
+    totals = _totals(hosts, len(snapshot.hosts))
+    return node("section", totals, node("div", *panels, cls="panels"), id="head", aria_label="Overview")
 
 
 def _totals(hosts: Iterable[Host], known: int) -> Node:
@@ -59,22 +62,29 @@ def _totals(hosts: Iterable[Host], known: int) -> Node:
             _total(str(uses[Use.IDLE]), "held, idle") if uses[Use.IDLE] else None,
             _total(str(uses[Use.LOST]), "✖ lost GPUs", "bad") if uses[Use.LOST] else None,
             _total(f"{busy // measured} %", "mean utilisation") if measured else None,
-            _total(f"{used / 1024:.0f} / {total / 1024:.0f} GiB", "GPU memory") if total else None,
-            _total(f"{power / 1000:.1f} kW", "GPU power") if power else None,
+            _total(_sizes(used, total), "GPU memory") if total else None,
+            _total(f"{power / 1000:.1f} kW" if power < 100_000 else f"{power / 1000:.0f} kW", "GPU power") if power else None,
         ]
     if simulated:
         tiles.append(_total(str(simulated), "simulated", "sim"))
     return node("dl", *tiles, cls="summary")
 
 
+def _sizes(used_mib: int, total_mib: int) -> str:
+    if total_mib < _TIB_FROM_MIB:
+        return f"{used_mib / 1024:.0f} / {total_mib / 1024:.0f} GiB"
+    return f"{used_mib / 1048576:.1f} / {total_mib / 1048576:.1f} TiB"
+
+
 def _total(value: str, word: str, cls: str = "") -> Node:
     return node("div", node("dt", word), node("dd", value), cls=cls or None)
 
 
-def _panel(title: str, count: int, lines: Sequence[Node], rest: int, cls: str) -> Node | None:
+def _panel(title: str, count: int, lines: Sequence[Node], rest: int, cls: str, all_at: str) -> Node | None:
+    """`all_at` is where all of it is to be seen."""
     if not lines:
         return None
-    more = node("li", f"and {rest} more", cls="fine") if rest > 0 else None
+    more = node("li", node("a", f"and {rest} more", href=all_at), cls="fine") if rest > 0 else None
     heading = node("h2", title, " ", node("span", str(count), cls="count"))
     return node("div", heading, node("ul", *lines, more), cls=f"panel {cls}")
 
@@ -96,7 +106,7 @@ def _problems_panel(alerts: Sequence[AlertLine], found: Sequence[Problem], style
             node("li", sign, " ", host_link(problem.host, style, short=True), f"{spot}: ", node("bdi", users_text(problem.text)))
         )
     count = len(alerts) + len(found)
-    return _panel("Problems", count, lines, count - _LINES_MAX, "problems")
+    return _panel("Problems", count, lines, count - _LINES_MAX, "problems", "/alerts")
 
 
 def _free_panel(hosts: Iterable[Host], style: PageStyle) -> Node | None:
@@ -113,20 +123,11 @@ def _free_panel(hosts: Iterable[Host], style: PageStyle) -> Node | None:
         node("li", node("b", str(-count)), " on ", host_link(host, style, short=True), ": ", node("bdi", words, cls="fine"))
         for count, _, host, words in found[:_FREE_MAX]
     ]
-    return _panel("Free GPUs now", -sum(entry[0] for entry in found), lines, len(found) - _FREE_MAX, "freenow")
-
-
-def _users_panel(hosts: Iterable[Host]) -> Node | None:
-    held: Counter[str] = Counter()
-    idle: Counter[str] = Counter()
-    for host in hosts:
-        for gpu in host.newest.gpus if host.newest is not None and host.status is Status.RUNNING else ():
-            name = holder(gpu)
-            if name is not None:
-                held[name] += 1
-                idle[name] += use_of(gpu) is Use.IDLE
-    lines = []
-    for name, count in sorted(held.items(), key=lambda item: (-item[1], item[0]))[:_USERS_MAX]:
-        wasted = f" · {idle[name]} idle" if idle[name] else ""
-        lines.append(node("li", node("b", str(count)), " ", node("bdi", users_text(name)), node("span", wasted, cls="fine")))
-    return _panel("Users now", len(held), lines, len(held) - _USERS_MAX, "usersnow")
+    return _panel(
+        "Free GPUs now",
+        -sum(entry[0] for entry in found),
+        lines,
+        len(found) - _FREE_MAX,
+        "freenow",
+        "/?filter=gpu.free&sort=-gpu.free" + style.link.replace("?", "&"),
+    )

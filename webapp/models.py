@@ -15,7 +15,7 @@ from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.rows import HostEvent
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
 
-__all__ = ["Cell", "Gpu", "Host", "Process", "Sampled", "Snapshot", "Status", "Use"]
+__all__ = ["Cell", "Gpu", "Host", "Process", "Sampled", "Snapshot", "Status", "Use", "UserDay"]
 
 
 class Status(StrEnum):
@@ -169,6 +169,14 @@ class Host:
         return self.samples[-1] if self.samples else None
 
 
+class UserDay(NamedTuple):
+    """What a user held of GPUs on one day, and how much of it did nothing, µs."""
+
+    user: str
+    held_us: int
+    wasted_us: int
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """All hosts in their order. `changed` is, for each host id, the sequence number at which it last changed."""
@@ -181,9 +189,11 @@ class Snapshot:
     position: str = ""
     """Where in the log its data ends, at least (positions.py)."""
     alerts: tuple[OpenAlert, ...] = ()
-    """Those that are open; none for the past."""
+    """Those that are open."""
     xids: tuple[HostEvent, ...] = ()
     """The newest XIDs of GPUs, as many as were read."""
+    today: tuple[UserDay, ...] = ()
+    """GPU time of each user since the day began, the most first."""
 
     def by_name(self, name: str) -> Host | None:
         return next((host for host in self.hosts if host.name == name), None)

@@ -9,12 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
-from dimint.webapp.alerts import alert_lines, pressing, xid_problems
+from dimint.webapp.alerts import what_is_wrong
 from dimint.webapp.asked import Asked, Layout, layout_for, selected
 from dimint.webapp.cards import card_node
 from dimint.webapp.groups import grouped
 from dimint.webapp.head import head_node
-from dimint.webapp.judge import problems
 from dimint.webapp.many import grid_node, group_id, group_node
 from dimint.webapp.models import Host, Snapshot
 from dimint.webapp.nodes import Node, to_html
@@ -94,9 +93,7 @@ def show(snapshot: Snapshot, asked: Asked, style: PageStyle, *, now_ns: int, per
     else:
         make = _HOST_NODES[layout]
         parts = [_host_part(host, snapshot, make, style) for host in hosts]
-    alerts = pressing(alert_lines(snapshot.alerts, matching))
-    wrong = [*xid_problems(snapshot.xids, matching, snapshot.alerts, now_ns), *problems(matching, now_ns)]
-    head = head_node(matching, style, len(snapshot.hosts), alerts, wrong)
+    head = head_node(matching, style, snapshot, *what_is_wrong(snapshot, matching, now_ns))
     return Shown(layout, matching, hosts, max(1, -(-len(matching) // per_page)), parts, head)
 
 

@@ -73,7 +73,9 @@ def test_hostile_name_stays_text(browser: Browser) -> None:
         assert problems == []
 
 
-@pytest.mark.parametrize("path", ["/?view=cards", "/?view=rows", "/?view=grid", "/?view=tiles", "/gpu_table", "/alerts", "/log"])
+@pytest.mark.parametrize(
+    "path", ["/?view=cards", "/?view=rows", "/?view=grid", "/?view=tiles", "/gpu_table", "/alerts", "/log", "/users"]
+)
 def test_narrow_screen_needs_no_sideways_scrolling(browser: Browser, path: str) -> None:
     """360 pixels are enough for every GPU, also beside a name of 60 letters."""
     tables = fleet(3)

@@ -18,6 +18,7 @@ from dimint.webapp.asked import Asked
 from dimint.webapp.charts import charts_node
 from dimint.webapp.filter import parse_filter
 from dimint.webapp.happenings import gpu_names, marks_of
+from dimint.webapp.host_past import read_history, read_processes
 from dimint.webapp.models import Host, Snapshot
 from dimint.webapp.nodes import Node, to_html, to_json
 from dimint.webapp.plots import plots
@@ -25,6 +26,7 @@ from dimint.webapp.ranges import DEFAULT_SPAN, Range, range_nav, read_span
 from dimint.webapp.routes.pages import events_address, is_true, wrong_query
 from dimint.webapp.routes.terminal import terminal_answer
 from dimint.webapp.site import App, Moment, Site
+from dimint.webapp.times import iso
 
 __all__ = ["add_routes"]
 
@@ -74,7 +76,7 @@ def add_routes(app: App, site: Site) -> None:
         )
         times = _range(found, site.clock.time_ns())
         tree, _ = await charts(found, host, times, drawn=False)
-        was_here = await site.feed.read(lambda board: board.processes(host, times.from_ns, times.to_ns))
+        was_here = await site.feed.aside(lambda tables: read_processes(tables, host, times.from_ns, times.to_ns))
         who = processes_section(was_here, gpu_names(host), times.from_ns, times.to_ns, site.page_style.zone)
         below = to_html(tree) + (to_html(who) if who is not None else "")
         plotter = "uplot.js" in site.static
@@ -85,7 +87,7 @@ def add_routes(app: App, site: Site) -> None:
     async def charts(found: _Found, host: Host, times: Range, *, drawn: bool) -> tuple[Node, dict[str, object]]:
         """The charts as a tree, and as numbers."""
         zone = site.page_style.zone
-        history = await site.feed.read(lambda board: board.history(host, times.from_ns, times.to_ns))
+        history = await site.feed.aside(lambda tables: read_history(tables, host, times.from_ns, times.to_ns))
         events = await site.feed.read(lambda board: board.events(times.from_ns, times.to_ns, host.id))
         marks = marks_of(host, events, history.users)
         opened = alerts_list(alert_lines(found.snapshot.alerts, [host]), site.page_style)
@@ -93,8 +95,9 @@ def add_routes(app: App, site: Site) -> None:
         address = f"/hosts/{host.id}/charts?" + urlencode({name: word for name, word in words.items() if word})
         spans = range_nav(_path(host), times, site.clock.time_ns())
         refresh = address if times.live else None
+        log = "/log?" + urlencode({"filter": f"id=={host.id}", "from": iso(times.from_ns), "to": iso(times.to_ns)})
         tree = charts_node(
-            history, marks, zone, refresh=refresh, alerts=opened, spans=spans, data=address, drawn=drawn
+            history, marks, zone, refresh=refresh, alerts=opened, spans=spans, data=address, drawn=drawn, log=log
         )  # fmt: skip
         return tree, plots(history, marks, zone)
 

@@ -7,7 +7,7 @@ from typing import Final
 from sanic import Request
 from sanic.response import HTTPResponse, raw, text
 
-from dimint.webapp.alerts import alert_lines, pressing
+from dimint.webapp.alerts import what_is_wrong
 from dimint.webapp.as_json import dump, error_body
 from dimint.webapp.as_lines import LINE_VIEWS, Frame, Line, data_line, line_view, tsv
 from dimint.webapp.as_terminal import TerminalView
@@ -107,8 +107,8 @@ def _lines(site: Site, snapshot: Snapshot, hosts: list[Host], wanted: _Asked, mo
     if view is not None:
         data = data_line(snapshot.data_ns, now_ns, hosts, style)
         columns = style.columns if wanted.options.columns is not None else style.width
-        alerts = pressing(alert_lines(snapshot.alerts, hosts))
-        return line_view(view, Frame(hosts, now_ns, columns, data, wanted.asked.group, wanted.options.top, alerts))
+        wrong = what_is_wrong(snapshot, hosts, now_ns)
+        return line_view(view, Frame(hosts, now_ns, columns, data, wanted.asked.group, wanted.options.top, *wrong))
     lines = [Line(None, line) for line in wanted.view.head(style).splitlines()]
     for host in hosts[: wanted.options.top or None]:
         lines += [Line(host.name, line) for line in wanted.view.block(host, style).splitlines()]

@@ -178,7 +178,7 @@ function options(chart, width) {
     legend: { isolate: true, markers: { width: 0, fill: (_, at) => (at ? colour(at - 1) : "transparent") } },
     axes: [
       { ...axis, values: (_, splits) => labels(splits, format), space: 70, size: 34 },
-      { ...axis, size: AXIS_PX },
+      { ...axis, size: AXIS_PX, values: (_, splits) => splits.map(String) },
     ],
     series: [
       { label: "time", value: (_, at) => (at == null ? "–" : format.full(at)) },

@@ -11,6 +11,7 @@ from dimint.errors import BadQuery
 from dimint.settings_thresholds import THRESHOLDS
 from dimint.webapp.as_lines import LINE_VIEWS, Frame, line_view, tsv
 from dimint.webapp.as_terminal import STATUS_VIEW, TerminalStyle
+from dimint.webapp.judge import problems
 from dimint.webapp.models import Host, Status
 from dimint.webapp.terminal_options import as_ascii, read_terminal_options
 from dimint.webapp.text import width
@@ -42,7 +43,8 @@ def text_of(view: str, hosts: list[Host], group: str | None = None, top: int = 0
 
 def test_rows() -> None:
     """A line a host: bars, free, busy, memory, hottest, CPU, who."""
-    lines = line_view("rows", Frame([busy_host("a"), host("b", None, status=Status.DOWN)], NOW, 90, "data of now"))
+    hosts = [busy_host("a"), host("b", None, status=Status.DOWN)]
+    lines = line_view("rows", Frame(hosts, NOW, 90, "data of now", problems=problems(hosts, NOW)))
     assert [line.text for line in lines] == [
         "✖ b: down",
         "",

@@ -7,6 +7,7 @@ from dimint.clock import ManualClock
 from dimint.consumers.reading import StatusReader
 from dimint.settings_thresholds import THRESHOLDS
 from dimint.webapp.board import Board, BoardRules
+from dimint.webapp.host_past import read_history
 from dimint.webapp.judge import problems, use_of
 from dimint.webapp.models import Status, Use
 from dimint.webapp.trends import STEP_NS, STEPS, Trends
@@ -98,13 +99,14 @@ def test_a_merged_host_has_one_page(tmp_path: Path) -> None:
         log.put([registered(host_id(number), "gpu-01")], time_ns=at, logged_at_ns=at)
         log.put([sample_event(host_id(number), b"8 bytes" + bytes((number,)), 1, CONTENT)], time_ns=at, logged_at_ns=at)
     log.put([["host.merged", host_id(1), 0, 0, host_id(2)]], logged_at_ns=START_NS + 50 * SECOND)
-    board = Board(StatusReader(feed(log, tmp_path)), RULES, clock)
+    reader = StatusReader(feed(log, tmp_path))
+    board = Board(reader, RULES, clock)
     (now,) = board.refresh().hosts
     (then,) = board.past(START_NS + 30 * SECOND).hosts
     assert (now.id, now.name, then.id, then.name) == (host_id(2), "gpu_01", host_id(2), "gpu_01")
     for snapshot in (board.refresh(), board.past(START_NS + 30 * SECOND)):
         assert board.find(host_id(1), snapshot) is snapshot.hosts[0]
-    history = board.history(now, START_NS, START_NS + 60 * SECOND)
+    history = read_history(reader, now, START_NS, START_NS + 60 * SECOND)
     assert sum(history.known) >= 2
     board.close()
 
