@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_with_the_key_and_without(tmp_path: Path, capfd: pytest.CaptureFixture[s
         asyncio.run(_ask(system.address, key))
 
         publisher = OverlordPublisher(f"tcp://{system.address}", SystemClock(), key)
-        publisher.send(0, [["host.sample", "ab" * 16, 0, 0, 7, 1, sample([])]])
+        publisher.send(0, [["host.sample", "ab" * 16, time.time_ns(), bytes(8), 1, sample([])]])
         (outcome,) = wait_until(publisher.outcomes, 10, "an agent's sample is published")
         assert outcome.published
         publisher.close()
