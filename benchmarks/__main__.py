@@ -15,6 +15,7 @@ PROGRAMS: Final = {
     "consumer": "turning samples into status tables",
     "storage": "bytes a number of stored samples",
     "agent": "processor time and memory of the agent with eight GPUs",
+    "fleet": "a whole system under a thousand simulated hosts: lag and memory over ten minutes",
     "pages": "server time of the pages for 1000 hosts",
 }
 

@@ -12,6 +12,7 @@ Prometheus would store them as if they were of now; `dimint_host_up` and the tim
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from dimint.consumers.rows import GpuTotal, HostRow, StoredSample, XidCount
@@ -19,7 +20,7 @@ from dimint.consumers.untrusted import mapping, mappings, number
 from dimint.limits import GPUS_MAX, PROCESSES_MAX
 from dimint.sample import GPU_STATES
 from dimint.webapp import metric_families as families
-from dimint.webapp.metric_families import FAMILIES, Family, Labels
+from dimint.webapp.metric_families import FAMILIES, Family
 from dimint.webapp.text import clean
 
 __all__ = [
@@ -69,6 +70,8 @@ class SystemNow(NamedTuple):
     lag: Mapping[int, int] | None = None
 
 
+_STATES: Final = [(state, f',state="{state}"') for state in GPU_STATES]
+_REASONS: Final = [(bit, f',reason="{reason}"') for bit, reason in families.EVENT_BITS.items()]
 _HEADS: Final = tuple(f"# HELP {family.name} {family.help}\n# TYPE {family.name} {family.type}\n" for family in FAMILIES)
 
 
@@ -83,15 +86,14 @@ def is_stale(host: HostNow, now_ns: int) -> bool:
 def host_part(host: HostNow, *, stale: bool) -> Part:
     """The lines of one host."""
     lines = _Lines()
-    name = (("host", host.name),)
+    name = extended("", ("host", host.name))
     row, stored = host.row, host.stored
     lines.add(families.HOST_UP, name, int(host.up))
     facts = {label: row.facts.get(key) for label, key in (("os", "os"), ("kernel", "kernel"), ("driver_version", "driver"),
                                                           ("cuda_version", "cuda"), ("agent_version", "agent"))}  # fmt: skip
     info = {"id": row.id, "name": row.given_name, "ip": row.ip, **facts, "simulated": "true" if row.simulated else None}
-    lines.add(
-        families.HOST_INFO, (*name, *((label, value) for label, value in info.items() if isinstance(value, str) and value)), 1
-    )
+    told = ((label, value) for label, value in info.items() if isinstance(value, str) and value)
+    lines.add(families.HOST_INFO, extended(name, *told), 1)
     if stored is None:
         return lines.part()
     lines.add(families.HOST_LAST, name, stored.time_ns / 1e9)
@@ -107,18 +109,18 @@ def system_part(system: SystemNow) -> Part:
     lines = _Lines()
     for used in system.used:
         if (host := system.hosts.get(used.host)) is not None:
-            user = (("user", used.user), ("host", host[0]))
-            lines.add(families.USER_TIME, (*user, ("kind", "held")), used.held_us, 1e-6)
-            lines.add(families.USER_TIME, (*user, ("kind", "active")), used.active_us, 1e-6)
+            user = extended("", ("user", used.user), ("host", host[0]))
+            lines.add(families.USER_TIME, extended(user, ("kind", "held")), used.held_us, 1e-6)
+            lines.add(families.USER_TIME, extended(user, ("kind", "active")), used.active_us, 1e-6)
     for seen in system.xids:
         if (host := system.hosts.get(seen.host)) is not None:
             index = host[1].get(seen.gpu)
             gpu = (("uuid", seen.gpu),) if index is None else (("gpu", str(index)), ("uuid", seen.gpu))
-            labels = (("host", host[0]), *(gpu if seen.gpu else ()), ("xid", str(seen.xid)))
+            labels = extended("", ("host", host[0]), *(gpu if seen.gpu else ()), ("xid", str(seen.xid)))
             lines.add(families.XIDS, labels, seen.errors)
             lines.add(families.XID_LAST, labels, seen.last_ns, 1e-9)
     for partition, behind in sorted((system.lag or {}).items()):
-        lines.add(families.LAG, (("partition", str(partition)),), behind)
+        lines.add(families.LAG, extended("", ("partition", str(partition))), behind)
     return lines.part()
 
 
@@ -136,7 +138,7 @@ def exposition(parts: Iterable[Part], version: str) -> bytes:
 
 
 # --- one host -------------------------------------------------------------------------------------------------------
-def _add_host(lines: "_Lines", name: Labels, sample: Mapping[str, Any]) -> None:
+def _add_host(lines: "_Lines", name: str | None, sample: Mapping[str, Any]) -> None:
     cpu, memory = mapping(sample.get("cpu")), mapping(sample.get("mem"))
     lines.table(families.CPU, name, cpu)
     lines.table(families.MEMORY, name, memory)
@@ -144,18 +146,18 @@ def _add_host(lines: "_Lines", name: Labels, sample: Mapping[str, Any]) -> None:
     for family, load in zip(families.LOADS, loads if isinstance(loads, list) else (), strict=False):
         lines.add(family, name, load)
     for entry in mappings(sample.get("net"), _ENTRIES_MAX):
-        device = (*name, ("device", entry.get("if")))
+        device = extended(name, ("device", entry.get("if")))
         lines.add(families.NET_IN, device, entry.get("rx"))
         lines.add(families.NET_OUT, device, entry.get("tx"))
     for entry in mappings(sample.get("disk"), _ENTRIES_MAX):
-        mount = (*name, ("mountpoint", entry.get("mnt")))
+        mount = extended(name, ("mountpoint", entry.get("mnt")))
         lines.add(families.DISK_USED, mount, entry.get("used"))
         lines.add(families.DISK_SIZE, mount, entry.get("tot"))
     for sensor, value in list(mapping(sample.get("temp_mC")).items())[:_ENTRIES_MAX]:
-        lines.add(families.HOST_TEMPERATURE, (*name, ("sensor", sensor)), value, families.MILLI)
-    lines.add(families.COLLECT, (*name, ("tier", "all")), sample.get("dur_us"), 1e-6)
+        lines.add(families.HOST_TEMPERATURE, extended(name, ("sensor", sensor)), value, families.MILLI)
+    lines.add(families.COLLECT, extended(name, ("tier", "all")), sample.get("dur_us"), 1e-6)
     for tier, took_us in list(mapping(sample.get("tier_us")).items())[:_ENTRIES_MAX]:
-        lines.add(families.COLLECT, (*name, ("tier", tier)), took_us, 1e-6)
+        lines.add(families.COLLECT, extended(name, ("tier", tier)), took_us, 1e-6)
     entries = mappings(sample.get("gpu"), GPUS_MAX)
     if isinstance(support := sample.get("gpu_state"), str):
         failed = any(entry.get("err") for entry in entries) or bool(sample.get("procs_err"))
@@ -168,42 +170,43 @@ def _add_host(lines: "_Lines", name: Labels, sample: Mapping[str, Any]) -> None:
 
 def _add_gpus(lines: "_Lines", host: str, sample: Mapping[str, Any], facts: Sequence[Mapping[str, Any]]) -> None:
     known = {entry.get("u"): entry for entry in facts if isinstance(entry.get("u"), str)}
-    labels_of: dict[int, Labels] = {}
+    labels_of: dict[int, tuple[str | None, str]] = {}
     for place, entry in enumerate(mappings(sample.get("gpu"), GPUS_MAX)):
         index, uuid = entry.get("i", place), entry.get("u")
         if not isinstance(uuid, str) or not uuid or not isinstance(index, int):
             continue
-        labels: Labels = (("host", host), ("gpu", str(index)), ("uuid", uuid))
-        labels_of.setdefault(index, labels)
+        labels = extended("", ("host", host), ("gpu", str(index)), ("uuid", uuid))
+        labels_of.setdefault(index, (labels, uuid))
         _add_gpu(lines, labels, entry, known.get(uuid, {}))
     unread = mapping(sample.get("procs_err"))
     rows = mappings(sample.get("proc"), PROCESSES_MAX)
-    for index, labels in labels_of.items():
-        if labels[-1][1] not in unread:
+    for index, (labels, uuid) in labels_of.items():
+        if uuid not in unread:
             _add_processes(lines, labels, [row for row in rows if row.get("g") == index])
 
 
-def _add_gpu(lines: "_Lines", labels: Labels, entry: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def _add_gpu(lines: "_Lines", labels: str | None, entry: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     state = entry.get("st", "ok")
     info = (("name", entry.get("name") or facts.get("name")), ("pci_bus_id", entry.get("pci") or facts.get("pci")),
             ("parent_uuid", entry.get("parent")), ("mig_profile", entry.get("profile")))  # fmt: skip
-    lines.add(families.GPU_INFO, (*labels, *((label, value) for label, value in info if isinstance(value, str) and value)), 1)
+    told = ((label, value) for label, value in info if isinstance(value, str) and value)
+    lines.add(families.GPU_INFO, extended(labels, *told), 1)
     lines.add(families.GPU_UP, labels, int(state == "ok"))
     if state in GPU_STATES:
-        for each in GPU_STATES:
-            lines.add(families.GPU_STATE, (*labels, ("state", each)), int(each == state))
+        for each, suffix in _STATES:
+            lines.add(families.GPU_STATE, labels, int(each == state), suffix=suffix)
     lines.table(families.GPU, labels, entry)
     lines.table(families.LIMITS, labels, facts)
-    lines.add(families.POWER, (*labels, ("kind", facts.get("p_kind", "average"))), entry.get("p_mW"), families.MILLI)
+    lines.add(families.POWER, extended(labels, ("kind", facts.get("p_kind", "average"))), entry.get("p_mW"), families.MILLI)
     _add_health(lines, labels, entry)
     fans = entry.get("fan_pct")
     for fan, speed in enumerate(fans[:_ENTRIES_MAX] if isinstance(fans, list) else ()):
-        lines.add(families.FAN, (*labels, ("fan", str(fan))), speed, families.PERCENT)
+        lines.add(families.FAN, extended(labels, ("fan", str(fan))), speed, families.PERCENT)
     for call, code in list(mapping(entry.get("err")).items())[:_ENTRIES_MAX]:
-        lines.add(families.ERRORS, (*labels, ("call", call), ("code", str(code))), 1)
+        lines.add(families.ERRORS, extended(labels, ("call", call), ("code", str(code))), 1)
 
 
-def _add_health(lines: "_Lines", labels: Labels, entry: Mapping[str, Any]) -> None:
+def _add_health(lines: "_Lines", labels: str | None, entry: Mapping[str, Any]) -> None:
     lines.table(families.ECC, labels, mapping(entry.get("ecc")))
     remap = mapping(entry.get("remap"))
     lines.table(families.REMAP, labels, remap)
@@ -211,13 +214,13 @@ def _add_health(lines: "_Lines", labels: Labels, entry: Mapping[str, Any]) -> No
         if isinstance(flag := remap.get(key), bool):
             lines.add(family, labels, int(flag))
     for reason, spent_ns in list(mapping(entry.get("thr_ns")).items())[:_ENTRIES_MAX]:
-        lines.add(families.THROTTLE, (*labels, ("reason", reason)), spent_ns, 1e-9)
+        lines.add(families.THROTTLE, extended(labels, ("reason", reason)), spent_ns, 1e-9)
     if isinstance(bits := number(entry.get("ev")), int) and bits >= 0:
-        for bit, reason in families.EVENT_BITS.items():
-            lines.add(families.EVENT, (*labels, ("reason", reason)), int(bool(bits & bit)))
+        for bit, suffix in _REASONS:
+            lines.add(families.EVENT, labels, int(bool(bits & bit)), suffix=suffix)
 
 
-def _add_processes(lines: "_Lines", labels: Labels, rows: Sequence[Mapping[str, Any]]) -> None:
+def _add_processes(lines: "_Lines", labels: str | None, rows: Sequence[Mapping[str, Any]]) -> None:
     lines.add(families.PROCESSES, labels, len(rows))
     users: dict[str, float] = {}
     for row in rows:
@@ -227,7 +230,7 @@ def _add_processes(lines: "_Lines", labels: Labels, rows: Sequence[Mapping[str, 
         if isinstance(user, str) and user:
             users[user] = users.get(user, 0) + held
     for user, held in sorted(users.items()):
-        lines.add(families.USER_MEMORY, (*labels, ("user", user)), held)
+        lines.add(families.USER_MEMORY, extended(labels, ("user", user)), held)
 
 
 class _Lines:
@@ -236,16 +239,15 @@ class _Lines:
     def __init__(self) -> None:
         self._texts: dict[Family, dict[str, str]] = {}
 
-    def add(self, family: Family, labels: Sequence[tuple[str, object]], value: object, scale: float = 1) -> None:
+    def add(self, family: Family, labels: str | None, value: object, scale: float = 1, suffix: str = "") -> None:
         found = number(value)
-        if found is None or not all(isinstance(text, str) for _, text in labels):
-            return
-        named = ",".join(f'{label}="{_escaped(str(text))}"' for label, text in labels)
-        self._texts.setdefault(family, {}).setdefault(named, _shown(found if scale == 1 else found * scale))
+        if found is not None and labels is not None:
+            self._texts.setdefault(family, {}).setdefault(labels + suffix, _shown(found if scale == 1 else found * scale))
 
-    def table(self, rows: Iterable[families.Number], labels: Labels, values: Mapping[str, Any]) -> None:
+    def table(self, rows: Iterable[families.Number], labels: str | None, values: Mapping[str, Any]) -> None:
         for row in rows:
-            self.add(row.family, (*labels, *row.labels), values.get(row.key), row.scale)
+            if (value := values.get(row.key)) is not None:
+                self.add(row.family, labels, value, row.scale, row.suffix)
 
     def part(self) -> Part:
         return tuple(
@@ -254,11 +256,29 @@ class _Lines:
         )
 
 
+def extended(labels: str | None, *more: tuple[str, object]) -> str | None:
+    """Labels as they are written, with more of them; None if one is no text. Made once for all series that share them."""
+    for label, text in more:
+        if labels is None or not isinstance(text, str):
+            return None
+        labels += f'{"," if labels else ""}{label}="{_escaped(text)}"'
+    return labels
+
+
 def _shown(value: float) -> str:
     """The shortest text that reads back as this number; whole numbers without a point."""
+    if type(value) is int:
+        return str(value)
     rounded = round(value, 6)
     return str(int(rounded)) if rounded == int(rounded) else repr(rounded)
 
 
 def _escaped(text: str) -> str:
+    return _written_of(text) if len(text) <= _LABEL_MAX_CHARS else _written(text)  # nothing huge is remembered
+
+
+def _written(text: str) -> str:
     return clean(text, _LABEL_MAX_CHARS).replace("\\", "\\\\").replace('"', '\\"')
+
+
+_written_of = lru_cache(4096)(_written)

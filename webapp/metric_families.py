@@ -3,11 +3,10 @@
 Names follow https://prometheus.io/docs/practices/naming/: one prefix, base units, `_total` for counters, `_info` for facts.
 """
 
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
-__all__ = ["FAMILIES", "Family", "Labels", "Number"]
-
-Labels: TypeAlias = tuple[tuple[str, str], ...]
+__all__ = ["FAMILIES", "Family", "Number"]
 
 
 class Family(NamedTuple):
@@ -20,12 +19,12 @@ class Family(NamedTuple):
 
 
 class Number(NamedTuple):
-    """One number of a map: where it stands, what it is multiplied by, and the labels that tell it from others."""
+    """One number of a map: where it stands, what it is multiplied by, and the labels that tell it from others, as written."""
 
     family: Family
     key: str
     scale: float = 1
-    labels: Labels = ()
+    suffix: str = ""
 
 
 MILLI: Final = 0.001
@@ -34,11 +33,15 @@ _POWER_HELP: Final = "Power drawn, the mean of about a second or of this instant
 
 
 def _gauge(name: str, help_: str, key: str, scale: float = 1, **labels: str) -> Number:
-    return Number(Family(name, "gauge", help_), key, scale, tuple(labels.items()))
+    return Number(Family(name, "gauge", help_), key, scale, _suffix(labels))
 
 
 def _counter(name: str, help_: str, key: str, scale: float = 1, **labels: str) -> Number:
-    return Number(Family(name, "counter", help_), key, scale, tuple(labels.items()))
+    return Number(Family(name, "counter", help_), key, scale, _suffix(labels))
+
+
+def _suffix(labels: Mapping[str, str]) -> str:
+    return "".join(f',{name}="{text}"' for name, text in labels.items())
 
 
 HOST_UP: Final = Family("dimint_host_up", "gauge", "1 while the host reports, 0 once it is down or was not heard yet.", True)

@@ -1,6 +1,6 @@
-"""The text of `/metrics`, made on the feed's reading thread; what did not change since the last scrape is not made again."""
+"""The text of `/metrics`: read on the feed's thread, written beside it; what did not change since the last scrape is not."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from dimint import __version__
@@ -22,8 +22,15 @@ class _Kept(NamedTuple):
     part: Part
 
 
+class Read(NamedTuple):
+    """What one scrape is made of: each host with its newest sample where that is another one than at the last scrape."""
+
+    hosts: Sequence[tuple[Host, HostNow | None]]
+    system: SystemNow
+
+
 class Metrics:
-    """Belongs to the reading thread."""
+    """One scrape at a time: `read` on the reading thread, which is free again in some ms, then `text` on any other."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -31,17 +38,25 @@ class Metrics:
         self._counted = Positions("", ())
         """How far the tables had read the log when counters were given out last."""
 
-    def text(self, board: Board, snapshot: Snapshot, ends: Mapping[int, int] | None = None) -> bytes:
-        """The exposition of all hosts of this snapshot. `ends` is where the status topic ends, if the log can be asked."""
+    def read(self, board: Board, snapshot: Snapshot, ends: Mapping[int, int] | None = None) -> Read:
+        """What is new of all hosts of this snapshot. `ends` is where the status topic ends, if the log can be asked."""
+        kept = self._kept
+        newest = board.newest(host.id for host in snapshot.hosts if host.id not in kept or kept[host.id].host is not host)
+        hosts = []
+        for host in snapshot.hosts:
+            row, stored = newest.get(host.id, (None, None))
+            hosts.append((host, None if row is None else HostNow(row, host.name, stored, host.status is Status.RUNNING)))
+        return Read(hosts, self._system(board, snapshot, ends))
+
+    def text(self, read: Read) -> bytes:
+        """The exposition."""
         now_ns = self._clock.time_ns()
         before = self._kept
-        changed = [host for host in snapshot.hosts if host.id not in before or before[host.id].host is not host]
-        newest = board.newest(host.id for host in changed)
         self._kept = {}
-        for host in snapshot.hosts:
+        for host, new in read.hosts:
             kept = before.get(host.id)
-            if host.id in newest:
-                now = HostNow(newest[host.id][0], host.name, newest[host.id][1], host.status is Status.RUNNING)
+            if new is not None:
+                now = new
             elif kept is not None:
                 now = kept.now
             else:
@@ -51,7 +66,7 @@ class Metrics:
                 kept = _Kept(host, now, stale, host_part(now, stale=stale))
             self._kept[host.id] = kept
         parts = [kept.part for kept in self._kept.values()]
-        return exposition([*parts, system_part(self._system(board, snapshot, ends))], __version__)
+        return exposition([*parts, system_part(read.system)], __version__)
 
     def _system(self, board: Board, snapshot: Snapshot, ends: Mapping[int, int] | None) -> SystemNow:
         """Sums over the log. Tables that are being made anew and have read less of it than was counted before give none."""

@@ -25,7 +25,7 @@ _ENDS_S: Final = 2.0
 
 
 def add_routes(app: App, site: Site, reports: Reports | None = None) -> None:
-    made = Metrics(site.clock)
+    made, scraping = Metrics(site.clock), asyncio.Lock()
     described = dump(description(__version__))
 
     async def healthy(_request: Request) -> HTTPResponse:
@@ -36,9 +36,11 @@ def add_routes(app: App, site: Site, reports: Reports | None = None) -> None:
         return text("ready\n")
 
     async def metrics(_request: Request) -> HTTPResponse:
-        snapshot = await site.feed.current()
-        ends = await log_ends()
-        return raw(await site.feed.read(lambda board: made.text(board, snapshot, ends)), content_type=CONTENT_TYPE)
+        async with scraping:
+            snapshot = await site.feed.current()
+            ends = await log_ends()
+            read = await site.feed.read(lambda board: made.read(board, snapshot, ends))
+            return raw(await site.feed.aside(lambda _tables: made.text(read)), content_type=CONTENT_TYPE)
 
     async def log_ends() -> dict[int, int] | None:
         """Where the status topic ends; asked before the tables are, so that they are never ahead of it."""

@@ -136,12 +136,12 @@ def test_counters_do_not_fall_while_tables_are_made_anew() -> None:
     tables.read_to = {0: 10, 1: 10}
 
     def counted() -> bool:
-        return b'kind="held"} 5\n' in metrics.text(board, board.refresh(), {0: 12, 1: 10})
+        return b'kind="held"} 5\n' in metrics.text(metrics.read(board, board.refresh(), {0: 12, 1: 10}))
 
     assert counted()
     tables.read_to = {0: 11, 1: 2}
     assert not counted()
-    assert b'dimint_consumer_lag_events{partition="1"} 8\n' in metrics.text(board, board.refresh(), {0: 12, 1: 10})
+    assert b'dimint_consumer_lag_events{partition="1"} 8\n' in metrics.text(metrics.read(board, board.refresh(), {0: 12, 1: 10}))
     tables.read_to = {0: 11, 1: 10}
     assert counted()
 
