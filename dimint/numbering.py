@@ -10,7 +10,7 @@ fence, so the headers between the last acknowledged record and the fence say for
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
-__all__ = ["Applied", "Effect", "Fence", "NotThere", "Numbering", "Scan", "Seen"]
+__all__ = ["Applied", "Effect", "Fence", "Lost", "NotThere", "Numbering", "Scan", "Seen"]
 
 
 class Applied(NamedTuple):
@@ -22,6 +22,12 @@ class Applied(NamedTuple):
 
 class NotThere(NamedTuple):
     """Batch `number` does not count and never will."""
+
+    number: int
+
+
+class Lost(NamedTuple):
+    """What became of batch `number` can never be known: the log was trimmed where it might stand."""
 
     number: int
 
@@ -39,7 +45,7 @@ class Scan(NamedTuple):
     end: int
 
 
-Effect: TypeAlias = Applied | NotThere | Fence | Scan
+Effect: TypeAlias = Applied | NotThere | Lost | Fence | Scan
 
 
 class Seen(NamedTuple):
@@ -114,6 +120,15 @@ class Numbering:
                     found = offset
         assert counted == self._fence, "the scan must cover the acknowledged fence"
         return self._settle(self._open, found, counted=self._fence, end=self._scan_end)
+
+    def trimmed(self) -> Effect:
+        """A part of the Scan's range is gone, so that it says nothing. Numbers up to the fence are used up all the same."""
+        assert self._open is not None
+        assert self._fence is not None
+        assert self._scan_end is not None
+        number = self._open
+        self._settle(number, None, counted=self._fence, end=self._scan_end)
+        return Lost(number)
 
     def _next_fence(self) -> Fence:
         self._last += 1

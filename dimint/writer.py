@@ -26,10 +26,11 @@ from dimint.errors import (
     LogError,
     LogUnavailable,
     NotApplied,
+    OffsetOutOfRange,
     RecordTooLarge,
 )
 from dimint.log.port import Entry, Log
-from dimint.numbering import Applied, Effect, Fence, NotThere, Numbering, Scan, Seen
+from dimint.numbering import Applied, Effect, Fence, Lost, NotThere, Numbering, Scan, Seen
 
 __all__ = ["Appended", "BatchWriter", "Outgoing"]
 
@@ -89,7 +90,8 @@ class BatchWriter:
 
         The futures resolve on a thread of the log or of the writer, or before this returns; callbacks only enqueue. They
         fail with NotApplied (final: it is not in the log and never will count), RecordTooLarge (nothing was sent),
-        LogBroken (end the process), or AppendUnknown if the writer was closed before the outcome was known.
+        LogBroken (end the process), or AppendUnknown if the outcome cannot be known: the writer was closed before it was, or
+        the log was trimmed where the batch might stand.
         """
         places = [self._slots.get(batch[:2]) or self._open(batch.topic, batch.partition) for batch in batches]
         futures: list[Future[Appended]] = []
@@ -214,6 +216,9 @@ class BatchWriter:
             self._resolve(slot).set_result(Appended(effect.offset, effect.number))
         elif isinstance(effect, NotThere):
             self._resolve(slot).set_exception(_not_applied(cause))
+        elif isinstance(effect, Lost):
+            where = f"{slot.topic}/{slot.partition}"
+            self._resolve(slot).set_exception(AppendUnknown(f"{where} was trimmed before batch {effect.number} was looked for"))
         elif isinstance(effect, Fence):
             self._later(slot, effect)
         else:
@@ -249,6 +254,8 @@ class BatchWriter:
             found = slot.numbering.scanned(list(self._seen(slot, effect)))
         except LogUnavailable:
             self._later(slot, effect)
+        except OffsetOutOfRange:
+            self._do(slot, slot.numbering.trimmed())
         except LogError as error:
             self._fail(slot, error)
         else:

@@ -73,15 +73,16 @@ class Part(NamedTuple):
 
 
 class _Group:
-    """Parts that travel together. `tried` are the nodes that failed since the last pause."""
+    """Parts that travel together. `tried` are the nodes that failed since the last pause, `silent` those without an answer."""
 
-    __slots__ = ("node", "parked_at", "parts", "queued_at", "retry_at", "sent_at", "tried", "want", "weight")
+    __slots__ = ("node", "parked_at", "parts", "queued_at", "retry_at", "sent_at", "silent", "tried", "want", "weight")
 
     def __init__(self, want: Want) -> None:
         self.want = want
         self.parts: list[Part] = []
         self.node = ""
         self.tried: set[str] = set()
+        self.silent: set[str] = set()
         self.sent_at = 0.0
         self.parked_at = 0.0
         self.queued_at = 0.0
@@ -202,6 +203,7 @@ class ReadTable:
             if asked is None or asked.node != node:
                 continue
             group = self._take_back(answer.id)
+            group.silent.discard(node)
             if answer.error is None:
                 size = sum([len(one.value) for one in answer.found])
                 self._size += (size / group.weight - self._size) / 4
@@ -233,6 +235,7 @@ class ReadTable:
         for id in late:
             group = self._take_back(id)
             group.tried.add(group.node)
+            group.silent.add(group.node)
             self._park(group, now=0.0)
         keep = []
         for group in self._parked:
@@ -248,9 +251,13 @@ class ReadTable:
 
     def overdue_error(self, pending: Pending) -> RequestError:
         """What a read whose deadline is over gets: the reason that it waited for."""
-        for group in self._parked:
-            if not group.node and any(part.pending is pending for part in group.parts):
-                return NodeNotAvailable(f"no node serves partition {group.want.partition}")
+        for group in (*self._parked, *self._sent.values()):
+            if (group.silent or not group.node) and any(part.pending is pending for part in group.parts):
+                partition = group.want.partition
+                if not group.node and group.parked_at:
+                    return NodeNotAvailable(f"no node serves partition {partition}")
+                if group.silent and group.silent.issuperset(self.servers_of(partition)):
+                    return NodeNotAvailable(f"no node that serves partition {partition} answers")
         return TimedOut("the read did not get its answer in time")
 
     # --- inside ------------------------------------------------------------------------------------------------------

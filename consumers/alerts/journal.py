@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, Final
 
-from dimint.errors import NotApplied
+from dimint.errors import AppendUnknown, NotApplied
 from dimint.events import STATUS_TOPIC
 from dimint.genesis import Genesis
 from dimint.limits import BATCH_MAX_EVENTS
@@ -62,7 +62,7 @@ class Journal:
             except FutureTimeout:
                 if self._stopping.is_set():
                     return None
-            except NotApplied:
+            except (NotApplied, AppendUnknown):  # unknown: it is looked at again, and written again only if it is not there
                 return False
             else:
                 return True

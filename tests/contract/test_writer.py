@@ -128,6 +128,21 @@ def test_an_unknown_batch_that_lands_before_its_fence_counts(log: FaultyLog, wri
     assert _counted(log) == ["a"]
 
 
+def test_a_settlement_that_was_trimmed_ends_unknown(log: FaultyLog, writer: BatchWriter) -> None:
+    """Where the batch stood nothing can be read any more: nobody says what became of it, and the writer goes on."""
+    writer.append([_batch("a")])[0].result(10)
+    log.hide(1)
+    log.fail(4)
+    (future,) = writer.append([_batch("b")])
+    log.trim(TOPIC, 0, 2)
+    error = future.exception(20)
+    assert isinstance(error, AppendUnknown)
+    assert f"{TOPIC}/0 was trimmed before batch 2 was looked for" in str(error)
+    assert writer.idle(TOPIC, 0)
+    assert writer.append([_batch("c")])[0].result(10).number == 8
+    assert writer.append([_batch("d", 1)])[0].result(10).number == 1
+
+
 def test_other_partitions_go_on_while_one_is_unknown(log: FaultyLog, writer: BatchWriter) -> None:
     """An unsettled partition holds up nothing else."""
     log.lose(1)

@@ -160,6 +160,7 @@ def test_health_names_a_dead_broker(cluster: KafkaCluster) -> None:
     dead.server.kill()
     wait_until(lambda: state() == ([True, True, False], [TopicHealth("dimint.kv", 4, 3, 2, 4, 0)]), 30, "the dead broker is seen")
     assert log.health().durability.endswith("survives the loss of any 1 broker and its disk")
+    assert log._control.cluster() == (log._control.cluster()[0], 2), "what is down is not counted"
     dead.start()
     dead.wait()
     wait_until(lambda: state() == whole, 30, "it is back")

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dimint.dedupe import WriterTable
-from dimint.numbering import Applied, Effect, Fence, NotThere, Numbering, Scan, Seen
+from dimint.numbering import Applied, Effect, Fence, Lost, NotThere, Numbering, Scan, Seen
 
 WRITER = b"w" * 16
 
@@ -89,6 +89,19 @@ def test_a_late_batch_does_not_count_behind_its_fence() -> None:
     assert numbering.acknowledged(3, 2) == Scan(0, 3)
     assert numbering.scanned([Seen(0, 2), Seen(1, 1), Seen(2, 3)]) == NotThere(1)
     assert numbering.next_number == 4
+
+
+def test_a_trimmed_range_settles_nothing_but_the_numbers() -> None:
+    """The batch's fate is not known; what follows is settled from behind its fence."""
+    numbering = Numbering(scan_from=0)
+    numbering.take()
+    numbering.unknown(1)
+    assert numbering.acknowledged(2, 5) == Scan(0, 6)
+    assert numbering.trimmed() == Lost(1)
+    assert numbering.take() == 3
+    assert numbering.unknown(3) == Fence(4)
+    assert numbering.acknowledged(4, 8) == Scan(6, 9)
+    assert numbering.scanned([Seen(7, 3), Seen(8, 4)]) == Applied(3, 7)
 
 
 def test_a_failed_batch_uses_its_number_up() -> None:

@@ -47,9 +47,10 @@ class Control:
         self._admin = connect(KafkaAdminClient, shared_settings(servers, options))
 
     def cluster(self) -> tuple[str, int]:
-        """Cluster id and number of brokers."""
+        """Cluster id and number of brokers that are up."""
         found = self._call("cannot describe the cluster", lambda admin: admin.describe_cluster())
-        return str(found["cluster_id"]), len(found["brokers"])
+        # from Kafka 4.0 on brokers that are down are told too, as fenced
+        return str(found["cluster_id"]), sum(not broker.get("is_fenced") for broker in found["brokers"])
 
     def topics(self, prefix: str) -> dict[str, Found]:
         """Every topic with that prefix, but Kafka's own."""

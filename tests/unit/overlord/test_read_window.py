@@ -4,7 +4,7 @@ from collections import deque
 from typing import Any
 
 from dimint.door import Answer, Found, Reads
-from dimint.errors import Busy, RequestError
+from dimint.errors import Busy, NodeNotAvailable, RequestError, TimedOut
 from dimint.overlord.pending import Pending
 from dimint.overlord.reads import ANSWER_S, CROWD_S, SLOW_ANSWER_S, WINDOW_BYTES, WINDOW_KEYS, Part, ReadTable, Want
 from dimint.wire_types import JSON
@@ -48,6 +48,31 @@ class Table:
         for id in list(self.sent)[:count]:
             found = [Found(key, bytes(size), 1) for key in self.sent.pop(id)]
             self.table.answered("n", [Answer(id, 5, found)], self.now)
+
+
+def test_a_read_that_no_node_answers_says_so() -> None:
+    """As soon as every server was asked in vain; one that answers that it has to wait is no such case."""
+    table = ReadTable()
+    for node in ("m", "s"):
+        table.node_is_there(node)
+    table.place((("m", "s"),))
+    pending = Pending("peer", JSON, None, 0, None)
+    table.add(Want(0, 1, True), Part(pending, ["k"], lambda part, answer, found: None))
+    now = 0.0
+    asked: list[str] = []
+    for _ in range(2):
+        assert isinstance(table.overdue_error(pending), TimedOut), asked
+        asked += [node for node, _ in table.turn(now)]
+        now += ANSWER_S + 0.1
+        table.tick(now)
+    assert set(asked) == {"m", "s"}
+    error = table.overdue_error(pending)
+    assert isinstance(error, NodeNotAvailable)
+    assert str(error) == "no node that serves partition 0 answers"
+    ((node, message),) = table.turn(now)
+    assert isinstance(message, Reads)
+    table.answered(node, [Answer(message.reads[0].id, 0, [], TimedOut.code)], now)
+    assert isinstance(table.overdue_error(pending), TimedOut)
 
 
 def test_a_flood_of_large_reads_is_bounded_and_then_refused() -> None:
