@@ -1,60 +1,26 @@
 """`dimint history`, `diff` and `restore`, and what `get --at` and `scan --at` print: the past of keys."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any, Final
 
 import click
 
-from dimint import values
 from dimint.cli_client import connected, connection, spelled, write_json, write_row
-from dimint.cli_log import opened
-from dimint.cli_options import settings_from, with_settings
+from dimint.cli_options import setting_flags, settings_from
+from dimint.cli_past import LAST_US, PastSource, past_source, system_flags, time_us
 from dimint.cli_replay import restore_into
 from dimint.client import Client
 from dimint.client.content import to_text
+from dimint.client.past import Difference, PastChange
 from dimint.errors import SettingsError
-from dimint.progress import progress_of
-from dimint.replay.history import Difference, HistoryIndex, KeyChange, history_folder
-from dimint.settings import CommonSettings, ToolSettings
-from dimint.system_clock import SystemClock
-from dimint.when import TIME_MAX_NS, parse_time
+from dimint.settings import ToolSettings
 from dimint.zone import local_zone
 
-__all__ = ["COMMANDS", "past", "value_of"]
+__all__ = ["COMMANDS"]
 
 _SHOWN_CHARS: Final = 60
-_LAST_US: Final = TIME_MAX_NS // 1000
-
-
-@contextmanager
-def past(settings: CommonSettings, *, as_json: bool = False) -> Iterator[HistoryIndex]:
-    """The history of the log of these settings, up to date; it is kept in `history/` of the data directory."""
-    with opened(settings) as log:
-        generation = log.describe().generation
-        with HistoryIndex(history_folder(settings.data_dir, generation), generation) as index:
-            index.catch_up(log, progress=progress_of("index", as_json=as_json))
-            yield index
-
-
-def past_of(at: str, log: str | None, data_dir: str | None) -> Any:
-    """(context of the index, log time µs) for a command with the flags --at, --log and --data_dir."""
-    settings = settings_from(ToolSettings, {"log": log, "data_dir": data_dir})
-    return past(settings), time_us(at, "at")
-
-
-def time_us(text: str | None, name: str, default: int = 0) -> int:
-    """The log time that a flag names, in µs. Raises BadTime."""
-    if text is None:
-        return default
-    return parse_time(text, now_ns=SystemClock().time_ns(), zone=local_zone()) // 1000
-
-
-def value_of(change: KeyChange | None) -> Any:
-    """The value as Python has it; None where there is none."""
-    return None if change is None or change.value is None else values.to_object(change.value)
 
 
 @click.command(name="history")
@@ -63,16 +29,15 @@ def value_of(change: KeyChange | None) -> Any:
 @click.option("end", "--to", metavar="TIME", help="Up to this time.")
 @spelled("limit", type=click.IntRange(1), help="Only the newest so many.")
 @click.option("as_json", "--json", is_flag=True, help="JSON lines, for programs.")
-@with_settings(ToolSettings)
-def history(settings: Any, key: str, start: str | None, end: str | None, limit: int | None, as_json: bool) -> None:
+@system_flags
+@setting_flags("tool")
+def history(key: str, start: str | None, end: str | None, limit: int | None, as_json: bool, **flags: Any) -> None:
     """Print every change of KEY, the oldest first: when, who, from which host, where in the log, what.
 
     The first call reads the whole log once and keeps an index in the data directory; later ones read what is new.
     """
-    with past(settings, as_json=as_json) as index:
-        from_us, to_us = time_us(start, "from"), time_us(end, "to", _LAST_US)
-        most = -1 if limit is None else limit
-        found = index.history(key, from_us=from_us, to_us=to_us, newest_first=True, limit=most)[::-1]
+    with _source(flags, as_json) as past:
+        found = past.history(key, time_us(start), time_us(end, LAST_US), limit)
     for change in found:
         if as_json:
             write_json(_as_map(change))
@@ -88,11 +53,12 @@ def history(settings: Any, key: str, start: str | None, end: str | None, limit: 
 @click.option("start", "--from", metavar="TIME", required=True, help="The earlier time.")
 @click.option("end", "--to", metavar="TIME", help="The later time; now by default.")
 @click.option("as_json", "--json", is_flag=True, help="JSON lines, for programs.")
-@with_settings(ToolSettings)
-def diff(settings: Any, prefix: str, start: str, end: str | None, as_json: bool) -> None:
+@system_flags
+@setting_flags("tool")
+def diff(prefix: str, start: str, end: str | None, as_json: bool, **flags: Any) -> None:
     """Print the keys (that start with PREFIX) whose value is another than it was: +, - or ~, the key, before, after."""
-    with past(settings, as_json=as_json) as index:
-        for each in index.diff(time_us(start, "from"), time_us(end, "to", _LAST_US), prefix):
+    with _source(flags, as_json) as past:
+        for each in past.diff(time_us(start), time_us(end, LAST_US), prefix):
             _print_difference(each, as_json)
 
 
@@ -127,13 +93,13 @@ def restore(
     """
     if sum(given is not None for given in (key, prefix, into)) != 1:
         raise click.UsageError("give one of --key, --prefix (--prefix= for all keys) and --into")
-    then_us = time_us(end, "to")
-    settings = settings_from(ToolSettings, {"log": log, "data_dir": data_dir})
+    then_us = time_us(end)
+    flags = {"log": log, "data_dir": data_dir}
     if into is not None:
-        restore_into(settings, into, then_us, dry_run=dry_run, as_json=json)
+        restore_into(settings_from(ToolSettings, flags), into, then_us, dry_run=dry_run, as_json=json)
         return 0
-    with past(settings, as_json=json) as index:
-        plan = [each for each in index.diff(then_us, _LAST_US, key or prefix or "") if key is None or each.key == key]
+    with past_source(flags, where, as_json=json) as past:
+        plan = [each for each in past.diff(then_us, LAST_US, key or prefix or "") if key is None or each.key == key]
     for each in plan:
         _print_difference(Difference(each.key, each.after, each.before), json)
     if not plan or dry_run:
@@ -151,6 +117,11 @@ def restore(
     return int(bool(left))
 
 
+def _source(flags: dict[str, Any], as_json: bool) -> AbstractContextManager[PastSource]:
+    where = {name: flags.pop(name) for name in ("host", "port_for_client", "timeout")}
+    return past_source(flags, where, as_json=as_json)
+
+
 COMMANDS: Final[dict[str, click.Command]] = {"history": history, "diff": diff, "restore": restore}
 
 
@@ -158,7 +129,7 @@ def _restored(client: Client, each: Difference) -> bool:
     """Whether the key could be brought back; not if it is another one than the plan was made for."""
     version = 0 if each.after is None else each.after.version
     if each.before is not None:
-        return client.cas(each.key, value_of(each.before), version=version).applied
+        return client.cas(each.key, each.before.value, version=version).applied
     if client.get_versioned(each.key, consistency="strong").version != version:
         return False
     client.delete(each.key)
@@ -173,19 +144,19 @@ def _print_difference(each: Difference, as_json: bool) -> None:
         write_row(sign, each.key, _short(each.before), _short(each.after))
 
 
-def _as_map(change: KeyChange | None) -> dict[str, Any] | None:
+def _as_map(change: PastChange | None) -> dict[str, Any] | None:
     if change is None:
         return None
     return {
-        "key": change.key, "position": change.position, "index": change.index, "kind": change.kind, "value": value_of(change),
-        "deleted": change.value is None, "version": change.version, "log_time_us": change.log_time_us, "by": change.by._asdict(),
+        "key": change.key, "position": change.position, "index": change.index, "kind": change.kind, "value": change.value,
+        "deleted": change.removed, "version": change.version, "log_time_us": change.log_time_us, "by": change.by._asdict(),
     }  # fmt: skip
 
 
-def _short(change: KeyChange | None) -> str:
-    if change is None or change.value is None:
+def _short(change: PastChange | None) -> str:
+    if change is None or change.removed:
         return "-"
-    text = to_text(value_of(change))
+    text = to_text(change.value)
     return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 1]}…"
 
 

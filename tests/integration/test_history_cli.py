@@ -22,7 +22,7 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     where = ["--data_dir", str(folder)]
     if request.param == "kafka":
         where += ["--log", new_location("kafka", folder)]
-    with kv_system(folder, flags=where[2:]) as running:
+    with kv_system(folder, flags=where[2:], consumers=1) as running:
         yield running, where
 
 
@@ -67,6 +67,16 @@ def test_past_and_restore(system: tuple[KvSystem, list[str]], capfd: pytest.Capt
     shown = dimint("diff", "user:", "--from", then, *where).splitlines()
     assert [line.split("\t")[:2] for line in shown] == [["~", "user:1"], ["-", "user:2"], ["+", "user:3"]]
     assert "\x1b" not in "".join(shown)
+
+    for command in (
+        ("history", "user:1", "--json"),
+        ("history", "visits", "--to", then, "--limit", "1"),
+        ("get", "user:2", "--at", then),
+        ("scan", "user:", "--at", then),
+        ("diff", "user:", "--from", then, "--json"),
+        ("restore", "--to", then, "--prefix", "user:", "--dry_run"),
+    ):
+        assert dimint(*command, *port, "--timeout", "30") == dimint(*command, *where), command
 
     plan = dimint("restore", "--to", then, "--prefix", "user:", "--dry_run", *where, *port)
     assert [line.split("\t")[:2] for line in plan.splitlines()] == [["~", "user:1"], ["+", "user:2"], ["-", "user:3"]]

@@ -1,0 +1,139 @@
+"""Where the commands of the past ask: the log itself, through an index in the data directory, or a running system."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, Protocol, TypeVar
+
+import click
+from click.core import ParameterSource
+
+from dimint import values
+from dimint.cli_client import connected, spelled
+from dimint.cli_log import opened
+from dimint.cli_options import settings_from
+from dimint.client import Client, past
+from dimint.client.at import all_pages
+from dimint.client.past import Difference, PastChange, Writer
+from dimint.client.sync import DEFAULT_TIMEOUT_S
+from dimint.progress import progress_of
+from dimint.replay.history import HistoryIndex, KeyChange, history_folder
+from dimint.settings import ToolSettings
+from dimint.system_clock import SystemClock
+from dimint.when import TIME_MAX_NS, parse_time
+from dimint.zone import local_zone
+
+__all__ = ["LAST_US", "PastSource", "past_source", "system_flags", "time_us"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+LAST_US: Final = TIME_MAX_NS // 1000
+"""As late as anything can be."""
+
+
+class PastSource(Protocol):
+    """All times are log times in µs; both ends of a stretch are in it."""
+
+    def get(self, key: str, at_us: int) -> PastChange | None:
+        """What had set the key; None if it was not there."""
+
+    def scan(self, prefix: str, at_us: int, limit: int | None) -> Iterator[PastChange]: ...
+    def history(self, key: str, from_us: int, to_us: int, limit: int | None) -> Sequence[PastChange]:
+        """The newest `limit` changes, the oldest of them first."""
+
+    def diff(self, from_us: int, to_us: int, prefix: str) -> Iterator[Difference]: ...
+
+
+def system_flags(command: Command) -> Command:
+    """--host and --port_for_client of a command that reads the log without them."""
+    host = spelled("host", default="127.0.0.1", help="Ask the running system whose overlord is there, not the log.")
+    port = spelled("port_for_client", type=click.IntRange(1, 65535), default=5556, help="The same by the overlord's port.")
+    timeout = spelled("timeout", type=click.FloatRange(0, min_open=True), default=DEFAULT_TIMEOUT_S, help="Seconds to wait.")
+    return host(port(timeout(command)))
+
+
+def _asks_system(flags: Mapping[str, Any]) -> bool:
+    """Whether the command line names a running system and no log."""
+    context = click.get_current_context()
+    given = {name for name in ("host", "port_for_client") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    return bool(given) and not (flags.get("log") or flags.get("data_dir"))
+
+
+@contextmanager
+def past_source(flags: Mapping[str, Any], where: Mapping[str, Any], *, as_json: bool) -> Iterator[PastSource]:
+    """The past that the flags `log` and `data_dir`, or host, port_for_client and timeout (`where`), name.
+
+    Of a log it comes from an index in `history/` of the data directory, brought up to date first.
+    """
+    if _asks_system(flags):
+        with connected(**where) as client:
+            yield _SystemPast(client)
+    else:
+        settings = settings_from(ToolSettings, flags)
+        with opened(settings) as log:
+            generation = log.describe().generation
+            with HistoryIndex(history_folder(settings.data_dir, generation), generation) as index:
+                index.catch_up(log, progress=progress_of("index", as_json=as_json))
+                yield _LogPast(index)
+
+
+def time_us(text: str | None, default: int = 0) -> int:
+    """The log time that a flag names, in µs. Raises BadTime."""
+    if text is None:
+        return default
+    return parse_time(text, now_ns=SystemClock().time_ns(), zone=local_zone()) // 1000
+
+
+class _LogPast:
+    def __init__(self, index: HistoryIndex) -> None:
+        self._index = index
+
+    def get(self, key: str, at_us: int) -> PastChange | None:
+        return _change(self._index.at(key, at_us))
+
+    def scan(self, prefix: str, at_us: int, limit: int | None) -> Iterator[PastChange]:
+        found = self._index.scan(prefix, at_us, limit=-1 if limit is None else limit)
+        return (_as_change(change) for change in found)
+
+    def history(self, key: str, from_us: int, to_us: int, limit: int | None) -> Sequence[PastChange]:
+        most = -1 if limit is None else limit
+        found = self._index.history(key, from_us=from_us, to_us=to_us, newest_first=True, limit=most)
+        return [_as_change(change) for change in reversed(found)]
+
+    def diff(self, from_us: int, to_us: int, prefix: str) -> Iterator[Difference]:
+        for each in self._index.diff(from_us, to_us, prefix):
+            yield Difference(each.key, _change(each.before), _change(each.after))
+
+
+class _SystemPast:
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def get(self, key: str, at_us: int) -> PastChange | None:
+        return self._client.run(past.get_at(key, at_us, lambda change: change))
+
+    def scan(self, prefix: str, at_us: int, limit: int | None) -> Iterator[PastChange]:
+        return all_pages(self._client.run, lambda after, most: past.scan_page(prefix, at_us, after=after, limit=most), limit)
+
+    def history(self, key: str, from_us: int, to_us: int, limit: int | None) -> Sequence[PastChange]:
+        pages = all_pages(
+            self._client.run,
+            lambda after, most: past.history_page(key, from_us=from_us, to_us=to_us, newest_first=True, after=after, limit=most),
+            limit,
+        )
+        return list(pages)[::-1]
+
+    def diff(self, from_us: int, to_us: int, prefix: str) -> Iterator[Difference]:
+        return all_pages(
+            self._client.run,
+            lambda after, most: past.diff_page(prefix, from_us=from_us, to_us=to_us, after=after, limit=most),
+            None,
+        )
+
+
+def _change(change: KeyChange | None) -> PastChange | None:
+    return None if change is None else _as_change(change)
+
+
+def _as_change(change: KeyChange) -> PastChange:
+    value = None if change.value is None else values.to_object(change.value)
+    return PastChange(change.kind, change.key, value, change.version, change.log_time_us, change.position, change.index,
+                      Writer(*change.by))  # fmt: skip
