@@ -22,6 +22,7 @@ from dimint.consumers.intervals import Interval
 from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.reading_accounting import accounting, totals, xids
+from dimint.consumers.reading_alerts import alerts_at
 from dimint.consumers.reading_host import LAST_NS, HostSamples
 from dimint.consumers.reading_joined import JoinedSamples, joined_row, owners, parts_by_owner, parts_of
 from dimint.consumers.reading_past import fleet_at, page
@@ -269,6 +270,14 @@ class StatusReader:
         with _snapshot(db):
             rows = list(db.execute(_ALERTS))
         return [OpenAlert(*row)._replace(told=bool(row[-1])) for row in rows]
+
+    def alerts_at(self, at_ns: int) -> list[OpenAlert]:
+        """The alerts of all hosts that were open at a past instant, the newest first."""
+        db = self._open()
+        if db is None:
+            return []
+        with _snapshot(db):
+            return alerts_at(db, max(-1, min(at_ns, LAST_NS)))
 
     # --- following --------------------------------------------------------------------------------------------------
     def version(self) -> int:

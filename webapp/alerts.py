@@ -1,7 +1,4 @@
-"""Open alerts as pages and terminals show them: severity as symbol and word, hosts and GPUs by their names. [S]
-
-Alerts are known for the present only: what was raised at another time is among the events.
-"""
+"""Open alerts as pages and terminals show them: severity as symbol and word, hosts and GPUs by their names. [S]"""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple

@@ -159,9 +159,9 @@ OPERATIONS: Final = (
     ),
     Operation(
         "alerts", "GET", "/alerts", "pages",
-        "the open alerts of now, the worst first, of the hosts that `?filter=` leaves; `?term=true` for terminals, "
-        "`?format=json` as JSON",
-        (_FILTER, _TERM, *_LOOK, _JSON), (_HTML, _PLAIN, _json("Alerts"), *_WRONG),
+        "the open alerts, the worst first, of the hosts that `?filter=` leaves, of now or as they were `?at=` a time; "
+        "`?term=true` for terminals, `?format=json` as JSON",
+        (_FILTER, *_TIMES, _TERM, *_LOOK, _JSON), (_HTML, _PLAIN, _json("Alerts"), *_WRONG),
     ),
     Operation(
         "users", "GET", "/users", "pages",

@@ -19,14 +19,14 @@ _RULE_MAX = 20
 
 def alerts_page(page: Page, style: PageStyle, lines: Sequence[AlertLine]) -> str:
     """One list, the worst first."""
-    empty = node("p", "No alert is open.", cls="empty")
+    empty = node("p", "No alert was open." if page.past else "No alert is open.", cls="empty")
     listing = node("ul", *alerts_list(lines, style), cls="changes") if lines else empty
     asked = " of the hosts that match" if page.asked.filter.text else ""
+    when = "then" if page.past else "now"
+    over = node("a", "Changes", href="/changes" + style.link)
     content: list[Child] = [
         node("h1", "Open alerts"),
-        node(
-            "p", f"{len(lines)} open now{asked}. What was raised and is over: ", node("a", "Changes", href="/changes"), cls="fine"
-        ),
+        node("p", f"{len(lines)} open {when}{asked}. What was raised and is over: ", over, cls="fine"),
         listing,
     ]
     return framed(page, style, content, title="Open alerts")

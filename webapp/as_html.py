@@ -26,8 +26,6 @@ _VIEWS: Final = (
 _FILTERED: Final = frozenset({"/", "/gpu_table", "/alerts", "/changes", "/log"})
 """Pages of hosts."""
 _OVERVIEWS: Final = frozenset({"/", "/gpu_table"})
-_OF_NOW: Final = frozenset({"/alerts"})
-"""Pages that know the present only."""
 _FILTER_HINT: Final = "gpu.util<5 and held>30m"
 
 
@@ -171,10 +169,7 @@ def framed(
         node("script", src="/static/charts.js", type="module") if plotter else None,
     )
     times = Asked(at=page.asked.at, from_=page.asked.from_, to=page.asked.to).query()
-    links = [
-        node("a", word, href=path if path in _OF_NOW else path + times, aria_current="page" if path == page.path else None)
-        for path, word in _VIEWS
-    ]
+    links = [node("a", word, href=path + times, aria_current="page" if path == page.path else None) for path, word in _VIEWS]
     clock: list[Child] = ["data of ", node("time", page.when, id="data-time")] if page.when else []
     top = node(
         "header",
@@ -190,7 +185,7 @@ def framed(
         cls="top",
     )
     description = node("p", users_text(style.description), cls="description") if style.description else None
-    bar = time_bar(page.path, page.asked, page.now_ms) if page.path and page.path not in _OF_NOW else None
+    bar = time_bar(page.path, page.asked, page.now_ms) if page.path else None
     main = node("main", description, *content, id="main", cls="past" if page.past else None)
     body = node("body", node("a", "Skip to content", href="#main", cls="skip"), top, bar, main)
     return "<!DOCTYPE html>\n" + to_html(node("html", head, body, lang="en"))

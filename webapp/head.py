@@ -96,7 +96,7 @@ def _problems_panel(alerts: Sequence[AlertLine], found: Sequence[Problem], style
         mark = node("span", alert.symbol, cls=f"sign {alert.cls}", aria_hidden="true")
         name = host_link(alert.host, style, short=True) if alert.host is not None else node("bdi", users_text(alert.name))
         where = f" {users_text(alert.where)}" if alert.where else ""
-        level = node("a", users_text(alert.alert.severity), href="/alerts")
+        level = node("a", users_text(alert.alert.severity), href="/alerts" + style.link)
         lines.append(node("li", mark, " ", level, " ", name, f"{where}: ", node("bdi", users_text(alert.alert.text))))
     for problem in found[: max(0, _LINES_MAX - len(lines))]:
         symbol, word, cls = SEVERITY[problem.severity]
@@ -106,7 +106,7 @@ def _problems_panel(alerts: Sequence[AlertLine], found: Sequence[Problem], style
             node("li", sign, " ", host_link(problem.host, style, short=True), f"{spot}: ", node("bdi", users_text(problem.text)))
         )
     count = len(alerts) + len(found)
-    return _panel("Problems", count, lines, count - _LINES_MAX, "problems", "/alerts")
+    return _panel("Problems", count, lines, count - _LINES_MAX, "problems", "/alerts" + style.link)
 
 
 def _free_panel(hosts: Iterable[Host], style: PageStyle) -> Node | None:

@@ -126,6 +126,9 @@ class MemoryTables:
     def alerts(self) -> list[OpenAlert]:
         return list(self.opened)
 
+    def alerts_at(self, at_ns: int) -> list[OpenAlert]:
+        return [alert for alert in self.opened if alert.raised_ns <= at_ns]
+
     def commit(self) -> None:
         """What readers see as a change of something else than samples."""
         self._sequence += 1

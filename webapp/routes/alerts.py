@@ -1,4 +1,4 @@
-"""`/alerts`: what is open now, as a page, for terminals and as JSON."""
+"""`/alerts`: what is open now, or was at a time, as a page, for terminals and as JSON."""
 
 from sanic import Request
 from sanic.response import HTTPResponse, html, raw, text
@@ -23,19 +23,18 @@ def add_routes(app: App, site: Site) -> None:
         wants_json = request.args.get("format") == "json"
         try:
             asked = site.asked(request)
-            if asked.at or asked.from_ or asked.to:
-                raise BadQuery("open alerts are those of now; /changes?from=&to= tells what was raised at another time")
+            snapshot, asked, moment = await site.snapshot(asked)
             options = read_terminal_options(request.args.get, site.page_style.limits) if for_terminal else None
         except BadQuery as error:
             return json_answer(error_body(400, str(error)), 400) if wants_json else wrong_query(request, site, error)
-        snapshot = await site.feed.current()
-        hosts = selected(snapshot.hosts, asked, site.clock.time_ns())
+        now_ns = site.clock.time_ns() if moment is None else moment.at_ns
+        hosts = selected(snapshot.hosts, asked, now_ns)
         lines = alert_lines(snapshot.alerts, hosts, strangers=asked.filter.test is None)
         if wants_json:
             return raw(dump(alerts_json(lines)), content_type="application/json")
         if options is not None:
             return text(options.finished(alerts_text(lines, options.style(site.terminal_style))))
-        page = Page("/alerts", asked, 1, site.when(snapshot), None, site.now_ms(), False)
-        return html(alerts_page(page, site.page_style, lines))
+        page = Page("/alerts", asked, 1, site.when(snapshot), None, now_ns // 1_000_000, moment is not None)
+        return html(alerts_page(page, site.style_for(asked), lines))
 
     app.add_route(alerts, "/alerts", methods=("GET", "HEAD"), name="alerts")

@@ -133,3 +133,26 @@ def test_of_a_forgotten_host_nothing_is_left(tmp_path: Path) -> None:
         assert names(reader) == {ONE: "gpu_01", TWO: "other"}
         assert len(reader.last(ONE, 999)) == 1
     assert len({partition_of(ONE), partition_of(TWO)}) <= PARTITIONS
+
+
+def test_alerts_of_a_past_instant(tmp_path: Path) -> None:
+    """What was raised and not over then is open then; at the end it is what is open now, to the field."""
+    log = Changes()
+    log.say(registered(ONE, "gpu-01"))
+    times = []
+    for event in (
+        ["alert.raised", ONE, 0, 0, "hot", "GPU-a", "warning", START_NS + SECOND, "90 °C"],
+        ["alert.told", ONE, 0, 0, "hot", "GPU-a", "raised", "mail", None],
+        ["alert.raised", ONE, 0, 0, "down", "", "critical", START_NS, "silent"],
+        ["alert.cleared", ONE, 0, 0, "hot", "GPU-a", START_NS + 2 * SECOND, "cool"],
+        ["alert.raised", ONE, 0, 0, "hot", "GPU-a", "info", START_NS + 3 * SECOND, "80 °C"],
+    ):
+        log.say(event)
+        times.append(log.now_ns)
+    with StatusReader(feed(log, tmp_path)) as reader:
+        then = [[(one.rule, one.severity, one.told) for one in reader.alerts_at(time_ns)] for time_ns in (0, *times)]
+        assert then == [
+            [], [("hot", "warning", False)], [("hot", "warning", True)], [("down", "critical", False), ("hot", "warning", True)],
+            [("down", "critical", False)], [("hot", "info", False), ("down", "critical", False)],
+        ]  # fmt: skip
+        assert reader.alerts_at(times[-1]) == reader.alerts()
