@@ -1,4 +1,5 @@
-"""How fast a big log is read again: counted by headers, streamed event by event, exported, and rebuilt into a store.
+"""How fast a big log is read again: counted by headers, streamed event by event, exported, rebuilt into a store, and indexed
+for the history of keys, of which one with 100 changes is asked for.
 
     python -m benchmarks.events [--events N] [--batch N] [--keys N]
 
@@ -8,6 +9,7 @@ values of 60 bytes, in batches as group commit makes of many clients. Everything
 
 import argparse
 import random
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,10 +27,15 @@ from dimint.node.store import Store
 from dimint.replay import Stream, select
 from dimint.replay.counting import count_events
 from dimint.replay.export import export_to_file
+from dimint.replay.history import HistoryIndex
 from dimint.replay.ranges import ends_of
 from dimint.system_clock import SystemClock
 
 CALL_BYTES = 4 << 20
+HOT_KEY = "hot"
+HOT_CHANGES = 100
+ASKED = 20
+"""How often the index is asked; the median counts."""
 
 
 def fill(log: Log, found: Genesis, events: int, batch: int, keys: int) -> int:
@@ -41,9 +48,14 @@ def fill(log: Log, found: Genesis, events: int, batch: int, keys: int) -> int:
     people = tuple(By(None, f"host-{number}", "overlord") for number in range(4))
     entries: list[Entry] = []
     size = total = 0
-    for number in range(events // batch):
+    hot_home = found.partition_of_key(HOT_KEY.encode())
+    batches = events // batch
+    hot_every = max(1, batches // found.kv_partitions // HOT_CHANGES)
+    for number in range(batches):
         partition = number % found.kv_partitions
         chosen = chance.choices(homes[partition], k=batch)
+        if partition == hot_home and number // found.kv_partitions % hot_every == 0:
+            chosen[0] = HOT_KEY
         value = b'J"%060d"' % number
         rows = [["kv.set", key, 0, 0, None, value, None, 0] for key in chosen]
         record = encode(b"w" * 16, 1 + number // found.kv_partitions, SystemClock().time_ns(), people, rows)
@@ -65,6 +77,28 @@ def timed(what: str, events: int, work: Callable[[], object]) -> None:
     work()
     took, took_cpu = time.perf_counter() - start, time.process_time() - start_cpu
     print(f"{what:28s} {events / took:12,.0f} events/s ({events / took_cpu:12,.0f} a second of CPU), {took:6.1f} s", flush=True)
+
+
+def ask(log: Log, found: Genesis, location: Path) -> None:
+    """Print how long one question takes, with opening the index and looking whether the log has more."""
+
+    def asked(what: str, question: Callable[[HistoryIndex], object]) -> object:
+        took, answer = [], None
+        for _ in range(ASKED):
+            start = time.perf_counter()
+            with HistoryIndex(location, found.generation) as index:
+                index.catch_up(log)
+                answer = question(index)
+            took.append(time.perf_counter() - start)
+        print(f"{what:28s} {1000 * statistics.median(took):12.1f} ms", flush=True)
+        return answer
+
+    changes = asked("history of one key", lambda index: index.history(HOT_KEY))
+    assert isinstance(changes, list)
+    middle_us = changes[len(changes) // 2].log_time_us
+    print(f"{'':28s} {len(changes):12d} changes")
+    assert asked("get --at", lambda index: index.at(HOT_KEY, middle_us)) is not None
+    asked("scan --at, 1000 keys", lambda index: list(index.scan("user:", middle_us, limit=1000)))
 
 
 def main() -> None:
@@ -91,6 +125,10 @@ def main() -> None:
         ends = ends_of(log, KV_TOPIC, None)
         timed("rebuild into a new store", events, lambda: list(rebuild_store(log, store, ends)))
         store.close()
+        location = directory / "history"
+        with HistoryIndex(location, found.generation) as index:
+            timed("index of the history of keys", events, lambda: index.catch_up(log))
+        ask(log, found, location)
         log.close()
 
 

@@ -7,7 +7,11 @@ Both numbers stand in the log's genesis event and never change for a log.
 
 from collections.abc import Iterable
 from functools import lru_cache
-from hashlib import md5
+
+try:
+    from _md5 import md5  # type: ignore[import-not-found]  # no stub; half of what OpenSSL costs for a key
+except ImportError:  # an interpreter that was built without it
+    from hashlib import md5
 
 __all__ = ["partition_of", "slot_of", "slots_of", "stray"]
 

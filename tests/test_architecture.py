@@ -57,7 +57,7 @@ COMPOSITION = ("dimint/cli", "dimint/up", "dimint/replay/")
 
 PURE_LIBRARIES = frozenset(
     """
-    array base64 binascii bisect collections concurrent contextlib copy dataclasses datetime difflib enum fnmatch functools
+    _md5 array base64 binascii bisect collections concurrent contextlib copy dataclasses datetime difflib enum fnmatch functools
     hashlib heapq html ipaddress itertools json math operator pathlib re shlex statistics string struct textwrap types typing
     unicodedata urllib zoneinfo html5tagger lz4 msgpack msgspec xxhash
     """.split()
