@@ -5,6 +5,7 @@ import os
 import socket
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from dimint.consumers.folder import TablesFolder
@@ -45,7 +46,8 @@ def run(settings: ConsumerSettings, service: Service) -> None:
         registry = open_registry_when_there(settings, log_id=found.generation, service=service)
         stack.callback(registry.close)
         membership = registry.join("consumer", os.urandom(16).hex(), {"pid": os.getpid()})
-        consumer = StatusConsumer(source, folder, clock, membership.update, keep=_keep(settings))
+        archives = partial(archives_in, settings.archives, STATUS_TOPIC, found.generation)
+        consumer = StatusConsumer(source, folder, clock, membership.update, keep=_keep(settings), archives=archives)
         historian = Historian(source, history_folder(settings.data_dir, found.generation), registry, clock, key)
         service.ready()
         service.run(consumer, historian, Keeper(settings, source, registry, clock))
@@ -77,7 +79,7 @@ def rebuild(
             archives=archives,
             end=end,
             keep=_keep(settings),
-            progress=lambda what: progress_of(what, as_json=as_json),
+            progress=lambda what: progress_of(f"rebuild {what}", as_json=as_json),
         )
         if as_json:
             row = {"path": str(built.path), "events": built.events, "digest": built.digest, "positions": built.positions}

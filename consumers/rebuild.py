@@ -107,7 +107,7 @@ class Filling:
             for archive in archives:
                 self._read_archive(archive, feeder)
             for number in range(_PASSES):
-                self._read_log(feeder, "rebuild status" if number == 0 else "")
+                self._read_log(feeder, "status" if number == 0 else "")
             return self._events, {at: tables.position for at, tables in feeder.tables.partitions().items()}
 
     def _read_log(self, feeder: Feeder, what: str) -> None:
@@ -127,7 +127,7 @@ class Filling:
 
     def _read_archive(self, archive: Archive, feeder: Feeder) -> None:
         self._begin_at(archive, feeder)
-        progress = self._progress(f"rebuild status, {archive.path.name}")
+        progress = self._progress(f"status, {archive.path.name}")
         size, before = archive.path.stat().st_size, self._events
         for part in archive.records():
             at = {key.partition: position for key, position in feeder.positions().items()}

@@ -5,15 +5,16 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from dimint.clock import Clock
 from dimint.consumers.feeder import Feeder
 from dimint.consumers.folder import TablesFolder, first_sequence
+from dimint.consumers.rebuild import rebuild_tables
 from dimint.consumers.tables_sealing import Keep
-from dimint.errors import CorruptRecord, DimintError, LogMismatch, OffsetOutOfRange
+from dimint.errors import BadArchive, CorruptRecord, DimintError, LogMismatch, OffsetOutOfRange, SettingsError
 from dimint.log.port import Log, Reader
 
 __all__ = ["COMMIT_EVENTS", "COMMIT_S", "StatusConsumer"]
@@ -51,8 +52,10 @@ class StatusConsumer:
         announce: Announce = lambda info: None,
         *,
         keep: Keep | None = None,
+        archives: Callable[[], Sequence[Path]] = tuple,
     ) -> None:
-        self._keep = keep
+        """`archives` says which files hold what the log does not have any more: new tables are filled from them first."""
+        self._keep, self._archives = keep, archives
         self._log, self._folder, self._clock, self._announce = source, folder, clock, announce
         self._stopping = threading.Event()
         self._put_aside_once = False
@@ -80,10 +83,22 @@ class StatusConsumer:
                 return self._opened(path)
             except (LogMismatch, CorruptRecord) as error:
                 self._put_aside(path, error)
-        path = self._folder.new("status")
+        path = self._filled_from_archives() or self._folder.new("status")
         feeder = self._opened(path)
         self._folder.switch(path)
         return feeder
+
+    def _filled_from_archives(self) -> Path | None:
+        """New tables with everything that ever was in the log, as far as archives and log have it; None without archives."""
+        try:
+            archives = self._archives()
+            if not archives:
+                return None
+            log.info("new tables are filled from %d archives first", len(archives))
+            return rebuild_tables(self._log, self._folder, archives=archives, keep=self._keep).path
+        except (BadArchive, SettingsError) as error:
+            log.critical("new tables are filled from the log alone: %s. `dimint rebuild status` repairs it", error)
+            return None
 
     def _put_aside(self, path: Path, error: DimintError) -> None:
         """Once a process: tables that come out damaged again are not a matter of the tables."""

@@ -1,6 +1,6 @@
 """Whether the live status tables are what the log says: the log is read again beside them, up to where they are."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,6 +16,7 @@ from dimint.consumers.rebuild import Filling
 from dimint.consumers.rebuild_limit import Limit
 from dimint.events import STATUS_TOPIC
 from dimint.log.port import Log, TopicPartition
+from dimint.progress import NO_PROGRESS, Progress
 
 __all__ = ["TablesVerdict", "verify_tables"]
 
@@ -35,7 +36,14 @@ class TablesVerdict(NamedTuple):
         return self.live is None and self.log is None
 
 
-def verify_tables(source: Log, folder: TablesFolder, scratch: Path, *, archives: Sequence[Path] = ()) -> TablesVerdict | None:
+def verify_tables(
+    source: Log,
+    folder: TablesFolder,
+    scratch: Path,
+    *,
+    archives: Sequence[Path] = (),
+    progress: Callable[[str], Progress] = lambda what: NO_PROGRESS,
+) -> TablesVerdict | None:
     """Compare a copy of the live tables with tables filled from archives and log to the same positions; None if there are none.
 
     Both are made in the directory `scratch`; the consumer goes on. Raises LogMismatch if they are of another log.
@@ -52,7 +60,9 @@ def verify_tables(source: Log, folder: TablesFolder, scratch: Path, *, archives:
     finally:
         old.close()
     ends = {TopicPartition(STATUS_TOPIC, partition): position for partition, position in positions.items()}
-    Filling(source, filled, Limit(source, ends, archived=True), keep).run(archives_of(archives, source.describe().generation))
+    Filling(source, filled, Limit(source, ends, archived=True), keep, progress).run(
+        archives_of(archives, source.describe().generation)
+    )
     rows = 0
     for one, other in zip_longest(table_rows(copied), table_rows(filled)):
         if one is None or other is None or msgpack.packb(one) != msgpack.packb(other):

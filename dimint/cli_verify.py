@@ -110,20 +110,21 @@ def _check_log(_settings: CommonSettings, log: Log, as_json: bool) -> Iterator[d
         yield _found(topic, f"{batches} records, {events} events{letters}", problem)
 
 
-def _check_nodes(settings: CommonSettings, log: Log, _as_json: bool) -> Iterator[dict[str, Any]]:
+def _check_nodes(settings: CommonSettings, log: Log, as_json: bool) -> Iterator[dict[str, Any]]:
     from dimint.node.cli import NODES_FOLDER
     from dimint.node.verify import verify_store
 
     snapshots = folders_in(settings.data_dir / SNAPSHOTS_FOLDER, log.describe().generation)
     for directory in sorted((settings.data_dir / NODES_FOLDER).glob("*/store")):
         with tempfile.TemporaryDirectory(dir=settings.data_dir, prefix="verify-") as scratch:
-            for verdict in verify_store(directory.parent, log, Path(scratch), snapshots):
+            progress = progress_of(f"verify node {directory.parent.name}", as_json=as_json)
+            for verdict in verify_store(directory.parent, log, Path(scratch), snapshots, progress=progress):
                 where = f"{verdict.partition}@{verdict.next_offset}"
                 text = f"{verdict.key_count} keys up to dimint.kv/{where}, digest {verdict.digest}"
                 yield _found(directory.parent.name, text, verdict.problem)
 
 
-def _check_tables(settings: CommonSettings, log: Log, _as_json: bool) -> Iterator[dict[str, Any]]:
+def _check_tables(settings: CommonSettings, log: Log, as_json: bool) -> Iterator[dict[str, Any]]:
     from dimint.consumers.folder import TablesFolder
     from dimint.consumers.reading import TABLES_FOLDER
     from dimint.consumers.verify import verify_tables
@@ -132,7 +133,10 @@ def _check_tables(settings: CommonSettings, log: Log, _as_json: bool) -> Iterato
         return
     with tempfile.TemporaryDirectory(dir=settings.data_dir, prefix="verify-") as scratch:
         archives = archives_in(settings.archives, STATUS_TOPIC, log.describe().generation)
-        verdict = verify_tables(log, TablesFolder(settings.data_dir / TABLES_FOLDER), Path(scratch), archives=archives)
+        folder = TablesFolder(settings.data_dir / TABLES_FOLDER)
+        verdict = verify_tables(
+            log, folder, Path(scratch), archives=archives, progress=lambda what: progress_of(f"verify {what}", as_json=as_json)
+        )
     if verdict is not None:
         problem = None if verdict.same else f"row {verdict.rows + 1}: the tables have {verdict.live}, the log says {verdict.log}"
         yield _found("tables", f"{verdict.rows} rows", problem)

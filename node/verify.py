@@ -1,6 +1,7 @@
 """Whether a node's store is what the log says: the log is folded again beside it, up to where the store is."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -9,10 +10,11 @@ from dimint.errors import BadSnapshot, LogMismatch, OffsetOutOfRange
 from dimint.log.opening import genesis_of
 from dimint.log.port import Log
 from dimint.node.rebuild import Snapshots, begin, read_to
-from dimint.node.replica import META, read_meta
+from dimint.node.replica import META, Replica, read_meta
 from dimint.node.rows import HEAD, VALUE_AT
 from dimint.node.state import Table
 from dimint.node.store import Store, copy_store
+from dimint.progress import NO_PROGRESS, Progress
 from dimint.snapshot_folder import SnapshotFolder
 
 __all__ = ["PartitionVerdict", "verify_store"]
@@ -32,7 +34,12 @@ class PartitionVerdict(NamedTuple):
 
 
 def verify_store(
-    directory: Path, log: Log, scratch: Path, snapshots: Sequence[SnapshotFolder] = ()
+    directory: Path,
+    log: Log,
+    scratch: Path,
+    snapshots: Sequence[SnapshotFolder] = (),
+    *,
+    progress: Progress = NO_PROGRESS,
 ) -> Iterator[PartitionVerdict]:
     """Compare a copy of the store in `directory` with one folded from the log, partition by partition.
 
@@ -42,7 +49,9 @@ def verify_store(
     genesis = genesis_of(log)
     copy_store(directory, scratch / "live")
     live, fresh = Store(scratch / "live"), Store(scratch / "log")
+    done = events = 0
     try:
+        total = sum(meta.next_offset for at in live.partitions() if (meta := read_meta(live.partition(at).side.get(META))))
         for partition in live.partitions():
             state = live.partition(partition)
             meta = read_meta(state.side.get(META))
@@ -55,7 +64,9 @@ def verify_store(
                 try:
                     before = {partition: meta.next_offset}
                     replica = begin(log, fresh, partition, genesis, Snapshots(snapshots, before=before))
-                    read_to(replica, log, fresh, meta.next_offset)
+                    tell = partial(_tell, progress, replica, done, total, events)
+                    read_to(replica, log, fresh, meta.next_offset, tell=tell)
+                    events += replica.events
                 except (LogMismatch, OffsetOutOfRange, BadSnapshot) as error:
                     problem = f"the log cannot be read up to there: {error}"
                 else:
@@ -64,10 +75,16 @@ def verify_store(
                     if problem is None and replica.digest != meta.digest:
                         problem = "the digest of the store does not fit its rows"
             fresh.commit()
+            done += meta.next_offset
             yield PartitionVerdict(partition, meta.next_offset, meta.key_count, f"{meta.digest:032x}", problem)
+        progress.end(done, total, events)
     finally:
         live.close()
         fresh.close()
+
+
+def _tell(progress: Progress, replica: Replica, done: int, total: int, events: int) -> None:
+    progress.at(done + replica.next_offset, total, events + replica.events)
 
 
 def _first_difference(live: Table, log: Table) -> str | None:

@@ -1,5 +1,6 @@
 """Tables from archives and what is left of the log: the same as from the whole log, or a clear refusal."""
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,16 @@ from dimint.consumers.digest import table_digest
 from dimint.consumers.folder import TablesFolder
 from dimint.consumers.reading import StatusReader
 from dimint.consumers.rebuild import rebuild_tables
+from dimint.consumers.runner import StatusConsumer
 from dimint.errors import BadArchive, LogMismatch, SettingsError
 from dimint.events import STATUS_TOPIC
 from dimint.log.reading import Counted, Intake
 from dimint.replay.archive import Encoder, Head, Row
 from dimint.replay.positions import Range
+from dimint.system_clock import SystemClock
 from tests.support.samples import Machine, registered, sample_event
 from tests.support.status_log import PARTITIONS, StatusLog, feed
+from tests.support.system import wait_until
 
 GENESIS = Row("dimint.cluster", 0, 0, 0, b"as it stood")
 
@@ -33,7 +37,8 @@ def lab() -> StatusLog:
 
 def archive(log: StatusLog, path: Path, start: int, end: int, generation: str | None = None) -> Path:
     """What counts of every partition's offsets in [start, end), as an archive."""
-    ranges = tuple(Range(STATUS_TOPIC, partition, start, end) for partition in range(PARTITIONS))
+    ends = [log.log.bounds(STATUS_TOPIC, partition).end for partition in range(PARTITIONS)]
+    ranges = tuple(Range(STATUS_TOPIC, at, min(start, ends[at]), min(end, ends[at])) for at in range(PARTITIONS))
     encoder = Encoder(Head(generation or log.log.describe().generation, GENESIS, ranges, "test", 0))
     content = encoder.start()
     intakes = [Intake(STATUS_TOPIC, partition) for partition in range(PARTITIONS)]
@@ -42,7 +47,7 @@ def archive(log: StatusLog, path: Path, start: int, end: int, generation: str | 
         if isinstance(taken, Counted) and start <= record.offset < end:
             row = Row(STATUS_TOPIC, record.partition, record.offset, taken.log_time_us * 1000, record.value)
             content += encoder.add(row, len(taken.events))
-    path.write_bytes(content + encoder.finish((STATUS_TOPIC, partition, end) for partition in range(PARTITIONS)))
+    path.write_bytes(content + encoder.finish((STATUS_TOPIC, at, min(end, ends[at])) for at in range(PARTITIONS)))
     return path
 
 
@@ -83,3 +88,23 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
             rebuild_tables(log.log, folder, archives=paths)
         assert folder.live() == built.path
         assert table_digest(folder.path) == built.digest
+
+
+def test_a_consumer_fills_new_tables_from_archives_first(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As after an upgrade that puts the old ones aside: nothing is missing. With a damaged archive it says so, and goes on."""
+    log = lab()
+    whole = table_digest(feed(log, tmp_path / "whole"))
+    archives = [archive(log, tmp_path / "a.dma", 0, 300)]
+    trim(log, 300)
+    for folder in ("sound", "damaged"):
+        consumer = StatusConsumer(log.log, TablesFolder(tmp_path / folder), SystemClock(), archives=lambda: archives)
+        thread = threading.Thread(target=consumer.run)
+        thread.start()
+        with StatusReader(tmp_path / folder) as reader:
+            ends = {(partition, log.log.bounds(STATUS_TOPIC, partition).end) for partition in range(PARTITIONS)}
+            wait_until(lambda reader=reader, ends=ends: ends <= {*reader.positions().items(), (1, 0)}, 30, "filled")
+        consumer.stop()
+        thread.join(10)
+        assert (table_digest(tmp_path / folder) == whole) == (folder == "sound")
+        assert ("filled from the log alone" in caplog.text) == (folder == "damaged")
+        archives[0].write_bytes(archives[0].read_bytes()[:-1])
