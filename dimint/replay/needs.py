@@ -6,7 +6,6 @@ from typing import Any, Final
 
 from dimint.clock import Clock
 from dimint.curve import read_key
-from dimint.curve import read_key
 from dimint.errors import BadSnapshot, NotSafe
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.log.port import Log
