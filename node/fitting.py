@@ -13,7 +13,8 @@ __all__ = ["mismatch"]
 def mismatch(meta: Meta, generation: str, log: Log, partition: int) -> str | None:
     """Why a store's content cannot be a prefix of the log's partition, in words; None if it ends with a record of it.
 
-    A record that was trimmed away cannot be compared: then the log's generation has to do.
+    A record that was trimmed away cannot be compared: then the log's generation has to do. The same bytes at the same offset
+    are not enough, because a batch may be sent again behind others than before; the leader's reign tells them apart.
     """
     fingerprint = meta.fingerprint
     if fingerprint.generation != generation:
@@ -30,4 +31,6 @@ def mismatch(meta: Meta, generation: str, log: Log, partition: int) -> str | Non
             return None
         if not records or records[0].offset != fingerprint.offset or xxh3_64_digest(records[0].value) != fingerprint.digest:
             return f"record {fingerprint.offset} of the log is another one than it has applied"
+        if -1 not in (fingerprint.reign, records[0].reign) and fingerprint.reign != records[0].reign:
+            return f"record {fingerprint.offset} of the log was appended again, in reign {records[0].reign} of a leader"
     return None

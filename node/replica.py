@@ -49,11 +49,13 @@ _WRITER = Struct(">QQ")
 
 
 class Fingerprint(NamedTuple):
-    """Which record a store ends with: the log's generation, the record's offset (−1: none yet) and its xxh3_64."""
+    """Which record a store ends with: the log's generation, the record's offset (−1: none yet), its xxh3_64, and the
+    leader's reign that it was appended in, −1 where the log tells none."""
 
     generation: str
     offset: int
     digest: bytes
+    reign: int = -1
 
 
 class Meta(NamedTuple):
@@ -217,7 +219,8 @@ class Replica:
                 self._mark = self._keys.digest
             before = record.offset
         if taken:
-            self._last = Fingerprint(self._generation, before, xxh3_64_digest(taken[-1][0].value))
+            last = taken[-1][0]
+            self._last = Fingerprint(self._generation, before, xxh3_64_digest(last.value), last.reign)
             self._save()
         return reported
 

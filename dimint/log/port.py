@@ -38,13 +38,18 @@ class Entry(NamedTuple):
 
 
 class Record(NamedTuple):
-    """One record as read. `timestamp_ns` is when the log took it, ns since the epoch, UTC, by the log's own clock."""
+    """One record as read. `timestamp_ns` is when the log took it, ns since the epoch, UTC, by the log's own clock.
+
+    `reign` is the number of the leader's reign in which it was appended, −1 where the log has no such thing. With it the
+    offset names one record for ever, and all before it: what was truncated comes in a later reign if it comes again.
+    """
 
     topic: str
     partition: int
     offset: int
     timestamp_ns: int
     value: bytes
+    reign: int = -1
 
 
 class Bounds(NamedTuple):

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from dimint.batch import By
+from dimint.batch import By, encode
 from dimint.clock import Clock
 from dimint.errors import DimintError, OffsetOutOfRange
 from dimint.events import KV_TOPIC
 from dimint.genesis import GenesisSettings
 from dimint.log.kafka.library import KafkaAdminClient
 from dimint.log.opening import genesis, genesis_of, open_log
-from dimint.log.port import Log, Reader, TopicPartition
+from dimint.log.port import Entry, Log, Reader, TopicPartition
 from dimint.node.holdings import Holdings
 from dimint.node.store import Store
 from dimint.writer import BatchWriter, Outgoing
@@ -121,6 +121,45 @@ def test_a_truncated_log(broker: KafkaCluster, tmp_path: Path, caplog: pytest.Lo
         with held(tmp_path / "overtaken", log) as holdings:
             assert "record 3 of the log is another one than it has applied" in caplog.text
             assert read(holdings, log) == ["a", "b", "e", "f"]
+
+
+def test_a_truncated_log_that_ends_alike(broker: KafkaCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same batch came again at the same offset, behind another one than before: the leader's reign tells."""
+    name = "same"
+    first, gone, other, last = (
+        encode(key.encode() * 16, 1, 0, [By(None, "h", "p")], [["kv.set", key, 0, 0, None, b"J1", None, 0]]) for key in "fgol"
+    )
+
+    def put(log: Log, *values: bytes) -> None:
+        for value in values:
+            log.append([Entry(KV_TOPIC, 0, value)])[0].result(30)
+
+    with opened(broker, name) as log:
+        put(log, first)
+    server = broker.brokers[0]
+    server.server.kill()
+    (folder,) = server._folder.rglob(f"{name}.{KV_TOPIC}-0")
+    shutil.copytree(folder, tmp_path / "copy")
+    server.start()
+    with opened(broker, name) as log:
+        put(log, gone, last)
+        before = log.read(KV_TOPIC, 0, 2)[0]
+        with held(tmp_path / "node", log) as holdings:
+            assert read(holdings, log) == ["f", "g", "l"]
+        with held(tmp_path / "node", log) as holdings:
+            assert holdings.replicas[0].next_offset == 3, "what fits is kept"
+    server.server.kill()
+    shutil.rmtree(folder)
+    shutil.copytree(tmp_path / "copy", folder)
+    server.start()
+    with opened(broker, name) as log:
+        put(log, other, last)
+        after = log.read(KV_TOPIC, 0, 2)[0]
+        assert after.value == before.value
+        assert 0 <= before.reign < after.reign
+        with held(tmp_path / "node", log) as holdings:
+            assert f"record 2 of the log was appended again, in reign {after.reign} of a leader" in caplog.text
+            assert read(holdings, log) == ["f", "l", "o"]
 
 
 def test_a_topic_made_anew_and_another_cluster(broker: KafkaCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

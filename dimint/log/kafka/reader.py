@@ -148,7 +148,8 @@ class KafkaReader:
         for record in records:
             # what has no value is not ours: every reader counts it as a dead letter
             value = record.value or b""
-            waiting.append(Record(place.topic, place.partition, record.offset, record.timestamp * 1_000_000, value))
+            taken_ns, reign = record.timestamp * 1_000_000, record.leader_epoch
+            waiting.append(Record(place.topic, place.partition, record.offset, taken_ns, value, reign))
             self._fetched_bytes += len(value)
 
     def _pass_over(self, consumer: Any) -> None:
