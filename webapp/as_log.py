@@ -31,6 +31,7 @@ class LogView:
     rows: Sequence[Happened]
     count: int
     cut: bool
+    simulated: frozenset[str] = frozenset()
 
 
 def log_page(page: Page, style: PageStyle, view: LogView) -> str:
@@ -45,13 +46,14 @@ def log_page(page: Page, style: PageStyle, view: LogView) -> str:
     step = "an hour" if hours == 1 else f"{hours} hours"
     every = node("a", "show all kinds", href=page.path + page.asked.query(kind="")) if kind else None
     rest = view.count - len(view.rows)
+    happened = happened_list(view.rows, style, view.simulated)
     content: list[Child] = [
         node("h1", "Log"),
         node("p", f"what happened on the hosts {' – '.join(ends)}, a bar for {step}", cls="fine"),
         node("p", "There is more: the newest events are counted.", cls="fine") if view.cut else None,
         node("ul", *lines, cls="loglines") if lines else None,
         node("h2", users_text(kind), " ", every) if kind else None,
-        node("ul", *happened_list(view.rows, style), cls="changes") if view.rows else node("p", "Nothing happened.", cls="empty"),
+        node("ul", *happened, cls="changes") if happened else node("p", "Nothing happened.", cls="empty"),
         node("p", f"and {rest} earlier ones", cls="fine") if rest > 0 else None,
     ]  # fmt: skip
     return framed(page, style, content, title="Log")
@@ -60,7 +62,7 @@ def log_page(page: Page, style: PageStyle, view: LogView) -> str:
 def log_text(view: LogView, style: TerminalStyle) -> str:
     """A line for each kind with its number, then one for each event, the newest first."""
     lines = [f"{sum(counts):>6} {kind}" for kind, counts in view.line.counts.items()]
-    lines += ["", *happened_lines(view.rows, style)] if view.rows else ["nothing happened"]
+    lines += ["", *happened_lines(view.rows, style, view.simulated)] if view.rows else ["nothing happened"]
     return "\n".join(cut(line, style.width) for line in lines) + "\n"
 
 

@@ -41,8 +41,12 @@ def grid_node(host: Host, style: PageStyle) -> Node:
         body = node("p", f"no GPU · CPU {number(busy, '%')}", cls="fine")
     else:
         head.append(node("bdi", holders_line(host), cls="fine users"))
-        rows = [[kind_of_cell(cell) for cell in cells] for cells in host.hour] or [[None]] * len(sample.gpus)
-        body = squares(rows, f"last hour of {len(sample.gpus)} GPUs: {_words(load_of((host,)))}", row_px=_ROW_PX)
+        words = f"{len(sample.gpus)} GPUs: {_words(load_of((host,)))}"
+        if host.hour:
+            rows = [[kind_of_cell(cell) for cell in cells] for cells in host.hour]
+            body = squares(rows, f"last hour of {words}", row_px=_ROW_PX)
+        else:  # only this moment is known: a square a GPU
+            body = squares([[kind_of_gpu(gpu) or "gap" for gpu in sample.gpus]], words, row_px=_TILE_PX, column_px=_TILE_PX)
     return node("article", node("header", *head), body, cls=f"strip {SIGNS[host.status][2]}", id=f"h-{host.id}")
 
 

@@ -51,7 +51,8 @@ def past_hosts(
         sample = sampled(stored.time_ns, stored.sample, limits)
         trends = _trends(reader, row.id, at_ns, from_ns, limits) if traced and status is Status.RUNNING else Trends()
         trends.add(sample)
-        lines, hour = trends.lines(len(sample.gpus)), trends.hour(len(sample.gpus))
+        lines = trends.lines(len(sample.gpus)) if traced else ()
+        hour = trends.hour(len(sample.gpus)) if traced else ()
         found.append(
             host_view(row.id, shown[row.id], row.ip, facts, status, stored.time_ns, (sample,), lines, hour, one.backfilled)
         )

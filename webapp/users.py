@@ -67,7 +67,7 @@ def users_panel(hosts: Iterable[Host], today: Iterable[UserDay], style: PageStyl
             ]
         rows.append(node("tr", *cells))
     heads = [("user", None), ("GPUs", "right"), ("idle", "right")]
-    heads += [("GPU-h today", "right"), ("wasted", "right")] if day else []
+    heads += [("GPU-h that day" if style.link else "GPU-h today", "right"), ("wasted", "right")] if day else []
     head = node("thead", node("tr", *(node("th", word, scope="col", cls=cls) for word, cls in heads)))
     rest = len(users) - _USERS_MAX
     times = style.link.replace("at=", "to=")

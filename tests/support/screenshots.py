@@ -12,7 +12,12 @@ from tests.support.web import serving
 
 SIZES: Final = (1, 10, 100, 1000)
 SCREENS: Final = ((1400, 900, False), (1400, 900, True), (360, 740, False))
-PATHS: Final = {"hosts": "/", "gpus": "/gpu_table", "host": "/hosts/sim_002/", "past": "/?at=-30m", "changes": "/changes"}
+PATHS: Final = {
+    "hosts": "/", "gpus": "/gpu_table", "host": "/hosts/sim_002/", "past": "/?at=-30m", "changes": "/changes", "users": "/users",
+    "alerts": "/alerts", "log": "/log",
+}  # fmt: skip
+WHOLE: Final = frozenset({"host", "hosts"})
+"""Pages of which everything is seen, not only what a screen shows."""
 
 
 def main() -> int:
@@ -34,7 +39,7 @@ def main() -> int:
                             page.goto(f"http://{host}:{port}{path}")
                             page.wait_for_timeout(400)
                             file = folder / f"{size:04d}-{name}-{width}{'-dark' if dark else ''}.png"
-                            page.screenshot(path=file)
+                            page.screenshot(path=file, full_page=name in WHOLE and size <= 10)
                             print(file, *problems)
     return 0
 

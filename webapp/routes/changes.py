@@ -38,7 +38,7 @@ def add_routes(app: App, site: Site) -> None:
         at_ns, from_ns = moment
         assert from_ns is not None
 
-        def read(board: Board) -> tuple[list[Change], list[Happened]]:
+        def read(board: Board) -> tuple[list[Change], list[Happened], frozenset[str]]:
             before, after = board.past(from_ns, traced=False), board.past(at_ns, traced=False)
             # a host counts if the filter holds for it at either end
             ids = {
@@ -49,9 +49,9 @@ def add_routes(app: App, site: Site) -> None:
             names = {host.id: host for host in (*old, *new)}
             events = [event for event in board.events(from_ns, at_ns) if event.host in names][-_HAPPENED_MAX:]
             marks = [(names[event.host].name, event.kind, mark_of(event, gpu_names(names[event.host]))) for event in events]
-            return changes(old, new), marks
+            return changes(old, new), marks, frozenset(host.name for host in names.values() if host.simulated)
 
-        found, marks = await site.feed.read(read)
+        found, marks, simulated = await site.feed.read(read)
         asked = site.fixed(asked, moment)
         if wants_json:
             body = {
@@ -65,8 +65,8 @@ def add_routes(app: App, site: Site) -> None:
         zone, order = site.page_style.zone, site.page_style.date_order
         ends = stamp(from_ns, zone, order), stamp(at_ns, zone, order)
         if is_true(request, "term"):
-            return text(changes_text(found, marks, ends, site.terminal_style))
+            return text(changes_text(found, marks, ends, site.terminal_style, simulated))
         page = Page("/changes", asked, 1, "", None, at_ns // 1_000_000, True)
-        return html(changes_page(page, site.page_style, found, marks, ends))
+        return html(changes_page(page, site.page_style, found, marks, ends, simulated))
 
     app.add_route(changed, "/changes", methods=("GET", "HEAD"), name="changes")

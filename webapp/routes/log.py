@@ -55,7 +55,8 @@ def add_routes(app: App, site: Site) -> None:
             newest = wanted[-_ROWS_MAX:]
             names = {host_id: gpu_names(hosts[host_id]) for host_id in {event.host for event in newest}}
             rows = [(hosts[event.host].name, event.kind, mark_of(event, names[event.host])) for event in newest]
-            return LogView(from_ns, at_ns, line, rows, len(wanted), len(found) >= EVENTS_FETCH_MAX)
+            simulated = frozenset(host.name for host in hosts.values() if host.simulated)
+            return LogView(from_ns, at_ns, line, rows, len(wanted), len(found) >= EVENTS_FETCH_MAX, simulated)
 
         view = await site.feed.read(read)
         if wants_json:

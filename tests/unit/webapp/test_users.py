@@ -1,5 +1,6 @@
 """Who uses GPUs: the panel, the page, days of a zone; and what is wrong is told once."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -7,12 +8,16 @@ from dimint.consumers.accounting import Used, account, question
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.rows import HostEvent
 from dimint.webapp.alerts import what_is_wrong
+from dimint.webapp.as_changes import changes_text
 from dimint.webapp.as_html import Page
 from dimint.webapp.as_lines import Frame, line_view
 from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.as_users import users_page, users_text_table
 from dimint.webapp.asked import Asked
+from dimint.webapp.changed import Change
 from dimint.webapp.filter import parse_filter
+from dimint.webapp.many import grid_node
+from dimint.webapp.marks import Mark
 from dimint.webapp.models import Host, Snapshot, Status, UserDay
 from dimint.webapp.nodes import to_html
 from dimint.webapp.parts import PageStyle
@@ -90,3 +95,22 @@ def test_what_an_alert_says_is_not_said_again() -> None:
     assert [problem.text for problem in problems] == ["XID 79, 0 min ago"]
     shown = line_view("rows", Frame(hosts, 9 * SECOND, 80, "", None, 0, lines, problems))
     assert any("XID 79" in line.text for line in shown)
+
+
+def test_simulated_hosts_are_marked_in_every_list() -> None:
+    """Also where only a host's name is at hand: alerts and problems in terminals, changes, events."""
+    made = replace(busy("sim", None, st="lost"), simulated=True)
+    alert = OpenAlert(made.id, "hot", "", "warning", 1, 1, "90 °C", told=True)
+    lines, problems = what_is_wrong(Snapshot(1, (made,), {}, 0, None, "", (alert,)), (made,), SECOND)
+    shown = line_view("rows", Frame((made,), SECOND, 80, "", None, 0, lines, problems))
+    assert [line.text for line in shown[:2]] == ["▲ warning sim (sim): 90 °C", "✖ sim (sim) GPU 0: lost"]
+    marks = [("sim", "gpu.xid", Mark(1, "▲", "warn", "XID 79")), ("real", "gpu.xid", Mark(1, "▲", "warn", "XID 79"))]
+    text = changes_text([Change("gpu.lost", "✖", "sim", "GPU 0 is gone")], marks, ("a", "b"), TerminalStyle(UTC, 80), {"sim"})
+    assert text.count("sim (sim) ") == 2
+    assert "real (sim)" not in text
+
+
+def test_a_past_grid_of_many_hosts_shows_the_moment() -> None:
+    """Where no hour was read there is a square a GPU, not an hour of nothing."""
+    page = to_html(grid_node(busy("a", "alice", None), STYLE))
+    assert 'viewBox="0 0 2 1"' in page
