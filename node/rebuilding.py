@@ -19,10 +19,11 @@ __all__ = ["rebuild_into", "rebuild_live"]
 def rebuild_live(directory: Path, log: Log, snapshots: Snapshots, progress: Progress) -> Generator[Rebuilt, None, None]:
     """Build the store in `directory` anew beside the live one, which a node may go on serving, and switch to it.
 
-    All that the live store has is built, and compared with it on the way. Raises SettingsError if another rebuild is at work.
+    All that the live store has is built, and compared with it on the way; in the place of an empty one (of a new node that
+    finds nobody to take the partitions from) all that there is. Raises SettingsError if another rebuild is at work.
     """
     live = _live(directory)
-    ends = {partition: log.bounds(KV_TOPIC, partition).end for partition in live}
+    ends = {partition: log.bounds(KV_TOPIC, partition).end for partition in live or range(log.describe().topics[KV_TOPIC])}
     with closing(_opened(directory / BUILDING, log)) as store:
         for partition in set(store.partitions()) - ends.keys():
             store.drop(partition)

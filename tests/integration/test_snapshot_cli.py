@@ -14,7 +14,7 @@ from dimint.log.opening import open_log
 from dimint.node.replica import META
 from dimint.node.store import rows_of_partitions
 from dimint.system_clock import SystemClock
-from tests.support.kv_system import kv_system
+from tests.support.kv_system import KvSystem, kv_system
 from tests.support.replay_log import REAL, made_log, new_location, store_digests
 from tests.support.system import wait_until
 
@@ -41,6 +41,21 @@ def test_of_a_running_node_and_a_store_made_of_it(tmp_path: Path, capfd: pytest.
         assert client.get("later99", consistency="strong") == 99
         wait_until(lambda: main(["verify", "node", where]) == 0, 20, "verified from the snapshot")
         assert (client.get("key7", consistency="strong"), len(client.mget([f"key{n}" for n in range(300)]))) == (7, 300)
+
+    # all stores are lost, and the log was trimmed: a new node waits for somebody who has the keys
+    shutil.rmtree(tmp_path / "nodes")
+    lost = KvSystem(tmp_path, overlords=1, nodes=1)
+    try:
+        for name in ("overlord-1", "node-1"):
+            lost.start(name)
+        wait_until(lambda: (tmp_path / "nodes" / "1" / "store").exists(), 30, "the node is up")
+        assert main(["rebuild", "node", where]) == 0
+        lost.wait_ready()
+        with Client(lost.address) as client:
+            assert (client.get("key7", consistency="strong"), client.get("later99", consistency="strong")) == (7, 99)
+    finally:
+        for name in list(lost.processes):
+            lost.kill(name)
     shutil.rmtree(tmp_path / "snapshots")
     capfd.readouterr()
     assert main(["rebuild", "node", where]) == 1
