@@ -30,7 +30,7 @@ def cluster_page(page: Page, style: PageStyle, view: ClusterView) -> str:
         node("h2", "Partitions"),
         _partitions(view.partitions) if view.partitions else node("p", "Nothing was assigned.", cls="empty"),
         node("h2", "What happened before") if happened else None,
-        node("ul", *happened, cls="changes keys") if happened else None,
+        node("ul", *happened, cls="changes keylist") if happened else None,
     ]  # fmt: skip
     return framed(page, style, content, title="Cluster")
 

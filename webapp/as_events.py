@@ -83,7 +83,7 @@ def events_page(page: Page, style: PageStyle, view: EventsView) -> str:
             cls="fine"),
         node("ul", *lines, cls="loglines") if lines else None,
         _search(page, view.words),
-        node("ul", *rows, cls="changes keys") if rows else node("p", "Nothing found here.", cls="empty"),
+        node("ul", *rows, cls="changes keylist") if rows else node("p", "Nothing found here.", cls="empty"),
         node("nav", more, cls="pager", aria_label="Pages") if more else None,
     ]  # fmt: skip
     return framed(page, style, content, title="Events")

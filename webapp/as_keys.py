@@ -16,6 +16,7 @@ from dimint.webapp.times import iso_us, stamp_us
 __all__ = ["diff_page", "diff_text", "key_page", "key_path", "key_text", "keys_page", "keys_text"]
 
 VALUE_CHARS: Final = 20_000
+_HOUR_US: Final = 3600 * 1_000_000
 _SIGNS: Final = {"+": "ok", "-": "bad", "~": "warn"}
 
 
@@ -34,8 +35,8 @@ def keys_page(page: Page, style: PageStyle, view: KeysView) -> str:
     content: list[Child] = [
         node("h1", "Keys"),
         _prefix_form(page, view.prefix, kept={"at": page.asked.at, "from": page.asked.from_, "to": page.asked.to}),
-        node("p", words, cls="fine"),
-        node("ul", *rows, cls="changes keys") if rows else node("p", "No key.", cls="empty"),
+        node("p", f"{words} · ", node("a", "what has changed in an hour", href=f"/diff{_changed(view)}"), cls="fine"),
+        node("ul", *rows, cls="changes keylist") if rows else node("p", "No key.", cls="empty"),
         _more(page.path, page, {"prefix": view.prefix, "after": view.next}),
     ]
     return framed(page, style, content, title="Keys")
@@ -69,7 +70,7 @@ def key_page(page: Page, style: PageStyle, view: KeyView) -> str:
         node("p", when, cls="fine"),
         *shown,
         node("h2", "History"),
-        node("ul", *rows, cls="changes keys") if rows else node("p", "Nothing is known of it in this time.", cls="empty"),
+        node("ul", *rows, cls="changes keylist") if rows else node("p", "Nothing is known of it in this time.", cls="empty"),
         _more(path, page, {"after": view.next}),
     ]
     return framed(page, style, content, title=view.key)
@@ -102,7 +103,7 @@ def diff_page(page: Page, style: PageStyle, view: DiffView) -> str:
         node("h1", "What differs in the store"),
         _prefix_form(page, view.prefix, kept=times),
         node("p", f"from {stamp_us(view.from_us, style)} to {stamp_us(view.to_us, style)}", cls="fine"),
-        node("ul", *rows, cls="changes keys") if rows else node("p", "Nothing differs.", cls="empty"),
+        node("ul", *rows, cls="changes keylist") if rows else node("p", "Nothing differs.", cls="empty"),
         _more(page.path, page, {"prefix": view.prefix, "after": view.next}),
     ]
     return framed(page, style, content, title="What differs in the store")
@@ -134,6 +135,15 @@ def _change(change: PastChange, key: str, style: PageStyle) -> Node:
         None if change.removed else _code(change.value), " ", *_who(change, style, time=False), " ",
         node("details", node("summary", "bring back"), back),
     )  # fmt: skip
+
+
+def _changed(view: KeysView) -> str:
+    """The query of what changed in the hour before."""
+    words = {"prefix": view.prefix}
+    if view.at_us is not None:
+        words |= {"from": iso_us(max(0, view.at_us - _HOUR_US)), "to": iso_us(view.at_us)}
+    query = urlencode({name: word for name, word in words.items() if word})
+    return f"?{query}" if query else ""
 
 
 def _key(key: str, at_us: int | None) -> Node:

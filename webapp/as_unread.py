@@ -44,7 +44,7 @@ def unread_page(page: Page, style: PageStyle, view: UnreadView) -> str:
             content.append(node("p", "Not all of the log was looked at yet: load the page again to go on.", cls="fine"))
         rows = [_row(one, style) for one in view.found[:ROWS]]
         empty = "Everything could be read." if view.complete else "None so far."
-        content.append(node("ul", *rows, cls="changes keys") if rows else node("p", empty, cls="empty"))
+        content.append(node("ul", *rows, cls="changes keylist") if rows else node("p", empty, cls="empty"))
         if len(view.found) > ROWS:
             content.append(node("p", f"and {len(view.found) - ROWS} older ones", cls="fine"))
     return framed(page, style, content, title="Dead letters")

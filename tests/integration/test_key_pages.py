@@ -236,7 +236,7 @@ def test_in_a_browser(served: Served) -> None:
             page.goto(f"{base}/keys/?prefix=user:")
             page.get_by_role("link", name="user:1").click()
             assert '{"name":"eve"}' in page.locator("pre.value").inner_text()
-            page.locator(".keys li").nth(1).locator("a").first.click()
+            page.locator(".keylist li").nth(1).locator("a").first.click()
             assert '{"name":"ann"}' in page.locator("pre.value").inner_text()
             assert "--key user:1" in page.locator("main").inner_text()
             page.get_by_role("link", name="Live", exact=True).click()
@@ -246,20 +246,25 @@ def test_in_a_browser(served: Served) -> None:
                          "/cluster?at=-1s", f"/log/unread?position={served.dead}"):  # fmt: skip
                 page.goto(base + path)
                 assert page.evaluate("document.documentElement.scrollWidth") <= 360, path
+            page.goto(f"{base}/log/events")
+            assert page.get_by_label("key").is_visible()
+            page.goto(f"{base}/keys/?prefix=user:")
+            page.get_by_role("link", name="what has changed").click()
+            assert "user:long" in page.locator("main").inner_text()
             assert problems == []
         with browser_page(browser) as (page, problems):
             page.goto(f"{base}/keys/")
-            page.locator(".keys a", has_text="onerror").click()
+            page.locator(".keylist a", has_text="onerror").click()
             assert page.locator("img").count() == 0
             assert page.title() != "owned"
             page.goto(f"{base}/log/events")
             page.get_by_label("key").fill("user:*")
             page.get_by_role("button", name="Search").click()
-            assert page.locator(".keys li").count() == 5
+            assert page.locator(".keylist li").count() == 5
             page.locator(".loglines a", has_text="kv.delete").click()
-            page.locator(".keys a", has_text="user:2").click()
+            page.locator(".keylist a", has_text="user:2").click()
             assert "There is no such key" in page.locator("main").inner_text()
-            page.locator(".keys a.place").first.click()
+            page.locator(".keylist a.place").first.click()
             assert "kv.delete" in page.locator("main").inner_text()
             page.goto(f"{base}/log/unread")
             page.get_by_role("link", name=served.dead).click()
@@ -268,5 +273,5 @@ def test_in_a_browser(served: Served) -> None:
             page.goto(f"{base}/keys/visits/")
             page.get_by_role("link", name="more").click()
             page.get_by_role("link", name="more").click()
-            assert page.locator(".keys li").count() == 50
+            assert page.locator(".keylist li").count() == 50
             assert problems == []

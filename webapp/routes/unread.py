@@ -36,7 +36,7 @@ def add_routes(app: App, site: Site, book: LogBook | None) -> None:
             return raw(dump(unread_json(view)), content_type="application/json")
         if options is not None:
             return text(options.finished(unread_text(view, options.style(site.terminal_style))))
-        page = Page("/log/unread", Asked(), 1, "", None, site.now_ms(), False)
+        page = Page("", Asked(), 1, "", None, site.now_ms(), False)
         return html(unread_page(page, site.page_style, view))
 
     app.add_route(unread, "/log/unread", methods=("GET", "HEAD"), name="unread")
