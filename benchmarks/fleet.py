@@ -103,10 +103,11 @@ def _watch(pid: int, port: int, given: argparse.Namespace) -> list[Look]:
     before, worked = started, _cpu(pid)
     while time.monotonic() - started < given.minutes * 60:
         time.sleep(given.every)
+        asked = time.time()
         metrics = _ask(port, "/metrics")[1].decode()
         lag = sum(int(value) for value in re.findall(r"^dimint_consumer_lag_events\{[^}]*\} (\d+)$", metrics, re.MULTILINE))
         newest = re.findall(r"^dimint_host_last_sample_timestamp_seconds\{[^}]*\} (\S+)$", metrics, re.MULTILINE)
-        late = sum(time.time() - float(stamp) > 2 * given.interval for stamp in newest)
+        late = sum(asked - float(stamp) > 2 * given.interval for stamp in newest)
         memory: dict[str, float] = {}
         for one in family(pid):
             try:

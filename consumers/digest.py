@@ -7,7 +7,8 @@ from typing import Any, Final
 
 import msgpack
 
-from dimint.consumers.reading import CURRENT, open_read_only, samples_in_order
+from dimint.consumers.reading import CURRENT
+from dimint.consumers.reading_file import open_read_only, samples_in_order
 from dimint.consumers.tiers import unpack_block
 
 __all__ = ["table_digest", "table_rows"]

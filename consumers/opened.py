@@ -20,7 +20,7 @@ import msgpack
 
 from dimint.consumers.chunk import Path, build, damage_named, hashable, open_body, paths_of
 from dimint.consumers.columns import SAME, decode_column, pick
-from dimint.consumers.wanted import Keys, Wanted
+from dimint.consumers.wanted import Keys, Wanted, keys_under
 
 __all__ = ["OpenedChunk"]
 
@@ -161,8 +161,8 @@ def _pruned(shape: Any, keys: Keys | None, at: int, places: list[int]) -> tuple[
         for key, part in shape.items():
             if keys is None:
                 left[key], at = _pruned(part, None, at, places)
-            elif key in keys:
-                left[key], at = _pruned(part, keys[key], at, places)
+            elif (under := keys_under(keys, key)) is not None:
+                left[key], at = _pruned(part, under[0], at, places)
             else:
                 _, at = _pruned(part, None, at, [])
         return left, at

@@ -6,8 +6,7 @@ merged into it, as one line of time. Every call sees one committed state: a samp
 everything that was committed with it. Nothing is created and nothing is waited for.
 """
 
-import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -23,15 +22,15 @@ from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.reading_accounting import accounting, totals, xids
 from dimint.consumers.reading_alerts import alerts_at
-from dimint.consumers.reading_host import LAST_NS, HostSamples
+from dimint.consumers.reading_file import open_read_only, snapshot
+from dimint.consumers.reading_host import LAST_NS
 from dimint.consumers.reading_joined import JoinedSamples, joined_row, owners, parts_by_owner, parts_of
 from dimint.consumers.reading_past import fleet_at, page
-from dimint.consumers.reading_series import Series, processes, series
-from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, Placed, StoredSample, XidCount, is_host_id
+from dimint.consumers.reading_series import Busy, Series, busy, processes, series
+from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, XidCount, is_host_id
 from dimint.consumers.sealing import Key
 from dimint.consumers.tiers import MINUTE_NS
 from dimint.consumers.wanted import Wanted
-from dimint.errors import CorruptRecord
 from dimint.limits import EVENTS_FETCH_MAX, FETCH_MAX_SAMPLES
 
 __all__ = ["CURRENT", "TABLES_FOLDER", "HostRow", "StatusReader", "StoredSample"]
@@ -43,7 +42,6 @@ PAGE_SAMPLES: Final = 1_000
 """Samples of a page if nobody says how many."""
 SERIES_POINTS: Final = 600
 """Slots of a series if nobody says how many: about one a pixel or two."""
-_BUSY_MS = 5_000
 _FILE_BITS = 20
 """Versions of different table files never coincide: their upper part counts the switches."""
 
@@ -93,7 +91,7 @@ class StatusReader:
         db = self._open()
         if db is None:
             return []
-        with _snapshot(db):
+        with snapshot(db):
             rows = [_host_row(row) for row in db.execute(_HOST + " where m.merged_into = '' order by m.name, m.id")]
             return self._joined(db, rows)
 
@@ -102,7 +100,7 @@ class StatusReader:
         db = self._open()
         if db is None:
             return {}
-        with _snapshot(db):
+        with snapshot(db):
             rows = [_host_row(row) for row in db.execute(_HOST + " where m.merged_into <> '' order by m.name, m.id")]
             into = dict(db.execute("select id, merged_into from machines where merged_into <> ''"))
         return {row.id: (row, into[row.id]) for row in rows}
@@ -112,7 +110,7 @@ class StatusReader:
         db = self._open()
         if db is None:
             return None
-        with _snapshot(db):
+        with snapshot(db):
             row = db.execute(_HOST + " where m.id = ?", (id_or_name,)).get if is_host_id(id_or_name) else None
             if row is None:
                 row = db.execute(_HOST + " where m.name = ?", (clean_name(id_or_name),)).get
@@ -123,7 +121,7 @@ class StatusReader:
         db = self._open()
         if db is None:
             return host_id
-        with _snapshot(db):
+        with snapshot(db):
             return owners(db).get(host_id, host_id)
 
     # --- samples ----------------------------------------------------------------------------------------------------
@@ -132,7 +130,7 @@ class StatusReader:
         found = {}
         db = self._open()
         if db is not None:
-            with _snapshot(db):
+            with snapshot(db):
                 parts = parts_by_owner(owners(db))
                 for host in host_ids:
                     for _, stored in islice(JoinedSamples(db, parts.get(host, (host,))).down(1), 1):
@@ -145,7 +143,7 @@ class StatusReader:
         if db is None or n <= 0:
             return []
         n = min(n, FETCH_MAX_SAMPLES)
-        with _snapshot(db):
+        with snapshot(db):
             return [stored for _, stored in islice(JoinedSamples(db, parts_of(db, host_id)).down(n), n)][::-1]
 
     def between(self, host_id: str, from_ns: int, to_ns: int, limit: int = FETCH_MAX_SAMPLES) -> list[StoredSample]:
@@ -154,7 +152,7 @@ class StatusReader:
         if db is None or limit <= 0:
             return []
         limit = min(limit, FETCH_MAX_SAMPLES)
-        with _snapshot(db):
+        with snapshot(db):
             return [stored for _, stored in islice(JoinedSamples(db, parts_of(db, host_id)).up(from_ns, to_ns, limit), limit)]
 
     def at(self, host_id: str, time_ns: int) -> StoredSample | None:
@@ -162,7 +160,7 @@ class StatusReader:
         db = self._open()
         if db is None:
             return None
-        with _snapshot(db):
+        with snapshot(db):
             found = JoinedSamples(db, parts_of(db, host_id)).newest(time_ns)
         return None if found is None else found[1]
 
@@ -175,7 +173,7 @@ class StatusReader:
         db = self._open()
         if db is None:
             return []
-        with _snapshot(db):
+        with snapshot(db):
             return fleet_at(db, at_ns, wanted)
 
     def page(
@@ -198,7 +196,7 @@ class StatusReader:
         if db is None:
             return SamplePage([], [], None)
         limit = max(1, min(limit, FETCH_MAX_SAMPLES))
-        with _snapshot(db):
+        with snapshot(db):
             return page(db, host_id, from_ns, to_ns, limit=limit, step_ns=step_ns, after=after, wanted=wanted)
 
     def series(self, host_id: str, from_ns: int, to_ns: int, points: int = SERIES_POINTS) -> Series:
@@ -206,15 +204,23 @@ class StatusReader:
         db = self._open()
         if db is None:
             return Series(MINUTE_NS, MINUTE_NS, {})
-        with _snapshot(db):
+        with snapshot(db):
             return series(db, host_id, from_ns, to_ns, max(1, min(points, FETCH_MAX_SAMPLES)))
+
+    def busy(self, host_id: str, from_ns: int, to_ns: int, tier_ns: int) -> Busy:
+        """How busy the host's GPUs were in the closed range, and who was on them, as the tier of this length has it."""
+        db = self._open()
+        if db is None:
+            return Busy({}, [])
+        with snapshot(db):
+            return busy(db, host_id, from_ns, to_ns, tier_ns)
 
     def processes(self, host_id: str, from_ns: int, to_ns: int, *, limit: int = EVENTS_FETCH_MAX) -> list[Interval]:
         """Which processes were on the host's GPUs within the closed range, by their start: the first `limit` of them."""
         db = self._open()
         if db is None or limit <= 0:
             return []
-        with _snapshot(db):
+        with snapshot(db):
             return processes(db, host_id, from_ns, to_ns, min(limit, EVENTS_FETCH_MAX))
 
     def accounting(self, asked: Question, now_ns: int) -> Accounting:
@@ -222,7 +228,7 @@ class StatusReader:
         db = self._open()
         if db is None:
             return account(asked, (), 0, 0)
-        with _snapshot(db):
+        with snapshot(db):
             return accounting(db, asked, now_ns)
 
     def gpu_totals(self) -> list[GpuTotal]:
@@ -230,7 +236,7 @@ class StatusReader:
         db = self._open()
         if db is None:
             return []
-        with _snapshot(db):
+        with snapshot(db):
             return totals(db)
 
     def xid_counts(self) -> list[XidCount]:
@@ -238,7 +244,7 @@ class StatusReader:
         db = self._open()
         if db is None:
             return []
-        with _snapshot(db):
+        with snapshot(db):
             return xids(db)
 
     def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = EVENTS_FETCH_MAX) -> list[HostEvent]:
@@ -247,7 +253,7 @@ class StatusReader:
         if db is None or limit <= 0:
             return []
         bounds = max(0, min(from_ns, LAST_NS)), max(-1, min(to_ns, LAST_NS)), min(limit, EVENTS_FETCH_MAX)
-        with _snapshot(db):
+        with snapshot(db):
             into = owners(db)
             if host_id is None:
                 rows: list[tuple[Any, ...]] = list(db.execute(_EVENTS, bounds))
@@ -267,7 +273,7 @@ class StatusReader:
         db = self._open()
         if db is None:
             return []
-        with _snapshot(db):
+        with snapshot(db):
             rows = list(db.execute(_ALERTS))
         return [OpenAlert(*row)._replace(told=bool(row[-1])) for row in rows]
 
@@ -276,7 +282,7 @@ class StatusReader:
         db = self._open()
         if db is None:
             return []
-        with _snapshot(db):
+        with snapshot(db):
             return alerts_at(db, max(-1, min(at_ns, LAST_NS)))
 
     # --- following --------------------------------------------------------------------------------------------------
@@ -290,7 +296,7 @@ class StatusReader:
         db = self._open()
         if db is None:
             return -1, set()
-        with _snapshot(db):
+        with snapshot(db):
             now = int(db.execute("select value from meta where name = 'sequence'").get)
             since = sequence if sequence <= now else -1
             into = owners(db)
@@ -349,45 +355,6 @@ class StatusReader:
             self._switches += 1
         self._stamp = stamp
         return self._db
-
-
-def copy_tables(path: Path, into: Path) -> None:
-    """A copy of the live table file, as one commit left it, while others go on. Raises what apsw raises."""
-    source, target = open_read_only(path), apsw.Connection(str(into))
-    try:
-        with target.backup("main", source, "main") as copying:
-            while not copying.done:
-                copying.step(10_000)
-    finally:
-        target.close()
-        source.close()
-
-
-def open_read_only(path: Path) -> apsw.Connection:
-    """A connection that cannot write. Raises what apsw raises if that is no table file."""
-    db = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=256)
-    try:
-        db.set_busy_timeout(_BUSY_MS)
-        db.execute("select value from meta where name = 'sequence'").fetchall()
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-@contextlib.contextmanager
-def _snapshot(db: apsw.Connection) -> Iterator[None]:
-    """One read transaction: everything inside sees the same commit. Raises CorruptRecord for a damaged file."""
-    try:
-        with db:
-            yield
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        raise CorruptRecord(f"the status tables are damaged: {error}", hint="rebuild them") from error
-
-
-def samples_in_order(db: apsw.Connection, host: str) -> Iterator[Placed]:
-    """Every sample of a host, oldest first; for whoever checks or copies whole tables."""
-    return HostSamples(db, host).up(0, LAST_NS, -1)
 
 
 def _host_row(row: tuple[Any, ...]) -> HostRow:

@@ -5,12 +5,14 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from dimint.consumers.intervals import Interval, joined, processes_of
+from dimint.consumers.opened import OpenedChunk
 from dimint.consumers.reading_host import LAST_NS, HostSamples
 from dimint.consumers.reading_joined import JoinedSamples, parts_of
 from dimint.consumers.tables_summaries import INTERVAL_COLUMNS, interval_of
 from dimint.consumers.tiers import HOUR_NS, MINUTE_NS, SLOTS, Slots, block_of, coarser, merge, sum_up, unpack_block
+from dimint.consumers.wanted import ANY, Wanted
 
-__all__ = ["RAW_RANGE_MAX_NS", "Series", "processes", "series"]
+__all__ = ["RAW_RANGE_MAX_NS", "Busy", "Series", "busy", "processes", "series"]
 
 RAW_RANGE_MAX_NS: Final = 2 * HOUR_NS
 """Ranges longer than this are answered from the tiers, however many points are wanted."""
@@ -29,6 +31,35 @@ class Series(NamedTuple):
     length_ns: int
     tier_ns: int
     slots: Slots
+
+
+class Busy(NamedTuple):
+    """How busy a host's GPUs were, slot by slot of a tier (number → UUID → (sum of %, samples)), and who was on them.
+
+    `holders` are (UUID, user, start, end) in ns. The newest samples are in no tier yet.
+    """
+
+    slots: dict[int, dict[str, tuple[int, int]]]
+    holders: list[tuple[str, str, int, int]]
+
+
+_UTILISATION: Final = Wanted({ANY: {"util_pct": None}})
+_SUM, _COUNT = 2, 3
+
+
+def busy(db: apsw.Connection, host: str, from_ns: int, to_ns: int, tier_ns: int) -> Busy:
+    """Of one host and the closed range; of a block of a tier only this is read. Inside the caller's transaction."""
+    from_ns, to_ns = max(0, min(from_ns, LAST_NS)), max(0, min(to_ns, LAST_NS))
+    first, last = from_ns // tier_ns, to_ns // tier_ns
+    slots: dict[int, dict[str, tuple[int, int]]] = {}
+    sql = "select blob from tiers where host = ? and length_ns = ? and block between ? and ?"
+    for (blob,) in list(db.execute(sql, (host, tier_ns, block_of(first), block_of(last)))):
+        for number, gpus in OpenedChunk(blob).values(_UTILISATION):
+            if first <= number <= last:
+                known = ((uuid, series["util_pct"]) for uuid, series in gpus.items() if "util_pct" in series)
+                slots[number] = {uuid: (summed[_SUM], summed[_COUNT]) for uuid, summed in known}
+    sql = "select gpu, user, start_ns, end_ns from processes where host = ? and end_ns >= ? and start_ns <= ? order by start_ns"
+    return Busy(slots, list(db.execute(sql, (host, from_ns, to_ns))))
 
 
 def series(db: apsw.Connection, host: str, from_ns: int, to_ns: int, points: int) -> Series:

@@ -11,7 +11,7 @@ from dimint.consumers.archived import archives_of
 from dimint.consumers.digest import table_rows
 from dimint.consumers.feeder import Feeder
 from dimint.consumers.folder import TablesFolder
-from dimint.consumers.reading import copy_tables
+from dimint.consumers.reading_file import copy_tables
 from dimint.consumers.rebuild import Filling
 from dimint.consumers.rebuild_limit import Limit
 from dimint.events import STATUS_TOPIC

@@ -16,13 +16,14 @@ from dimint.consumers.accounting import Accounting, Question
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.intervals import Interval
 from dimint.consumers.past import HostAt, SamplePage
-from dimint.consumers.reading_series import Series
+from dimint.consumers.reading_series import Busy, Series
 from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, XidCount
 from dimint.consumers.sealing import Key
 from dimint.consumers.wanted import Wanted
 from dimint.limits import FETCH_MAX_SAMPLES, HOST_NAME_MAX_CHARS
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
 from dimint.webapp.alerts import XID_NS
+from dimint.webapp.asked import Layout
 from dimint.webapp.models import Cell, Host, Sampled, Snapshot, Status, UserDay
 from dimint.webapp.past import hour_before, past_hosts
 from dimint.webapp.positions import write_positions
@@ -67,6 +68,7 @@ class Tables(Protocol):
     def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = ...) -> list[HostEvent]: ...
     def alerts(self) -> list[OpenAlert]: ...
     def alerts_at(self, at_ns: int) -> list[OpenAlert]: ...
+    def busy(self, host_id: str, from_ns: int, to_ns: int, tier_ns: int) -> Busy: ...
     def version(self) -> int: ...
     def changed_since(self, sequence: int) -> tuple[int, set[str]]: ...
     def positions(self) -> dict[int, int]: ...
@@ -107,7 +109,7 @@ class Board:
         self._position = ""
         self._unread: deque[str] = deque()
         """Hosts whose last hour is still to be read."""
-        self._past: OrderedDict[tuple[int, int | None, bool], tuple[int, Snapshot]] = OrderedDict()
+        self._past: OrderedDict[tuple[int, int | None, bool, Layout | None], tuple[int, Snapshot]] = OrderedDict()
         self._alerts: tuple[OpenAlert, ...] = ()
         self._xids: tuple[HostEvent, ...] = ()
         self._today: tuple[UserDay, ...] = ()
@@ -146,12 +148,19 @@ class Board:
         stored = [sampled(entry.time_ns, entry.sample, self._rules.limits) for entry in self._reader.last(host.id, wanted)]
         return thinned(stored, interval, most)
 
-    def past(self, at_ns: int, from_ns: int | None = None, *, traced: bool = True) -> Snapshot:
-        """All hosts as they were at `at_ns`, with their lines from `from_ns` on if `traced`. Samples that came late are in it."""
+    def past(self, at_ns: int, from_ns: int | None = None, *, traced: bool = True, layout: Layout | None = None) -> Snapshot:
+        """All hosts as they were at `at_ns`, with their lines from `from_ns` on if `traced` and this layout shows them.
+
+        Samples that came late are in it.
+        """
         version = self._reader.version()
-        if (kept := self._past.get((at_ns, from_ns, traced))) is not None and kept[0] == version:
+        key = at_ns, from_ns, traced, layout
+        if (kept := self._past.get(key)) is not None and kept[0] == version:
             return kept[1]
-        hosts = past_hosts(self._reader, self._names, at_ns, from_ns, self._rules.down_after_s, self._rules.limits, traced=traced)
+        hosts = past_hosts(
+            self._reader, self._names, at_ns, from_ns, self._rules.down_after_s, self._rules.limits, traced=traced, layout=layout,
+            live=self._trends,
+        )  # fmt: skip
         arranged = ordered(hosts, self._rules.order)
         data_ns = max((host.heard_ns for host in hosts if host.heard_ns is not None), default=None)
         snapshot = Snapshot(0, tuple(arranged), {host.id: 0 for host in hosts}, 0, data_ns)
@@ -160,7 +169,7 @@ class Board:
             xids = tuple(event for event in happened if event.kind == "gpu.xid")
             alerts = tuple(self._reader.alerts_at(at_ns))
             snapshot = replace(snapshot, alerts=alerts, xids=xids, today=read_day(self._reader, at_ns, self._rules.zone))
-        self._past[at_ns, from_ns, traced] = version, snapshot
+        self._past[key] = version, snapshot
         if len(self._past) > _PAST_KEPT:
             self._past.popitem(last=False)
         return snapshot

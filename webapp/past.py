@@ -1,20 +1,23 @@
 """All hosts as they were at a time: what the same pages and views show for `?at=` and `?from=&to=`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 from dimint.consumers.past import HostAt, SamplePage
+from dimint.consumers.reading_series import Busy
 from dimint.consumers.rows import HostRow
+from dimint.consumers.tiers import HOUR_NS, MINUTE_NS
 from dimint.consumers.wanted import Wanted
 from dimint.settings_thresholds import Thresholds
-from dimint.webapp.models import Host, Status
-from dimint.webapp.trends import CELL_NS, CELLS, STEP_NS, STEPS, Trends
+from dimint.webapp.asked import Layout, layout_for
+from dimint.webapp.models import Host, Sampled, Status, Use
+from dimint.webapp.trends import CELL_NS, CELLS, STEP_NS, STEPS, Minute, Trends
 from dimint.webapp.view import SHOWN, host_view, sampled
 
 __all__ = ["PastTables", "hour_before", "past_hosts"]
 
 _TRACED_MAX: Final = 64
-"""Hosts whose samples before the time are read too, for lines and grids; with more of them only the time itself is shown."""
+"""Hosts whose samples before the time are read too, for lines and grids; with more of them a grid is made of the minute tier."""
 
 
 class PastTables(Protocol):
@@ -24,6 +27,7 @@ class PastTables(Protocol):
     def page(
         self, host_id: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int, wanted: Wanted | None = None
     ) -> SamplePage: ...
+    def busy(self, host_id: str, from_ns: int, to_ns: int, tier_ns: int) -> Busy: ...
 
 
 def past_hosts(
@@ -35,12 +39,20 @@ def past_hosts(
     limits: Thresholds,
     *,
     traced: bool,
+    layout: Layout | None = None,
+    live: Mapping[str, Trends] | None = None,
 ) -> list[Host]:
-    """The hosts that were known at `at_ns`; `from_ns` is where their lines begin (None: ten minutes and an hour before)."""
+    """The hosts that were known at `at_ns`; `from_ns` is where their lines begin (None: ten minutes and an hour before).
+
+    Of many hosts minutes are read only if `layout` (None = what their number makes of it) shows them; `live` has the last
+    minutes by host, which are in no tier yet.
+    """
     found = []
     fleet = reader.fleet_at(at_ns, SHOWN)
     shown = names([one.host for one in fleet])
-    traced = traced and len(fleet) <= _TRACED_MAX
+    many = len(fleet) > _TRACED_MAX
+    gridded = traced and many and (layout or layout_for(len(fleet))) in ("rows", "grid")
+    traced = traced and not many
     for one in fleet:
         row, stored = one.host, one.sample
         facts = {**row.facts, "simulated": row.simulated}
@@ -50,6 +62,9 @@ def past_hosts(
         status = Status.DOWN if at_ns - stored.time_ns > down_after_s * 1e9 else Status.RUNNING
         sample = sampled(stored.time_ns, stored.sample, limits)
         trends = _trends(reader, row.id, at_ns, from_ns, limits) if traced and status is Status.RUNNING else Trends()
+        if gridded and status is Status.RUNNING:
+            recent = (live or {}).get(row.id)
+            trends = _of_tier(reader, row.id, sample, at_ns, from_ns, recent.minutes if recent is not None else ())
         trends.add(sample)
         lines = trends.lines(len(sample.gpus)) if traced else ()
         hour = trends.hour(len(sample.gpus)) if traced else ()
@@ -77,6 +92,53 @@ def _trends(reader: PastTables, host_id: str, at_ns: int, from_ns: int | None, l
     for stored in reader.page(host_id, from_ns, at_ns, limit=STEPS * 2, step_ns=step_ns, wanted=SHOWN).samples:
         trends.add(sampled(stored.time_ns, stored.sample, limits))
     return trends
+
+
+def _of_tier(
+    reader: PastTables, host_id: str, sample: Sampled, at_ns: int, from_ns: int | None, recent: Iterable[Minute]
+) -> Trends:
+    """The cells before `at_ns` from samples that were summed up by minute or hour: some 2 ms a host, whatever the range."""
+    begin_ns = at_ns - CELLS * CELL_NS if from_ns is None else from_ns
+    cell_ns = CELL_NS if from_ns is None else max(1, (at_ns - begin_ns) // STEPS)
+    trends = Trends(cell_ns, cell_ns)
+    if cell_ns < CELL_NS:
+        return trends  # finer than what is summed up
+    tier_ns = HOUR_NS if cell_ns >= HOUR_NS else MINUTE_NS
+    found = reader.busy(host_id, begin_ns, at_ns, tier_ns)
+    sums: dict[int, dict[str, tuple[int, int]]] = {}
+    for number, gpus in found.slots.items():
+        cell = sums.setdefault(number * tier_ns // cell_ns, {})
+        for uuid, (total, count) in gpus.items():
+            before = cell.get(uuid, (0, 0))
+            cell[uuid] = before[0] + total, before[1] + count
+    minutes = {number: _minute(number, cell, sample, cell_ns, found.holders) for number, cell in sums.items()}
+    if cell_ns == CELL_NS:
+        for minute in recent:
+            if minute.number not in minutes and begin_ns <= minute.number * CELL_NS <= at_ns:
+                minutes[minute.number] = minute
+    trends.summed(minutes.values())
+    return trends
+
+
+def _minute(
+    number: int, cell: Mapping[str, tuple[int, int]], sample: Sampled, cell_ns: int, holders: Iterable[tuple[str, str, int, int]]
+) -> Minute:
+    """A cell of the sample's GPUs. Who was on one is told from the times of processes."""
+    begin_ns, end_ns = number * cell_ns, (number + 1) * cell_ns
+    users = {uuid: user for uuid, user, start, end in holders if start < end_ns and end >= begin_ns}
+    sums, counts, ends = [], [], []
+    for gpu in sample.gpus:
+        total, count = cell.get(gpu.uuid, (0, 0))
+        user = users.get(gpu.uuid)
+        sums.append(total)
+        counts.append(count)
+        if not count:
+            ends.append((Use.UNKNOWN, user))
+        elif total >= gpu.limits.idle_percent * count:
+            ends.append((Use.BUSY, user))
+        else:
+            ends.append((Use.FREE if user is None else Use.IDLE, user))
+    return Minute(number, tuple(sums), tuple(counts), tuple(ends))
 
 
 assert STEPS == CELLS, "a range has as many steps as cells"

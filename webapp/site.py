@@ -104,7 +104,7 @@ class Site:
         if moment is None:
             return await self.feed.current(), asked, None
         asked = self.fixed(asked, moment)
-        return await self.feed.read(lambda board: board.past(moment.at_ns, moment.from_ns)), asked, moment
+        return await self.feed.read(lambda board: board.past(moment.at_ns, moment.from_ns, layout=asked.layout)), asked, moment
 
     def hosts_of(self, snapshot: Snapshot, page: int) -> Sequence[Host]:
         """The hosts of page 1, 2, …; 0 is all."""

@@ -1,13 +1,13 @@
 """The recent past of every GPU, kept in memory in even steps: ten minutes for little lines, an hour for heat grids. [S]"""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, overload
 
 from dimint.webapp.judge import holder, use_of
 from dimint.webapp.models import Cell, Sampled, Use
 
-__all__ = ["CELLS", "CELL_NS", "NO_CELL", "Hour", "Lines", "STEPS", "STEP_NS", "Trend", "Trends"]
+__all__ = ["CELLS", "Minute", "CELL_NS", "NO_CELL", "Hour", "Lines", "STEPS", "STEP_NS", "Trend", "Trends"]
 
 STEP_NS: Final = 10 * 1_000_000_000
 STEPS: Final = 60
@@ -23,7 +23,9 @@ Trend: TypeAlias = tuple[int | None, ...]
 Row = TypeVar("Row")
 
 
-class _Minute(NamedTuple):
+class Minute(NamedTuple):
+    """For each GPU, by its place: sum of % and number of samples of one minute, and how it stood at the minute's end."""
+
     number: int
     sums: tuple[int, ...]
     counts: tuple[int, ...]
@@ -84,7 +86,7 @@ class Trends:
     def __init__(self, step_ns: int = STEP_NS, cell_ns: int = CELL_NS) -> None:
         self._step_ns, self._cell_ns = step_ns, cell_ns
         self._steps: deque[tuple[int, tuple[int | None, ...]]] = deque(maxlen=STEPS)
-        self._minutes: deque[_Minute] = deque(maxlen=CELLS)
+        self._minutes: deque[Minute] = deque(maxlen=CELLS)
 
     def add(self, sample: Sampled) -> None:
         """Take in a sample: the last one of a step counts, a minute has the mean of its samples."""
@@ -96,6 +98,15 @@ class Trends:
                 self._steps[-1] = step, values
             return
         self._steps.append((step, values))
+
+    def summed(self, minutes: Iterable[Minute]) -> None:
+        """Take in minutes that were summed up before, by their numbers, instead of samples."""
+        self._minutes.extend(sorted(minutes, key=lambda minute: minute.number)[-CELLS:])
+
+    @property
+    def minutes(self) -> tuple[Minute, ...]:
+        """The minutes that are kept, oldest first."""
+        return tuple(self._minutes)
 
     def lines(self, gpus: int) -> Lines:
         """For each of `gpus` GPUs STEPS values up to the newest sample; None where nothing is known."""
@@ -109,7 +120,7 @@ class Trends:
         number = sample.time_ns // self._cell_ns
         ends = tuple((use_of(gpu), holder(gpu)) for gpu in sample.gpus)
         if not self._minutes or number > self._minutes[-1].number:
-            self._minutes.append(_Minute(number, (), (), ()))
+            self._minutes.append(Minute(number, (), (), ()))
         minute = self._minutes[-1]
         if number < minute.number:
             return
@@ -121,10 +132,10 @@ class Trends:
             if gpu.util_pct is not None:
                 sums[index] += gpu.util_pct
                 counts[index] += 1
-        self._minutes[-1] = _Minute(number, tuple(sums), tuple(counts), ends)
+        self._minutes[-1] = Minute(number, tuple(sums), tuple(counts), ends)
 
 
-def _cell(minute: _Minute | None, gpu: int) -> Cell:
+def _cell(minute: Minute | None, gpu: int) -> Cell:
     if minute is None or gpu >= len(minute.ends):
         return NO_CELL
     count = minute.counts[gpu]

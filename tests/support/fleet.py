@@ -9,7 +9,7 @@ from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.intervals import Interval, processes_of
 from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
-from dimint.consumers.reading_series import Series
+from dimint.consumers.reading_series import Busy, Series
 from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, XidCount
 from dimint.consumers.sealing import Key
 from dimint.consumers.tiers import MINUTE_NS, sum_up
@@ -122,6 +122,9 @@ class MemoryTables:
     def events(self, from_ns: int, to_ns: int, *, host_id: str | None = None, limit: int = 10_000) -> list[HostEvent]:
         found = [event for event in self.happened if from_ns <= event.time_ns <= to_ns and host_id in (None, event.host)]
         return found[-limit:]
+
+    def busy(self, host_id: str, from_ns: int, to_ns: int, tier_ns: int) -> Busy:
+        return Busy({}, [])
 
     def alerts(self) -> list[OpenAlert]:
         return list(self.opened)

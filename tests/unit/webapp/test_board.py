@@ -130,3 +130,34 @@ def test_thresholds_hold_everywhere() -> None:
             assert host.newest is not None
             assert use_of(host.newest.gpus[0]) is uses
             assert [problem.text for problem in problems([host], clock.time_ns())] == words
+
+
+def test_a_past_grid_of_many_hosts(tmp_path: Path) -> None:
+    """With more hosts than are read sample by sample a grid has the minutes that were summed up, and who was on each GPU."""
+    log = StatusLog()
+    users = ["alice"] * 30 + ["bob"] * 220
+    for number in range(66):
+        log.put([registered(host_id(number), f"gpu-{number:02d}")], time_ns=START_NS, logged_at_ns=START_NS)
+    for minute, user in enumerate(users):
+        at = START_NS + minute * 60 * SECOND
+        held = [{"g": 0, "pid": 1 + (user == "bob"), "user": user, "mem": 1 << 30, "t0_ms": 1}]
+        content = sample([gpu(0, GTX, 1, 2, minute % 100, 60), gpu(1, GTX, 1, 2, 0, 60)], held) | {"int_ms": 60_000}
+        log.put([sample_event(host_id(1), b"8 bytes.", minute + 1, content)], time_ns=at, logged_at_ns=at)
+    board = Board(StatusReader(feed(log, tmp_path)), RULES, ManualClock(START_NS + 6 * 3600 * SECOND))
+    at_ns = START_NS + 50 * 60 * SECOND
+    shown = {layout: board.past(at_ns, layout=layout).hosts[1] for layout in ("grid", "tiles")}
+    first, second = shown["grid"].hour
+    known = [cell for cell in first if cell.util is not None]
+    assert [cell.util for cell in known] == list(range(51))
+    assert [cell.user for cell in known[:25]] == ["alice"] * 25
+    assert known[-1].user == "bob"
+    assert known[10].use is Use.BUSY
+    assert {cell.use for cell in second if cell.util is not None} == {Use.FREE}
+    assert all(cell.util is None for cell in shown["tiles"].hour[0][:-1])
+    (first, _) = board.past(START_NS + 120 * 60 * SECOND, START_NS, layout="grid").hosts[1].hour
+    assert sum(cell.util is not None for cell in first) == len(first) == 60
+    assert (first[5].user, first[40].user) == ("alice", "bob")
+    board.refresh()  # the newest samples are in no tier yet, but in the memory of the live page
+    (first, _) = board.past(START_NS + 249 * 60 * SECOND, layout="grid").hosts[1].hour
+    assert sum(cell.util is not None for cell in first) == 60
+    board.close()
