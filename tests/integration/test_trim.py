@@ -1,6 +1,10 @@
 """`dimint trim`: nothing that anybody needs, nothing of the status topic without an archive, and the disk's space back."""
 
 import json
+import os
+import random
+import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -14,12 +18,14 @@ from dimint.log.opening import genesis_of, open_log
 from dimint.log.port import Log
 from dimint.registry.memory import MemoryHub, MemoryRegistry
 from dimint.replay.trimming import trim
+from dimint.snapshot_folder import folders_in
 from dimint.system_clock import SystemClock
 from dimint.testing import FaultyLog
 from dimint.trim_plan import plan
 from tests.support.replay_log import (
     REAL,
     history_lines,
+    kill_now_and_then,
     made_log,
     new_location,
     store_digests,
@@ -140,6 +146,33 @@ def test_what_was_archived_and_not_trimmed_is_not_archived_twice(tmp_path: Path)
     assert sorted(path.name for path in (tmp_path / "archives").iterdir()) == [f"{STATUS_TOPIC}-00000{n}.dma" for n in (1, 2)]
     registry.close()
     log.close()
+
+
+def test_killed_at_any_time_nothing_is_lost_or_archived_twice(tmp_path: Path) -> None:
+    """SIGKILL again and again, of snapshots and of trims: what was in the log is in it still, or in an archive, once."""
+    made_log(str(tmp_path / "data"), 30, 400).close()
+    where = f"--data_dir={tmp_path / 'data'}"
+    assert main(["rebuild", "status", where]) == 0
+    assert main(["rebuild", "status", where, f"--into={tmp_path / 'whole'}"]) == 0
+    assert main(["rebuild", "node", where, f"--into={tmp_path / 'store'}"]) == 0
+    os.rename(tmp_path / "store" / "nodes", tmp_path / "data" / "nodes")
+    dimint = [sys.executable, "-m", "dimint"]
+    chance = random.Random(1)
+    for _ in range(2):
+        begun = time.monotonic()
+        kill_now_and_then([*dimint, "snapshot", where], chance=chance, longest_s=1.0, kills=2)
+    longest_s = time.monotonic() - begun
+    with closing(open_log(tmp_path / "data", clock=SystemClock())) as log:
+        wanted = {topic: [log.bounds(topic, at).end for at in range(count)] for topic, count in log.describe().topics.items()}
+        assert len(folders_in(tmp_path / "data" / "snapshots", log.describe().generation)) >= 2
+    for topic in (STATUS_TOPIC, KV_TOPIC):
+        command = [*dimint, "trim", topic, "--yes", where, f"--before={positions(topic, wanted[topic])}"]
+        kill_now_and_then(command, chance=chance, longest_s=longest_s, kills=4)
+        assert starts(str(tmp_path / "data"), topic) == wanted[topic]
+    assert [path.suffix for path in (tmp_path / "data" / "archives").iterdir()] == [".dma"]
+    assert main(["rebuild", "status", where]) == 0
+    assert table_digest(tmp_path / "data" / "tables") == table_digest(tmp_path / "whole" / "tables")
+    assert main(["verify", "all", where]) == 0
 
 
 def test_the_embedded_log_gives_the_space_back(tmp_path: Path) -> None:
