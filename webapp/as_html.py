@@ -14,6 +14,7 @@ from dimint.webapp.parts import PageStyle
 from dimint.webapp.rows import ROW_COLUMNS
 from dimint.webapp.shown import Shown
 from dimint.webapp.timebar import time_bar
+from dimint.webapp.times import NO_ENTRY
 
 __all__ = ["Page", "framed", "hosts_page", "message_page"]
 
@@ -67,8 +68,10 @@ def hosts_page(
         hosts = [LEGEND, node("div", _HOLE, id="hosts", cls="strips" if shown.layout == "grid" else "groups", **live)]
     empty = None
     if not content:
-        asked = page.asked.filter.text or page.past
-        words = "Nothing matches." if asked else "No host has reported yet. Start an agent with: dimint-produce"
+        nothing = (
+            "No host was known at that time." if page.past else "No host has reported yet. Start an agent with: dimint-produce"
+        )
+        words = "Nothing matches." if page.asked.filter.text else nothing
         empty = node("p", words, cls="empty")
     above = [node("div", _HOLE + "s"), _layouts(page, shown)] if page.path in _OVERVIEWS else []
     frame = framed(page, style, [*above, *hosts, empty, _pager(page), node("div", _HOLE + "b")], title=title, plotter=plotter)
@@ -171,6 +174,8 @@ def framed(
     times = Asked(at=page.asked.at, from_=page.asked.from_, to=page.asked.to).query()
     links = [node("a", word, href=path + times, aria_current="page" if path == page.path else None) for path, word in _VIEWS]
     clock: list[Child] = ["data of ", node("time", page.when, id="data-time")] if page.when else []
+    if page.when == NO_ENTRY:
+        clock = [node("time", "no data", id="data-time")]
     top = node(
         "header",
         node("a", users_text(style.title), href="/", cls="brand"),

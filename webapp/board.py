@@ -27,7 +27,7 @@ from dimint.webapp.asked import Layout
 from dimint.webapp.models import Cell, Host, Sampled, Snapshot, Status, UserDay
 from dimint.webapp.past import hour_before, past_hosts
 from dimint.webapp.positions import write_positions
-from dimint.webapp.today import TODAY_S, read_day
+from dimint.webapp.today import FIRST_S, TODAY_S, read_day
 from dimint.webapp.trends import Trend, Trends
 from dimint.webapp.view import SHOWN, host_view, ordered, sampled, status_of, thinned
 
@@ -137,7 +137,7 @@ class Board:
             self._xids = tuple(event for event in happened if event.kind == "gpu.xid")
             if self._clock.monotonic() >= self._today_until:
                 self._today = read_day(self._reader, now_ns, self._rules.zone)
-                self._today_until = self._clock.monotonic() + TODAY_S
+                self._today_until = self._clock.monotonic() + (TODAY_S if self._today else FIRST_S)
             self._version = version
         return self._publish(fresh | self._read_back(), now_ns)
 

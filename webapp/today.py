@@ -6,10 +6,12 @@ from typing import Final, Protocol
 from dimint.consumers.accounting import Accounting, Question
 from dimint.webapp.models import UserDay
 
-__all__ = ["AccountedTables", "TODAY_S", "day_start", "read_day"]
+__all__ = ["AccountedTables", "FIRST_S", "TODAY_S", "day_start", "read_day"]
 
 TODAY_S: Final = 60.0
 """GPU time of today is added up this often at most."""
+FIRST_S: Final = 5.0
+"""And this often while there is nothing yet."""
 _HOUR_NS: Final = 3600 * 1_000_000_000
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

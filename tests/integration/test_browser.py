@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from playwright.sync_api import Browser
@@ -196,3 +197,20 @@ def test_host_page_at_360_pixels_and_without_a_script(browser: Browser) -> None:
                     assert page.locator("[data-chart=util] svg").count() == 1
                     assert page.get_by_role("link", name="6 h").get_attribute("href") == "/hosts/gpu_00/?last=6h"
                 assert page.locator("html").evaluate("element => element.scrollWidth") <= 360
+
+
+def test_charts_without_a_zone_that_the_browser_knows(browser: Browser) -> None:
+    """A server whose zone is a file without a name tells its offset; the clock under the cursor is the page's."""
+    zone = timezone(timedelta(hours=5, minutes=45))
+    tables = fleet(1)
+    with serving(tables, SystemClock(), zone=zone) as (host, port), browser_page(browser) as (page, problems):
+        report(tables, 0)
+        page.goto(f"http://{host}:{port}/hosts/gpu_00/")
+        page.wait_for_selector("[data-chart=util][data-drawn] .u-over")
+        page.locator("[data-chart=util]").focus()
+        page.keyboard.press("ArrowLeft")
+        near = [datetime.now(zone) - timedelta(minutes=minutes) for minutes in (0, 1)]
+        legend = page.locator("[data-chart=util] .u-legend")
+        legend.filter(has_text="%").wait_for()
+        assert any(f"{one:%H:%M}" in legend.inner_text() for one in near)
+        assert problems == []

@@ -4,7 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def serving(
     store: Store | None = None,
     book: LogBook | None = None,
     checked: bool = True,
+    zone: tzinfo = UTC,
     **given: Any,
 ) -> Iterator[tuple[str, int]]:
     """Serve these tables; (address, port). It has ended, threads and all, when the block is left.
@@ -44,7 +45,7 @@ def serving(
     """
     quiet_sanic()
     settings = web_settings(**given)
-    app = create_app(tables, settings, clock, Surroundings(UTC, own_names=("monitor.lab",)), reports, store, book)
+    app = create_app(tables, settings, clock, Surroundings(zone, own_names=("monitor.lab",)), reports, store, book)
     problems = check_answers(app) if checked else []
     listening = threading.Event()
     server = WebServer(app, bind(settings.http_bind, settings.http_port), listening.set)

@@ -15,6 +15,16 @@ let numbers = null;
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const text = (value) => (value == null ? "–" : String(value));
 
+// The server's zone by its name, or null where that is none that this browser knows: its offset counts then.
+function zoneOf(name) {
+  try {
+    if (name) new Intl.DateTimeFormat("en-GB", { timeZone: name });
+    return name;
+  } catch {
+    return null;
+  }
+}
+
 // Times in the server's zone, as everywhere on the page.
 function formats() {
   const zone = numbers.zone ?? "UTC";
@@ -262,8 +272,20 @@ function put(chart) {
 }
 
 function draw(plots) {
-  numbers = plots;
+  numbers = { ...plots, zone: zoneOf(plots.zone) };
   plots.charts.forEach(put);
+}
+
+// Should a browser not manage it, the server's pictures come back.
+function drawOrNot(plots) {
+  try {
+    draw(plots);
+  } catch (error) {
+    plotter.draw = null;
+    for (const holder of section.querySelectorAll("[data-drawn]")) holder.removeAttribute("data-drawn");
+    refreshCharts(section.dataset.plots);
+    throw error;
+  }
 }
 
 function again() {
@@ -275,7 +297,7 @@ function again() {
 }
 
 if (section && window.uPlot) {
-  plotter.draw = draw;
+  plotter.draw = drawOrNot;
   await refreshCharts(section.dataset.plots);
   for (const hint of document.querySelectorAll(".zoomhint")) hint.hidden = false;
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
