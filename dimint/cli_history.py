@@ -119,6 +119,7 @@ def restore(
 
 def _source(flags: dict[str, Any], as_json: bool) -> AbstractContextManager[PastSource]:
     where = {name: flags.pop(name) for name in ("host", "port_for_client", "timeout")}
+    where["key_file"] = settings_from(ToolSettings, flags).key_file
     return past_source(flags, where, as_json=as_json)
 
 

@@ -11,6 +11,7 @@ changes at the same places change nothing.
 `catch_up` brings it to the log's end; reads are answered from what is there. One process at a time catches up.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Difference", "HistoryInUse", "HistoryIndex", "KeyChange", "history_folder"]
 
+_LOOK_S: Final = 0.02
 _BUSY_MS: Final = 30_000
 _COMMIT_CHANGES: Final = 50_000
 _COMMIT_BYTES: Final = 64 << 20
@@ -137,14 +139,21 @@ class HistoryIndex:
         self.close()
 
     # --- filling ----------------------------------------------------------------------------------------------------
-    def catch_up(self, log: Log, *, progress: Progress = NO_PROGRESS) -> int:
+    def catch_up(self, log: Log, *, progress: Progress = NO_PROGRESS, wait_s: float = 10.0) -> int:
         """Take in everything that the log has now; how many changes that were.
 
+        Another process that does the same just now is waited for, so long: a consumer holds the index for moments only.
         Raises LogMismatch at a record that no reader may pass over, or if the log was trimmed beyond what is known.
         """
-        before = self.taken
-        self.advance(log, progress=progress)
-        return self.taken - before
+        before, until = self.taken, time.monotonic() + wait_s
+        while True:
+            try:
+                self.advance(log, progress=progress)
+                return self.taken - before
+            except HistoryInUse:
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(_LOOK_S)
 
     def advance(
         self,

@@ -52,6 +52,8 @@ def test_with_the_key_and_without(tmp_path: Path, capfd: pytest.CaptureFixture[s
 
         host, port = system.address.split(":")
         where = [f"--host={host}", f"--port_for_client={port}"]
+        assert main(["history", "k", *where, f"--key_file={key}", "--timeout=20"]) == 0
+        assert "\tset\t" in capfd.readouterr().out
         assert main(["get", "k", *where, f"--key_file={key}"]) == 0
         assert capfd.readouterr().out == "secret\n"
         assert main(["status", f"--data_dir={tmp_path}", f"--key_file={key}", "--json"]) == 0

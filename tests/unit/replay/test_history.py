@@ -1,5 +1,6 @@
 """The history index against the dumb model: every change, every past value, however it is filled."""
 
+import threading
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,8 @@ from dimint.events import KV_TOPIC
 from dimint.log.memory import MemoryLog
 from dimint.log.opening import GenesisSettings, genesis, genesis_of
 from dimint.log.port import Entry
-from dimint.replay.history import HistoryIndex
+from dimint.node.store import Store
+from dimint.replay.history import HistoryIndex, HistoryInUse
 from dimint.testing import memory_log
 from tests.support.kv_model import PEOPLE, Step, fold, steps
 from tests.support.placing import placed
@@ -106,6 +108,21 @@ def test_it_may_pause() -> None:
         with HistoryIndex(Path(folder), log.describe().generation) as other:
             assert other.advance(log)
             assert other.taken == 0
+
+
+def test_another_process_is_waited_for() -> None:
+    """Who comes while the index is brought up to date waits for it, and is told if that takes too long."""
+    log = new_log(1)
+    step = Step(b"w" * 16, 1, 1_000_000, [["kv.set", "a", 0, 0, None, b"J1", None, 0]])
+    log.append([Entry(KV_TOPIC, 0, step.record(0).value)])[0].result()
+    with TemporaryDirectory() as folder, HistoryIndex(Path(folder), log.describe().generation) as index:
+        other = Store(Path(folder) / "fold")
+        with pytest.raises(HistoryInUse):
+            index.catch_up(log, wait_s=0.05)
+        timer = threading.Timer(0.2, other.close)
+        timer.start()
+        assert index.catch_up(log) == 1
+        timer.join()
 
 
 def test_another_log_is_refused() -> None:
