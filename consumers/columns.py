@@ -154,6 +154,8 @@ def _decode_ints(column: Column, count: int) -> list[int]:
 def _pick_int(column: Column, at: int) -> Any:
     """One integer: as it is stored, or the first one and the sum of the differences up to it."""
     transform, width, planes, centre = column[1], column[2], column[-1], column[-2]
+    if transform == 0 and width == 1:  # what most are
+        return planes[at] + centre
     size, odd = divmod(len(planes), width)
     if odd or not 0 <= at < size + transform:
         raise ValueError(f"no integer number {at} in {len(planes)} bytes")
