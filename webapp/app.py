@@ -121,7 +121,7 @@ def create_app(
     )
     for group in (pages, host, changes, log_route, alerts, users, states, accounting, stream, live):
         group.add_routes(app, site)
-    service.add_routes(app, site, reports)
+    service.add_routes(app, site, reports, store)
     keys.add_routes(app, site, store)
     log_events.add_routes(app, site, book)
     unread.add_routes(app, site, book)

@@ -20,6 +20,7 @@ from dimint.consumers.untrusted import mapping, mappings, number
 from dimint.limits import GPUS_MAX, PROCESSES_MAX
 from dimint.sample import GPU_STATES
 from dimint.webapp import metric_families as families
+from dimint.webapp.cluster import ClusterView
 from dimint.webapp.metric_families import FAMILIES, Family
 from dimint.webapp.text import clean
 
@@ -68,6 +69,9 @@ class SystemNow(NamedTuple):
     used: Sequence[GpuTotal] = ()
     xids: Sequence[XidCount] = ()
     lag: Mapping[int, int] | None = None
+    store_up: bool | None = None
+    """Whether an overlord answers; None where there is no store to ask."""
+    store: ClusterView | None = None
 
 
 _STATES: Final = [(state, f',state="{state}"') for state in GPU_STATES]
@@ -121,7 +125,24 @@ def system_part(system: SystemNow) -> Part:
             lines.add(families.XID_LAST, labels, seen.last_ns, 1e-9)
     for partition, behind in sorted((system.lag or {}).items()):
         lines.add(families.LAG, extended("", ("partition", str(partition))), behind)
+    _add_store(lines, system)
     return lines.part()
+
+
+def _add_store(lines: "_Lines", system: SystemNow) -> None:
+    lines.add(families.STORE_UP, "", None if system.store_up is None else int(system.store_up))
+    if system.store is None:
+        return
+    for overlord in system.store.overlords:
+        lines.add(families.OVERLORD_UP, extended("", ("overlord", overlord.id)), int(overlord.connected))
+    for member in system.store.nodes:
+        node = extended("", ("node", member.id))
+        lines.add(families.NODE_UP, node, int(member.connected))
+        lines.add(families.NODE_KEYS, node, member.keys)
+    for placed in system.store.partitions:
+        partition = extended("", ("partition", str(placed.partition)))
+        lines.add(families.SERVED, partition, int(placed.master is not None and placed.problem is None))
+        lines.add(families.STORE_LAG, partition, placed.lag)
 
 
 def exposition(parts: Iterable[Part], version: str) -> bytes:
@@ -250,10 +271,11 @@ class _Lines:
                 self.add(row.family, labels, value, row.scale, row.suffix)
 
     def part(self) -> Part:
-        return tuple(
-            "".join(f"{family.name}{{{labels}}} {value}\n" for labels, value in self._texts.get(family, {}).items())
-            for family in FAMILIES
-        )
+        return tuple("".join(_line(family, *one) for one in self._texts.get(family, {}).items()) for family in FAMILIES)
+
+
+def _line(family: Family, labels: str, value: str) -> str:
+    return f"{family.name}{{{labels}}} {value}\n" if labels else f"{family.name} {value}\n"
 
 
 def extended(labels: str | None, *more: tuple[str, object]) -> str | None:

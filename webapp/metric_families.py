@@ -84,6 +84,16 @@ LAG: Final = Family(
     "Records of the status topic, of one event or more each, that the status tables have not read yet.",
     True,
 )
+STORE_UP: Final = Family("dimint_store_up", "gauge", "1 if an overlord answers for the key-value store, 0 if none does.", True)
+OVERLORD_UP: Final = Family("dimint_overlord_up", "gauge", "1 for each overlord that is registered.", True)
+NODE_UP: Final = Family("dimint_node_up", "gauge", "1 while a node is connected to the overlord that was asked.", True)
+NODE_KEYS: Final = Family("dimint_node_keys", "gauge", "Keys in a node's store.", True)
+SERVED: Final = Family(
+    "dimint_store_partition_served", "gauge", "1 if a partition of the store has a master and nothing is wrong with it.", True
+)
+STORE_LAG: Final = Family(
+    "dimint_store_lag_events", "gauge", "Records of a partition that its replica furthest behind has not applied yet.", True
+)
 USER_MEMORY: Final = Family("dimint_gpu_user_memory_used_bytes", "gauge", "Memory of the GPU that a user's processes hold.")
 
 CPU: Final = (
@@ -160,6 +170,7 @@ FAMILIES: Final[tuple[Family, ...]] = tuple(
             COLLECT, COLLECTED, INTERVAL, SPOOL, SPOOL_MAX, ERRORS, GPU_INFO, GPU_UP, GPU_STATE, POWER,
             *(row.family for row in (*GPU, *LIMITS, *ECC, *REMAP)), FAN, *(family for family, _ in REMAP_FLAGS),
             THROTTLE, EVENT, XIDS, XID_LAST, PROCESSES, USER_MEMORY, USER_TIME, LAG,
+            STORE_UP, OVERLORD_UP, NODE_UP, NODE_KEYS, SERVED, STORE_LAG,
         )
     )
 )  # fmt: skip

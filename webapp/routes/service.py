@@ -7,13 +7,17 @@ from sanic import Request
 from sanic.response import HTTPResponse, raw, text
 
 from dimint import __version__
+from dimint.client import operations
+from dimint.errors import RequestError
 from dimint.webapp.as_json import dump, error_body
 from dimint.webapp.as_metrics import CONTENT_TYPE
+from dimint.webapp.cluster import ClusterView, cluster_at, with_status
 from dimint.webapp.intake import NotTaken, Reports
 from dimint.webapp.metrics import Metrics
 from dimint.webapp.openapi import description
 from dimint.webapp.routes.states import json_answer
 from dimint.webapp.site import App, Site
+from dimint.webapp.store import Store
 
 __all__ = ["HEALTH_PREFIX", "add_routes"]
 
@@ -21,10 +25,10 @@ HEALTH_PREFIX = "/-/"
 
 
 _ENDS_S: Final = 2.0
-"""How long the log may take to say where it ends; a scrape does without rather than wait."""
+"""How long log and store may take to say how they are; a scrape does without rather than wait."""
 
 
-def add_routes(app: App, site: Site, reports: Reports | None = None) -> None:
+def add_routes(app: App, site: Site, reports: Reports | None = None, store: Store | None = None) -> None:
     made, scraping = Metrics(site.clock), asyncio.Lock()
     described = dump(description(__version__))
 
@@ -39,8 +43,21 @@ def add_routes(app: App, site: Site, reports: Reports | None = None) -> None:
         async with scraping:
             snapshot = await site.feed.current()
             ends = await log_ends()
+            up, view = await ask_store()
             read = await site.feed.read(lambda board: made.read(board, snapshot, ends))
-            return raw(await site.feed.aside(lambda _tables: made.text(read)), content_type=CONTENT_TYPE)
+            whole = read._replace(system=read.system._replace(store_up=up, store=view))
+            return raw(await site.feed.aside(lambda _tables: made.text(whole)), content_type=CONTENT_TYPE)
+
+    async def ask_store() -> tuple[bool | None, ClusterView | None]:
+        """Whether an overlord answers in time, and what it tells of the store."""
+        if store is None:
+            return None, None
+        try:
+            async with asyncio.timeout(_ENDS_S):
+                status = await store.ask(operations.ask("status"))
+        except (RequestError, TimeoutError):
+            return False, None
+        return True, with_status(cluster_at((), None), status)
 
     async def log_ends() -> dict[int, int] | None:
         """Where the status topic ends; asked before the tables are, so that they are never ahead of it."""

@@ -13,6 +13,7 @@ from dimint.clock import ManualClock
 from dimint.consumers.rows import GpuTotal, HostRow, StoredSample, XidCount
 from dimint.webapp.as_metrics import HostNow, SystemNow, exposition, host_part, is_stale, system_part
 from dimint.webapp.board import Board, BoardRules
+from dimint.webapp.cluster import ClusterView, Member, Placed
 from dimint.webapp.metric_families import FAMILIES
 from dimint.webapp.metrics import Metrics
 from tests.support.fleet import MemoryTables, host_id
@@ -125,6 +126,25 @@ def test_sums_of_users_errors_and_lag() -> None:
     assert "lag" not in exposition([system_part(SystemNow({}))], "1").decode(), "a log that cannot be asked has no lag of 0"
 
 
+def test_the_store_as_an_overlord_tells_it() -> None:
+    """Who is there and which partitions are served; nothing but that it is away while nobody answers."""
+    nodes = [Member("n1", "a", None, keys=7), Member("n2", "b", None, connected=False)]
+    placed = [Placed(0, "n1", ["n2"], lag=3), Placed(1, None, [], problem="nobody serves it")]
+    view = ClusterView(None, 1, [Member("o:1", "c", None)], nodes, placed, [])
+
+    def series(system: SystemNow) -> list[str]:
+        lines = exposition([system_part(system)], "1").decode().splitlines()
+        return [line for line in lines if not line.startswith("#") and "build_info" not in line]
+
+    assert series(SystemNow({}, store_up=True, store=view)) == [
+        "dimint_store_up 1", 'dimint_overlord_up{overlord="o:1"} 1', 'dimint_node_up{node="n1"} 1',
+        'dimint_node_up{node="n2"} 0', 'dimint_node_keys{node="n1"} 7', 'dimint_store_partition_served{partition="0"} 1',
+        'dimint_store_partition_served{partition="1"} 0', 'dimint_store_lag_events{partition="0"} 3',
+    ]  # fmt: skip
+    assert series(SystemNow({}, store_up=False)) == ["dimint_store_up 0"]
+    assert series(SystemNow({})) == []
+
+
 def test_counters_do_not_fall_while_tables_are_made_anew() -> None:
     """Tables that have read less of the log than those before them give no sums, until they have read as much."""
     tables = MemoryTables()
@@ -211,7 +231,12 @@ def test_promtool_finds_nothing() -> None:
     """Prometheus' own check of names, types and text."""
     machine = Machine()
     system = SystemNow(
-        {"a": ("gpu_01", {"GPU-1": 3})}, [GpuTotal("a", "alice", 10, 5)], [XidCount("a", "GPU-1", 79, 2, TIME)], {0: 1}
+        {"a": ("gpu_01", {"GPU-1": 3})},
+        [GpuTotal("a", "alice", 10, 5)],
+        [XidCount("a", "GPU-1", 79, 2, TIME)],
+        {0: 1},
+        True,
+        ClusterView(None, 1, [Member("o", "", None)], [Member("n", "", None, 1)], [Placed(0, "n", [], lag=0)], []),
     )
     parts = [host_part(_host(machine.step() | cpu(), **machine.facts), stale=False), system_part(system)]
     text = exposition(parts, "1.2.3")
