@@ -139,17 +139,7 @@ def _areas(series: Sequence[Series], top: int, steps: int) -> list[Node]:
 
 def _gaps(history: History) -> list[Node]:
     """Hatched bands where nothing is known."""
-    known = history.known
-    found: list[Node] = []
-    at = 0
-    while at < history.steps:
-        end = at
-        while end < history.steps and not known[end]:
-            end += 1
-        if end > at:
-            found.append(node("rect", x=str(at), y="0", width=str(end - at), height=str(_HEIGHT), cls="gap"))
-        at = max(end, at + 1)
-    return found
+    return [node("rect", x=str(at), y="0", width=str(end - at), height=str(_HEIGHT), cls="gap") for at, end in history.gaps]
 
 
 def _times(history: History, zone: tzinfo) -> Node:

@@ -78,6 +78,19 @@ class History:
         """For each step whether there is a sample."""
         return tuple(any(series.values[at] is not None for series in (*self.util, *self.host)) for at in range(self.steps))
 
+    @property
+    def gaps(self) -> list[tuple[int, int]]:
+        """Stretches of steps of which nothing is known: (first, one behind the last)."""
+        found: list[tuple[int, int]] = []
+        for at, is_known in enumerate(self.known):
+            if is_known:
+                continue
+            if found and found[-1][1] == at:
+                found[-1] = found[-1][0], at + 1
+            else:
+                found.append((at, at + 1))
+        return found
+
 
 def history_of(
     samples: Iterable[Sampled], from_ns: int, to_ns: int, *, longest_ns: int, network: tuple[Series, ...] = ()

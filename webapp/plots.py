@@ -16,7 +16,8 @@ _PLAIN = "plain"
 
 
 def plots(history: History, marks: Sequence[Mark], zone: tzinfo) -> dict[str, Any]:
-    """Times are seconds since 1970, UTC; the value number i of a series is that of the step from `start` + i × `step` on.
+    """Times are seconds since 1970, UTC; the value number i of a series is that of the step from `start` + i × `step` on; of the
+    steps in `gaps` (first, one behind the last) nothing is known.
 
     `zone` is the server's zone by its name, None where it has none that browsers know; `offset` is what it is ahead of UTC.
     """
@@ -26,6 +27,7 @@ def plots(history: History, marks: Sequence[Mark], zone: tzinfo) -> dict[str, An
         "start": history.from_ns / _NS,
         "step": history.step_ns / _NS,
         "steps": history.steps,
+        "gaps": history.gaps,
         "made_of": history.made_of // _NS,
         "zone": getattr(zone, "key", None) or ("UTC" if zone is UTC else None),
         "offset": 0 if offset is None else int(offset.total_seconds()),

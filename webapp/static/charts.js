@@ -61,28 +61,22 @@ function rows({ series, stacked }) {
   return [times, ...series.map((one) => one.values.map((value, at) => (value == null ? null : (below[at] += value))))];
 }
 
-function gaps(plot, chart) {
-  const known = (at) => chart.series.some((one) => one.values[at] != null);
+function gaps(plot) {
   const { ctx } = plot;
-  const { start, step, steps } = numbers;
+  const { start, step } = numbers;
   const { top, height, left, width } = plot.bbox;
   ctx.save();
-  ctx.beginPath();
-  ctx.rect(left, top, width, height);
-  ctx.clip();
-  ctx.fillStyle = css("--track");
-  ctx.strokeStyle = css("--line");
   ctx.lineWidth = devicePixelRatio;
-  for (let at = 0; at < steps; at++) {
-    if (known(at)) continue;
-    const from = at;
-    while (at < steps && !known(at)) at++;
-    const [x0, x1] = [from, at].map((edge) => plot.valToPos(start + edge * step, "x", true));
-    ctx.fillRect(x0, top, x1 - x0, height);
-    ctx.beginPath();
+  for (const [from, to] of numbers.gaps) {
+    const [x0, x1] = [from, to].map((edge) => plot.valToPos(start + edge * step, "x", true));
     ctx.save();
-    ctx.rect(x0, top, x1 - x0, height);
+    ctx.beginPath();
+    ctx.rect(Math.max(left, x0), top, Math.min(left + width, x1) - Math.max(left, x0), height);
     ctx.clip();
+    ctx.fillStyle = css("--track");
+    ctx.fillRect(x0, top, x1 - x0, height);
+    ctx.globalAlpha = 0.35;
+    ctx.strokeStyle = css("--soft");
     ctx.beginPath();
     for (let x = x0 - height; x < x1; x += 9 * devicePixelRatio) {
       ctx.moveTo(x, top + height);
@@ -207,7 +201,7 @@ function options(chart, width) {
     ],
     bands: chart.stacked ? chart.series.slice(1).map((_, at) => ({ series: [at + 2, at + 1], fill: colour(at + 1) })) : [],
     hooks: {
-      drawClear: [(plot) => gaps(plot, shown.get(chart.id)?.chart ?? chart)],
+      drawClear: [gaps],
       drawAxes: [(plot) => bands(plot, shown.get(chart.id)?.chart ?? chart)],
       draw: [events],
       setCursor: [point],

@@ -72,6 +72,7 @@ def test_the_page_and_its_script_get_the_same_numbers() -> None:
     assert [chart["id"] for chart in told["charts"]] == [panel.id for panel in panels_of(history)]
     assert told["charts"][0]["series"][0]["low"] == history.util[0].low
     assert (told["step"], told["steps"], told["zone"], told["offset"]) == (600, 12, "Europe/Berlin", 3600)
+    assert told["gaps"] == [(3, 4)]
     assert [mark["at"] for mark in told["marks"]] == [300]
     assert "\x1b" not in str(told["marks"])
     page = to_html(charts_node(history, marks, UTC, refresh=None))
