@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from datetime import UTC
 from pathlib import Path
 
 import click
@@ -15,6 +16,13 @@ import pytest
 
 import dimint
 from dimint.cli import COMMANDS, root
+from dimint.consumers.rows import HostEvent
+from dimint.webapp.alerts import what_is_wrong
+from dimint.webapp.as_lines import Frame, data_line, line_view
+from dimint.webapp.as_terminal import TerminalStyle
+from dimint.webapp.models import Snapshot
+from tests.support.fleet import busy_sample
+from tests.support.hosts import host, ns
 from tests.support.system import System
 
 ROOT = Path(__file__).parent.parent
@@ -137,6 +145,21 @@ def test_view_is_the_golden_one() -> None:
     rows = picture.splitlines()[1:]
     assert rows[0].startswith("+--")
     assert set(rows) <= set(golden)
+
+
+def test_rows_are_the_renderers_own() -> None:
+    """The picture of the view for many hosts is what the renderer makes of three hosts and an XID."""
+    (picture,) = [block for block in blocks(README) if "view=rows" in block]
+    hosts = [
+        host(name, busy_sample(number, 3, gpus)) for name, number, gpus in (("gpu_01", 1, 8), ("gpu_02", 2, 8), ("gpu_03", 5, 4))
+    ]
+    now_ns = ns("2018/12/03 23:17:00")
+    assert hosts[1].newest is not None
+    fields = {"xid": 79, "uuid": hosts[1].newest.gpus[3].uuid}
+    xid = HostEvent(hosts[1].id, 1, "gpu.xid", now_ns - 20 * 60 * 1_000_000_000, now_ns, fields)
+    wrong = what_is_wrong(Snapshot(1, tuple(hosts), {}, 0, None, "", (), (xid,)), hosts, now_ns)
+    data = data_line(ns("2018/12/03 23:16:59"), now_ns, hosts, TerminalStyle(UTC, 80))
+    assert picture.splitlines()[1:] == [line.text for line in line_view("rows", Frame(hosts, now_ns, 80, data, None, 0, *wrong))]
 
 
 # --- names, links, versions -----------------------------------------------------------------------------------------
