@@ -190,7 +190,8 @@ class Core:
         elif isinstance(message, Fetched):
             self._watching.fetched(node, message, now)
         elif isinstance(message, Outcomes):
-            self.outcomes.take(message)
+            if (node, message.partition) not in self.reads.disputed:  # another one is asked
+                self.outcomes.take(message)
         elif isinstance(message, Due):
             # the master tells again every second: what does not fit now comes later
             if self.leads and 0 <= message.partition < len(self.lanes):

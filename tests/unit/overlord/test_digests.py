@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from dimint.batch import By
-from dimint.door import DISPUTED, Building, Disputed, Replica
+from dimint.door import DISPUTED, Building, Disputed, Outcome, Outcomes, Replica
 from dimint.events import KV_TOPIC
 from dimint.node.replica import DIGEST_EVERY
 from dimint.overlord.digests import DigestTable
@@ -142,4 +142,20 @@ def test_a_corrupted_replica_serves_no_reads(wrong: str) -> None:
     assert len({replica["digest"] for replica in replicas.values()}) == 1
     sim.run(1.0)
     assert not any(found.renewed for found in sim.nodes.values()), "they know that they agree"
+    sim.log.close()
+
+
+def test_outcomes_of_a_disputed_master_are_not_believed() -> None:
+    """What an increment came to is asked of another replica then."""
+    sim = Sim(4, nodes=2)
+    sim.run(0.3)
+    assert sim.assignment is not None
+    master, slave = sim.assignment.servers_of(0)
+    (overlord,) = sim.overlords.values()
+    told = Outcomes(0, overlord.core.outcomes._writer, 999, 5, {0: Outcome("applied", "90", 1)})
+    overlord.core.reads.disputed = frozenset({(master, 0)})
+    overlord.core.from_node(master, told, sim.now)
+    assert (0, 999) not in overlord.core.outcomes._early
+    overlord.core.from_node(slave, told, sim.now)
+    assert (0, 999) in overlord.core.outcomes._early
     sim.log.close()
