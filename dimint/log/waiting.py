@@ -39,7 +39,7 @@ def open_when_there(
         except LogUnavailable as error:
             if not waiting:
                 waiting = True
-                service.waits(f"waiting for the log: {error}")
+                service.waits(f"waiting for the log ({error}); Ctrl-C ends it")
         else:
             if waiting:
                 logger.warning("the log answers now")
