@@ -17,7 +17,7 @@ from dimint.settings import CommonSettings
 from dimint.system_clock import SystemClock
 from dimint.zone import local_zone
 
-__all__ = ["Stretch", "opened", "stretch_flags", "stretch_of"]
+__all__ = ["Stretch", "bound_of", "opened", "stretch_flags", "stretch_of"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _BOUND_HELP = "positions like dimint.kv/3@1234 (several with commas) or a time like -2h, yesterday 14:00, 20181130232947"
@@ -45,14 +45,15 @@ def stretch_flags(command: Command) -> Command:
 
 def stretch_of(topic: Sequence[str], start: str | None, end: str | None) -> Stretch:
     """The flags' meaning. Raises SettingsError."""
-    now_ns, zone = SystemClock().time_ns(), local_zone()
-    bounds: list[Bound | None] = []
-    for name, text in (("from", start), ("to", end)):
-        try:
-            bounds.append(None if text is None else parse_bound(text, now_ns=now_ns, zone=zone))
-        except (BadPosition, BadTime) as error:
-            raise SettingsError(f"--{name}: {error}") from error
-    return Stretch(topic or TOPICS, *bounds)
+    return Stretch(topic or TOPICS, bound_of("from", start), bound_of("to", end))
+
+
+def bound_of(flag: str, text: str | None) -> Bound | None:
+    """A flag's text as a bound. Raises SettingsError."""
+    try:
+        return None if text is None else parse_bound(text, now_ns=SystemClock().time_ns(), zone=local_zone())
+    except (BadPosition, BadTime) as error:
+        raise SettingsError(f"--{flag}: {error}") from error
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from dimint.cli_log import stretch_of
+from dimint.cli_log import bound_of
 from dimint.cli_options import setting_flags, settings_from
 from dimint.errors import SettingsError
 from dimint.events import KV_TOPIC, STATUS_TOPIC
@@ -78,7 +78,7 @@ def rebuild(
         into = status.data_dir / PAST_FOLDER
     if into is not None and into.absolute() == status.data_dir.absolute():
         raise SettingsError("--into names the data directory itself", hint="name another folder")
-    bound = stretch_of((), None, end).end
+    bound = bound_of("to", end)
     chosen = _chosen(what, bound)
     try:
         if "node" in chosen:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dimint.cli_client import write_json, write_row
-from dimint.cli_log import opened, stretch_of
+from dimint.cli_log import bound_of, opened
 from dimint.cli_options import with_settings
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.progress import progress_of
@@ -44,7 +44,7 @@ def trim_command(settings: Any, topic: str, before: str, as_far_as_safe: bool, a
     """See the help text."""
     clock = SystemClock()
     with opened(settings) as log:
-        wanted = ends_of(log, topic, stretch_of((), None, before).end)
+        wanted = ends_of(log, topic, bound_of("before", before))
         bounds = {partition: log.bounds(topic, partition) for partition in wanted}
         cuts = plan(bounds, wanted, needs_of(settings, log, topic, clock))
         if not as_far_as_safe:

@@ -116,11 +116,11 @@ def snapshot(settings: CommonSettings, into: Path | None, progress: Progress) ->
     """
     clock = SystemClock()
     with ExitStack() as stack:
-        _, found = _open_log(settings, clock, stack)
+        log, found = _open_log(settings, clock, stack)
         if into is None:
             now = datetime.fromtimestamp(clock.time_ns() / 1e9, UTC)
             into = settings.data_dir / SNAPSHOTS_FOLDER / f"{now:%Y%m%dT%H%M%S%fZ}"
-        return take_snapshot(list(_directories(settings)), found, into, now_ns=clock.time_ns(), progress=progress)
+        return take_snapshot(list(_directories(settings)), log, found, into, now_ns=clock.time_ns(), progress=progress)
 
 
 def _tell(directory: Path, found: Generator[Rebuilt, None, None], as_json: bool) -> None:

@@ -182,7 +182,7 @@ def begin(log: Log, store: Store, partition: int, genesis: Genesis, snapshots: S
         meta = None
     if meta is None:
         store.drop(partition)
-        if start > 0 or snapshots.always:
+        if start > 0 or (snapshots.always and any(partition in folder.partitions for folder in snapshots.folders)):
             _load(log, store, partition, start, snapshots)
     return Replica(partition, genesis, store.partition(partition))
 

@@ -34,12 +34,12 @@ def snapshot_pieces(frozen: Frozen, partition: int, genesis: Genesis) -> tuple[M
 
 
 def take_snapshot(
-    stores: Iterable[Path], genesis: Genesis, into: Path, *, now_ns: int, progress: Progress = NO_PROGRESS
+    stores: Iterable[Path], log: Log, genesis: Genesis, into: Path, *, now_ns: int, progress: Progress = NO_PROGRESS
 ) -> SnapshotFolder:
     """Write what the stores in these nodes' directories committed last into the new folder `into`, and check it.
 
-    Nodes go on. Of a partition in several stores the furthest counts. Raises SettingsError if a partition is in none of
-    them or `into` is there; BadSnapshot if what is stored is damaged. Cut short it leaves no snapshot.
+    Nodes go on. Of a partition in several stores the furthest counts. Raises SettingsError if a partition that the log has
+    something of is in none of them, or `into` is there; BadSnapshot if what is stored is damaged. Cut short it leaves none.
     """
     found: dict[int, PartOf] = {}
     try:
@@ -61,7 +61,7 @@ def take_snapshot(
                     found[partition] = PartOf(meta.next_offset, meta.key_count, size, f"{meta.digest:032x}")
                     done += meta.key_count
                     progress.at(len(found), genesis.kv_partitions, done)
-        missing = sorted(set(range(genesis.kv_partitions)) - found.keys())
+        missing = [at for at in range(genesis.kv_partitions) if at not in found and log.bounds(KV_TOPIC, at).end > 0]
         if missing:
             raise SettingsError(
                 f"no store here has partition {', '.join(map(str, missing[:10]))}{' …' if missing[10:] else ''}",

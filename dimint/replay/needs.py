@@ -88,7 +88,7 @@ def _of_snapshots(settings: CommonSettings, log: Log, partitions: Sequence[int])
     problem = ""
     for snapshot in folders_in(folder, log.describe().generation):
         try:
-            check_folder(snapshot, partitions)
+            check_folder(snapshot)
         except BadSnapshot as error:
             problem = problem or f" ({error})"
             continue
@@ -100,10 +100,11 @@ def _of_snapshots(settings: CommonSettings, log: Log, partitions: Sequence[int])
             f"a new node ({len(sound)} of {SNAPSHOTS_NEEDED} sound snapshots are in {folder}; dimint snapshot takes one){problem}"
         )
         return [Needs(who, dict.fromkeys(partitions, 0))]
-    return [
-        Needs(f"a new node that begins with {one.path}", {at: part.next_offset for at, part in one.partitions.items()})
-        for one in sound
-    ]
+    found = []
+    for one in sound:  # a partition that it does not have was empty: it begins with the log
+        first = {at: one.partitions[at].next_offset if at in one.partitions else 0 for at in partitions}
+        found.append(Needs(f"a new node that begins with {one.path}", first))
+    return found
 
 
 def _of_status(settings: CommonSettings, log: Log, registry: RegistrySeen | None, partitions: Sequence[int]) -> list[Needs]:

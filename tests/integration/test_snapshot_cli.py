@@ -10,10 +10,12 @@ import pytest
 
 from dimint.cli import main
 from dimint.client import Client
-from dimint.log.opening import open_log
+from dimint.events import KV_TOPIC
+from dimint.log.opening import GenesisSettings, genesis, open_log
 from dimint.node.replica import META
 from dimint.node.store import rows_of_partitions
 from dimint.system_clock import SystemClock
+from dimint.writer import BatchWriter, Outgoing
 from tests.support.kv_system import KvSystem, kv_system
 from tests.support.replay_log import REAL, made_log, new_location, store_digests
 from tests.support.system import wait_until
@@ -101,3 +103,33 @@ def test_damage_is_found_and_named(backend: str, tmp_path: Path, capfd: pytest.C
         assert len(problem.splitlines()) == 1
     assert main([*rebuild, f"--into={tmp_path / 'damaged'}"]) == 1
     assert "dimint.kv-0001.dms" in capfd.readouterr().err
+
+
+def test_partitions_that_nothing_was_written_to(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """They are in no snapshot, and nothing is missing without them; what they get later is not trimmed by that snapshot."""
+    where = f"--data_dir={tmp_path}"
+    log = open_log(tmp_path, clock=SystemClock())
+    found = genesis(log, wanted=GenesisSettings(hash_range=100, kv_partitions=3), clock=SystemClock(), host="h", process="t")
+    key = next(key for key in map(str, range(99)) if found.partition_of_key(key.encode()) == 1)
+    late = next(key for key in map(str, range(99)) if found.partition_of_key(key.encode()) == 2)
+    writer = BatchWriter(log, clock=SystemClock(), host="h", process="t")
+
+    def write(key: str) -> None:
+        event = ["kv.set", key, 0, 0, None, b"J1", None, 0]
+        writer.append_and_wait(Outgoing(KV_TOPIC, found.partition_of_key(key.encode()), (writer.by,), [event]), 20)
+
+    write(key)
+    assert main(["rebuild", "node", where, f"--into={tmp_path / 'built'}"]) == 0
+    os.rename(tmp_path / "built" / "nodes", tmp_path / "nodes")
+    for _ in range(2):
+        assert main(["snapshot", where]) == 0
+    (first, second) = sorted((tmp_path / "snapshots").iterdir())
+    assert sorted(path.name for path in second.iterdir()) == ["dimint.kv-0001.dms", "snapshot.json"]
+    write(late)
+    assert main(["rebuild", "node", where, f"--snapshot={first}", f"--into={tmp_path / 'from-it'}"]) == 0
+    assert capfd.readouterr().out.count(" 1 keys,") == 3
+    assert main(["trim", KV_TOPIC, where, f"--before={KV_TOPIC}/2@1"]) == 1
+    assert "needs what stands from 0 on" in capfd.readouterr().err
+    assert main(["trim", KV_TOPIC, where, f"--before={KV_TOPIC}/1@1", "--yes"]) == 0
+    writer.close()
+    log.close()
