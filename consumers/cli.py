@@ -72,11 +72,12 @@ def rebuild(
         folder = TablesFolder((settings.data_dir if into is None else into) / TABLES_FOLDER)
         if into is not None and folder.live() is not None:
             raise SettingsError(f"{folder.path} holds tables already", hint="name another folder, or remove this one")
-        archives = archives or archives_in(settings.archives, STATUS_TOPIC, source.describe().generation)
+        trimmed = partial(archives_in, settings.archives, STATUS_TOPIC, source.describe().generation)
         built = rebuild_tables(
             source,
             folder,
-            archives=archives,
+            archives=archives or trimmed(),
+            more=trimmed,
             end=end,
             keep=_keep(settings),
             progress=lambda what: progress_of(f"rebuild {what}", as_json=as_json),

@@ -19,7 +19,7 @@ from dimint.log.port import Log
 from dimint.progress import NO_PROGRESS, Progress
 from dimint.replay.positions import Bound
 
-__all__ = ["Filling", "Rebuilt", "fill_partition", "rebuild_tables"]
+__all__ = ["Filling", "Rebuilt", "rebuild_tables"]
 
 _COMMIT_EVENTS: Final = 20_000
 _PASSES: Final = 3
@@ -42,11 +42,13 @@ def rebuild_tables(
     archives: Sequence[Path] = (),
     end: Bound | None = None,
     keep: Keep | None = None,
+    more: Callable[[], Sequence[Path]] = tuple,
     progress: Callable[[str], Progress] = lambda what: NO_PROGRESS,
 ) -> Rebuilt:
     """Build from the first record that archives and log have to `end` or the log's end, and make the new file the live one.
 
-    What an archive (of this log; else LogMismatch) and the log both have is taken once. A rebuild of the same that was cut
+    What an archive (of this log; else LogMismatch) and the log both have is taken once. `more` is asked for archives again
+    where the log turns out to have been trimmed meanwhile. A rebuild of the same that was cut
     short is gone on with. Raises BadArchive for a damaged archive, and SettingsError if there is a hole between two of them.
 
     Whoever reads or writes the live tables goes on and follows the switch. Raises LogMismatch, and leaves the live tables
@@ -59,7 +61,7 @@ def rebuild_tables(
         kept = [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in archives]
         path = folder.unfinished({"log": generation, "code": code_version(), "archives": kept, "keep": list(keep or FOR_EVER)})
         try:
-            filling = Filling(source, path, Limit(source, end, archived=bool(archives)), keep, progress)
+            filling = Filling(source, path, Limit(source, end, archived=bool(archives)), keep, progress, more)
             events, positions = filling.run(archives_of(archives, generation))
             for partition, position in reach.items():
                 if positions.get(partition, 0) < position:
@@ -96,8 +98,11 @@ class Filling:
         limit: Limit,
         keep: Keep | None,
         progress: Callable[[str], Progress] = lambda what: NO_PROGRESS,
+        more: Callable[[], Sequence[Path]] = tuple,
     ) -> None:
         self._source, self._path, self._limit, self._keep, self._progress = source, path, limit, keep, progress
+        self._more = more
+        self._read: set[Path] = set()
         self._events = 0
 
     def run(self, archives: Sequence[Archive]) -> tuple[int, dict[int, int]]:
@@ -118,14 +123,45 @@ class Filling:
         before, done = self._events, 0
         try:
             for partition, end in ends.items():
-                for count, position in fill_partition(self._source, feeder, partition, end):
+                for count, position in self._fill_partition(feeder, partition, end):
                     self._events += count
                     progress.at(done + position - first[partition], total, self._events - before)
                 done += max(0, end - first[partition])
         finally:
             progress.end(done, total, self._events - before)
 
+    def _fill_partition(self, feeder: Feeder, partition: int, end: int) -> Iterator[tuple[int, int]]:
+        """Read a partition up to `end` (not further) and commit: how many events each commit had, and how far it came."""
+        while (position := _position(feeder, partition)) is not None and position < end:
+            try:
+                records = self._source.read(STATUS_TOPIC, partition, position)
+            except OffsetOutOfRange as error:
+                if not self._read_new_archives(feeder):
+                    if error.start >= end:
+                        break
+                    feeder.skip_trimmed(partition, error.start)
+                continue
+            if not records:
+                break
+            feeder.take([record for record in records if record.offset < end])
+            if feeder.events >= _COMMIT_EVENTS:
+                events = feeder.events
+                feeder.commit()
+                yield events, _position(feeder, partition) or position
+        events = feeder.events
+        feeder.commit()
+        yield events, _position(feeder, partition) or 0
+
+    def _read_new_archives(self, feeder: Feeder) -> bool:
+        """Whether somebody trimmed the log meanwhile, and left archives of what went: they are read."""
+        self._commit(feeder)
+        found = archives_of([path for path in self._more() if path not in self._read], self._source.describe().generation)
+        for archive in found:
+            self._read_archive(archive, feeder)
+        return bool(found)
+
     def _read_archive(self, archive: Archive, feeder: Feeder) -> None:
+        self._read.add(archive.path)
         self._begin_at(archive, feeder)
         progress = self._progress(f"status, {archive.path.name}")
         size, before = archive.path.stat().st_size, self._events
@@ -160,28 +196,6 @@ class Filling:
     def _commit(self, feeder: Feeder) -> None:
         self._events += feeder.events
         feeder.commit()
-
-
-def fill_partition(source: Log, feeder: Feeder, partition: int, end: int) -> Iterator[tuple[int, int]]:
-    """Read a partition up to `end` (not further) and commit: how many events each commit had, and how far it came."""
-    while (position := _position(feeder, partition)) is not None and position < end:
-        try:
-            records = source.read(STATUS_TOPIC, partition, position)
-        except OffsetOutOfRange as error:
-            if error.start >= end:
-                break
-            feeder.skip_trimmed(partition, error.start)
-            continue
-        if not records:
-            break
-        feeder.take([record for record in records if record.offset < end])
-        if feeder.events >= _COMMIT_EVENTS:
-            events = feeder.events
-            feeder.commit()
-            yield events, _position(feeder, partition) or position
-    events = feeder.events
-    feeder.commit()
-    yield events, _position(feeder, partition) or 0
 
 
 def _position(feeder: Feeder, partition: int) -> int | None:

@@ -95,7 +95,7 @@ class StatusConsumer:
             if not archives:
                 return None
             log.info("new tables are filled from %d archives first", len(archives))
-            return rebuild_tables(self._log, self._folder, archives=archives, keep=self._keep).path
+            return rebuild_tables(self._log, self._folder, archives=archives, more=self._archives, keep=self._keep).path
         except (BadArchive, SettingsError) as error:
             log.critical("new tables are filled from the log alone: %s. `dimint rebuild status` repairs it", error)
             return None

@@ -41,7 +41,7 @@ def verify_tables(
     folder: TablesFolder,
     scratch: Path,
     *,
-    archives: Sequence[Path] = (),
+    archives: Callable[[], Sequence[Path]] = tuple,
     progress: Callable[[str], Progress] = lambda what: NO_PROGRESS,
 ) -> TablesVerdict | None:
     """Compare a copy of the live tables with tables filled from archives and log to the same positions; None if there are none.
@@ -61,7 +61,7 @@ def verify_tables(
         old.close()
     ends = {TopicPartition(STATUS_TOPIC, partition): position for partition, position in positions.items()}
     Filling(source, filled, Limit(source, ends, archived=True), keep, progress).run(
-        archives_of(archives, source.describe().generation)
+        archives_of(archives(), source.describe().generation)
     )
     rows = 0
     for one, other in zip_longest(table_rows(copied), table_rows(filled)):

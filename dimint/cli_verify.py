@@ -3,6 +3,7 @@
 import json as json_
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def _check_tables(settings: CommonSettings, log: Log, as_json: bool) -> Iterator
     if not (settings.data_dir / TABLES_FOLDER).is_dir():
         return
     with tempfile.TemporaryDirectory(dir=settings.data_dir, prefix="verify-") as scratch:
-        archives = archives_in(settings.archives, STATUS_TOPIC, log.describe().generation)
+        archives = partial(archives_in, settings.archives, STATUS_TOPIC, log.describe().generation)
         folder = TablesFolder(settings.data_dir / TABLES_FOLDER)
         verdict = verify_tables(
             log, folder, Path(scratch), archives=archives, progress=lambda what: progress_of(f"verify {what}", as_json=as_json)

@@ -12,10 +12,12 @@ from dimint.consumers.rebuild import rebuild_tables
 from dimint.consumers.runner import StatusConsumer
 from dimint.errors import BadArchive, LogMismatch, SettingsError
 from dimint.events import STATUS_TOPIC
+from dimint.log.port import Record
 from dimint.log.reading import Counted, Intake
 from dimint.replay.archive import Encoder, Head, Row
 from dimint.replay.positions import Range
 from dimint.system_clock import SystemClock
+from dimint.testing import FaultyLog
 from tests.support.samples import Machine, registered, sample_event
 from tests.support.status_log import PARTITIONS, StatusLog, feed
 from tests.support.system import wait_until
@@ -108,3 +110,30 @@ def test_a_consumer_fills_new_tables_from_archives_first(tmp_path: Path, caplog:
         assert (table_digest(tmp_path / folder) == whole) == (folder == "sound")
         assert ("filled from the log alone" in caplog.text) == (folder == "damaged")
         archives[0].write_bytes(archives[0].read_bytes()[:-1])
+
+
+class _TrimmedMeanwhile(FaultyLog):
+    """A log whose beginning is archived and goes when it has been read from a few times."""
+
+    def __init__(self, log: StatusLog, path: Path) -> None:
+        super().__init__(log.log)
+        self._status, self._path, self._reads = log, path, 0
+
+    def read(self, topic: str, partition: int, offset: int, *, max_records: int = 1000, max_bytes: int = 4 << 20) -> list[Record]:
+        self._reads += 1
+        if self._reads == 4:
+            archive(self._status, self._path, 0, 400)
+            trim(self._status, 400)
+        return super().read(topic, partition, offset, max_records=100, max_bytes=max_bytes)
+
+
+def test_what_is_trimmed_while_tables_are_filled_is_read_from_its_archive(tmp_path: Path) -> None:
+    """A keeper at work beside a rebuild leaves no hole in it."""
+    log = lab()
+    whole = table_digest(feed(log, tmp_path / "whole"))
+    path = tmp_path / "late.dma"
+    source = _TrimmedMeanwhile(log, path)
+    built = rebuild_tables(source, TablesFolder(tmp_path / "tables"), more=lambda: [path] if path.exists() else [])
+    assert built.digest == whole
+    with StatusReader(tmp_path / "tables") as reader:
+        assert "trimmed offsets" not in reader.counts()
