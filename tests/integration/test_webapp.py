@@ -176,7 +176,7 @@ def test_accounting_has_the_digits_of_the_command(tmp_path: Path) -> None:
 
 
 def test_alerts(client: httpx.Client) -> None:
-    """Open alerts on their own page, of now only; first among the problems, of a past time too, and on the page of their host."""
+    """Open alerts on their own page, first among the problems, and on the page of their host; of now and of a past time."""
     assert client.get("/alerts?format=json").json()["alerts"][0] | {"since": ""} == {
         "severity": "critical", "rule": "down", "host": "new", "subject": "", "where": "", "text": "new <is> down",
         "since": "", "raised": "1970-01-02T00:00:00Z", "told": False,
@@ -189,7 +189,8 @@ def test_alerts(client: httpx.Client) -> None:
         assert ("new <is> down" if "term" in path else "new &lt;is&gt; down") in body, path
     assert "new &lt;is&gt; down" in client.get("/?at=-1h").text, "it was open then"
     assert "new &lt;is&gt; down" not in client.get("/?at=@0").text
-    for query in ("at=-1h&format=json", "from=-1h&to=now"):
+    assert [len(client.get(f"/alerts?format=json&at={at}").json()["alerts"]) for at in ("-1h", "@0")] == [1, 0]
+    for query in ("at=soon&format=json", "from=now&to=-1h"):
         assert client.get(f"/alerts?{query}").status_code == 400
 
 
