@@ -352,7 +352,7 @@ def _plain_doors(settings: CommonSettings) -> str | None:
         return None
     if settings.key_file is not None or settings.allow_plain or is_loopback(settings.bind):
         return None
-    return f"bind: {settings.bind} is reached from other machines; give a --key_file, or --allow_plain to serve them in the clear"
+    return f"bind: {settings.bind} is reached from other machines; give a --key_file, or --allow_plain for all"
 
 
 def _different_ports(settings: CommonSettings) -> str | None:

@@ -67,7 +67,7 @@ def past_hosts(
             trends = _of_tier(reader, row.id, sample, at_ns, from_ns, recent.minutes if recent is not None else ())
         trends.add(sample)
         lines = trends.lines(len(sample.gpus)) if traced else ()
-        hour = trends.hour(len(sample.gpus)) if traced else ()
+        hour = trends.hour(len(sample.gpus)) if traced or gridded else ()
         found.append(
             host_view(row.id, shown[row.id], row.ip, facts, status, stored.time_ns, (sample,), lines, hour, one.backfilled)
         )

@@ -170,7 +170,7 @@ def test_the_original_configs_are_understood(tmp_path: Path) -> None:
         ({"data_dir": "/\udcff"}, "data_dir: '/\\udcff' is not a usable path (--data_dir)"),
         ({"data_dir": "a\nb"}, "data_dir: 'a\\nb' is not a usable path (--data_dir)"),
         ({"bind": "-x"}, "bind: '-x' is not a host name or address (--bind)"),
-        ({"bind": "0.0.0.0"}, "bind: 0.0.0.0 is reached from other machines; add --allow_plain to serve them without encryption"),
+        ({"bind": "0.0.0.0"}, "bind: 0.0.0.0 is reached from other machines; give a --key_file, or --allow_plain for all"),
         ({"port_for_client": 7, "port_for_node": 7}, "port_for_node: 7 is already port_for_client"),
         ({"log": "a", "kafka_servers": "b:1"}, "log: is given twice (--kafka_servers)"),
     ],
