@@ -24,6 +24,7 @@ from dimint.node.replica import META, read_meta
 from dimint.node.store import Store
 from dimint.transport import Context, Door, Peer
 from tests.support.node_process import Client, NodeProcess, Surroundings, surroundings
+from tests.support.placing import placed
 from tests.support.system import wait_until
 
 
@@ -126,6 +127,7 @@ def test_a_node_talks_to_overlords(tmp_path: Path) -> None:
     with surroundings(tmp_path) as around:
         overlord = _Overlord(around, context)
         node = NodeProcess(tmp_path)
+        a, t = placed("a", 0, around.genesis), placed("t", 1, around.genesis)
         try:
             hello = overlord.next(Hello)
             assert isinstance(hello, Hello)
@@ -135,8 +137,8 @@ def test_a_node_talks_to_overlords(tmp_path: Path) -> None:
             while not (isinstance(progress, Progress) and progress.replicas and all(one.caught_up for one in progress.replicas)):
                 progress = overlord.next(Progress)
             assert node.ready() == "ready"
-            overlord.send(Reads([Read(1, 0, "get", ["a"], min_offset=1, wait_ms=20_000, strict=True)]))
-            done = around.append(0, [["kv.incr", "a", 0, 0, 1, 5]], client="me")
+            overlord.send(Reads([Read(1, 0, "get", [a], min_offset=1, wait_ms=20_000, strict=True)]))
+            done = around.append(0, [["kv.incr", a, 0, 0, 1, 5]], client="me")
             pushed = overlord.next(Outcomes)
             assert isinstance(pushed, Outcomes)
             assert (pushed.writer, pushed.number, pushed.offset) == (overlord.writer, done.number, done.offset)
@@ -144,18 +146,18 @@ def test_a_node_talks_to_overlords(tmp_path: Path) -> None:
             assert pushed.outcomes[0].value == "5"
             overlord.send(AskOutcomes(0, overlord.writer, done.number))
             assert overlord.next(Outcomes) == pushed
-            again = around.append(0, [["kv.incr", "a", 0, 0, 1, 5], ["kv.resolve", "a", 0, 0, 2]], client="me")
+            again = around.append(0, [["kv.incr", a, 0, 0, 1, 5], ["kv.resolve", a, 0, 0, 2]], client="me")
             repeated = overlord.next(Outcomes)
             assert isinstance(repeated, Outcomes)
             assert repeated.outcomes == {0: pushed.outcomes[0], 1: Outcome("unused")}
             assert again.offset == 1
-            around.append(1, [["kv.set", "t", 0, 0, None, b"J1", 1, 0]])
+            around.append(1, [["kv.set", t, 0, 0, None, b"J1", 1, 0]])
             due = overlord.next(Due)
             assert isinstance(due, Due)
             ((key, version),) = due.keys
-            assert (due.partition, key) == (1, "t")
-            end = around.append(1, [["kv.expire", "t", 0, 0, version]]).offset + 1
-            overlord.send(Reads([Read(2, 1, "get", ["t"], min_offset=end, wait_ms=20_000, strict=True)]))
+            assert (due.partition, key) == (1, t)
+            end = around.append(1, [["kv.expire", t, 0, 0, version]]).offset + 1
+            overlord.send(Reads([Read(2, 1, "get", [t], min_offset=end, wait_ms=20_000, strict=True)]))
             answers = overlord.next(Answers)
             while isinstance(answers, Answers) and answers.answers[0].id != 2:
                 answers = overlord.next(Answers)

@@ -50,7 +50,7 @@ def test_nodes_whose_sessions_end_together_keep_what_they_have(ensemble: ZooKeep
                 closing(ZooKeeperRegistry(options_at(f"zookeeper://{ensemble.hosts}/together"))) as registry,
                 Client(system.address) as client,
             ):
-                wait_until(lambda: all(one.moving_to is None for one in stored(registry).partitions), 20, "nothing moves")
+                wait_until(lambda: _settled(stored(registry)), 20, "all three have their places, and nothing moves")
                 before = stored(registry)
                 proxy.cut()
                 count = 0
@@ -92,6 +92,10 @@ def test_a_dead_nodes_partitions_have_a_new_master_soon_after_its_session(ensemb
             assert [one.nodes for one in stored(registry).groups] == [group.slaves]
     finally:
         system.stop()
+
+
+def _settled(assignment: assignments.Assignment) -> bool:
+    return len(assignment.holders()) == 3 and all(one.moving_to is None for one in assignment.partitions)
 
 
 def _caught_up(partition: dict[str, Any], node: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dimint.errors import RegistryError, RegistryLost, SettingsError
+from dimint.errors import RegistryError, RegistryLost, RegistryUnavailable, SettingsError
 from dimint.registry.zookeeper import ZooKeeperOptions, ZooKeeperRegistry
 from tests.support.registry_member import options_at
 from tests.support.services.process import free_ports
@@ -64,7 +64,7 @@ def test_only_the_same_user_sees_what_is_encrypted(tmp_path: Path) -> None:
         return ZooKeeperOptions(hosts=(f"{host}:{port}",), tls=True, ca=certificate, auth=auth, open_s=8)
 
     with ZooKeeperEnsemble(tick_ms=200, more=settings) as ensemble:
-        with pytest.raises(SettingsError, match="certificate verify failed"):
+        with pytest.raises(RegistryUnavailable, match="certificate verify failed"):
             ZooKeeperRegistry(options("127.0.0.1", "digest:dimint:secret"))
         with closing(ZooKeeperRegistry(options("localhost", "digest:dimint:secret"))) as registry:
             registry.join("node", "ab", {})

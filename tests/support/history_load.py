@@ -6,13 +6,13 @@ import json
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import zmq
 
 from dimint.client import AsyncClient, Client
-from dimint.errors import DimintError, OutcomeUnknown, RequestError
+from dimint.errors import DimintError, OutcomeUnknown, Partial, RequestError
 from dimint.wire import parse_token
 from tests.support.history import ABSENT, Op
 
@@ -330,6 +330,19 @@ def _status(error: DimintError) -> str:
     return "refused" if isinstance(error, RequestError) and not isinstance(error, OutcomeUnknown) else "unknown"
 
 
+def _library_mset(client: Client, op: Op, values: Mapping[str, str]) -> list[Op]:
+    """One mset is a write of each key: some may have failed while others are there."""
+    failed: dict[str, str] = {}
+    try:
+        client.mset(values)
+    except Partial as error:
+        failed = {key: "unknown" if code == OutcomeUnknown.code else "refused" for key, code in error.failed.items()}
+    except DimintError as error:
+        failed = dict.fromkeys(values, _status(error))
+    ended = time.monotonic()
+    return [op._replace(key=key, written=value, ended=ended, status=failed.get(key, "ok")) for key, value in values.items()]
+
+
 def _library_step(client: Client, name: str, number: int, rng: random.Random) -> list[Op]:
     """One call of the library, or a read and the cas that follows it."""
     what, key, written = _choose(rng, f"{name}-{number}")
@@ -353,11 +366,7 @@ def _library_step(client: Client, name: str, number: int, rng: random.Random) ->
         elif what == "delete":
             client.delete(key)
         elif what == "set" and number % 3 == 0:
-            keys = rng.sample(REGISTERS, 3)
-            client.mset({each: f"{written}.{each}" for each in keys})
-            ended = time.monotonic()
-            ops += [op._replace(key=each, written=f"{written}.{each}", ended=ended) for each in keys[1:]]
-            op = op._replace(key=keys[0], written=f"{written}.{keys[0]}")
+            return _library_mset(client, op, {each: f"{written}.{each}" for each in rng.sample(REGISTERS, 3)})
         elif what == "set":
             client.set(key, written)
         else:
