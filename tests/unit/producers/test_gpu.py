@@ -414,7 +414,8 @@ def test_process_that_cannot_be_killed(driver: FakeDriver, tmp_path: Path) -> No
         reader.watch.ask(Want())
         reading = reader.watch.collect(0.05)
         assert time.monotonic() - started < 0.6
-    assert reading == GpuReading("hung", [], versions={"driver": "570.86.15", "nvml": "12.570.86.15", "cuda": "12.8"})
+    assert reading is not None
+    assert (reading.state, reading.gpus) == ("hung", [])
     assert reader.watch.pid == stuck
     assert set(attempts) == {stuck}
     assert len(attempts) >= 2, "it is told again, in case it comes to itself"
