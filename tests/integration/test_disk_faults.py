@@ -12,6 +12,7 @@ import pytest
 
 from dimint.client import Client
 from dimint.errors import DimintError
+from tests.support.disks import small_disk_at
 from tests.support.kv_system import KvSystem, kv_system
 from tests.support.system import wait_until
 
@@ -56,13 +57,8 @@ def write(client: Client, written: dict[str, int], number: int, size: int = 9) -
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "none", place], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip("cannot mount a small tmpfs: not root")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    with small_disk_at(tmp_path / "small", 64) as place:
+        yield place
 
 
 def test_a_full_disk(small_disk: Path) -> None:

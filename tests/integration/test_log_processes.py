@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from dimint.log.embedded import EmbeddedLog
 from dimint.log.embedded.directory import LogDirectory, network_filesystem
 from dimint.log.embedded.topic import WAL_MAX_PAGES, TopicFile, check_sqlite
 from dimint.log.port import Bounds, Entry, TopicPartition, TopicSpec
+from tests.support.disks import small_disk_at
 from tests.support.log_process import start
 from tests.support.logs import PARTITIONS, TOPIC
 
@@ -218,13 +218,8 @@ def test_failed_fsync_ends_the_appender(log: EmbeddedLog, tmp_path: Path) -> Non
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 4 MiB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", place], capture_output=True, check=False)
-    if made.returncode:
-        pytest.skip("cannot mount a small tmpfs: not root")
-    yield place
-    subprocess.run(["umount", "-l", place], check=True)
+    with small_disk_at(tmp_path / "small", 4) as place:
+        yield place
 
 
 def test_full_disk_fails_appends_until_there_is_room(small_disk: Path) -> None:
