@@ -1,6 +1,8 @@
 """The architecture as tables: who may import whom, which library has which adapter, what a pure module may touch."""
 
 import ast
+import functools
+import importlib
 import re
 from pathlib import Path
 
@@ -71,10 +73,16 @@ def _name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def _imports(path: Path) -> list[tuple[str, bool]]:
     """(dotted module, whether at the top level of the file) of every import; `from a import b` counts as a and a.b."""
     found = []
-    tree = ast.parse(path.read_text())
+    tree = _tree(path)
     top = set(map(id, tree.body))
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -87,6 +95,7 @@ def _imports(path: Path) -> list[tuple[str, bool]]:
     return found
 
 
+@functools.cache
 def _module_path(module: str) -> Path | None:
     """The file of one of our modules, by its dotted name."""
     parts = module.split(".")
@@ -99,60 +108,89 @@ def _module_path(module: str) -> Path | None:
     return None
 
 
+@functools.cache
 def _is_pure(path: Path) -> bool:
-    return "[S]" in (ast.get_docstring(ast.parse(path.read_text())) or "")
+    return "[S]" in (ast.get_docstring(_tree(path)) or "")
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_module_says_what_it_is_and_holds_one_idea(path: Path) -> None:
+def test_modules_say_what_they_are_and_hold_one_idea() -> None:
     """Every module has a docstring, and none is so long that it must hold two ideas."""
-    text = path.read_text()
-    assert ast.get_docstring(ast.parse(text)), "a module says in its docstring what it is for"
-    assert len(text.splitlines()) <= MAX_LINES
+    assert not [_name(path) for path in SOURCES if not ast.get_docstring(_tree(path))]
+    assert not [_name(path) for path in SOURCES if len(path.read_text().splitlines()) > MAX_LINES]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_outside_libraries_have_one_adapter(path: Path) -> None:
+def test_outside_libraries_have_one_adapter() -> None:
     """A library is imported only where its adapter stands."""
-    for module, _ in _imports(path):
-        places = ADAPTERS.get(module.split(".")[0])
-        assert places is None or _name(path).startswith(places), f"{module} belongs into {places}"
+    wrong = []
+    for path in SOURCES:
+        for module, _ in _imports(path):
+            places = ADAPTERS.get(module.split(".")[0])
+            if places is not None and not _name(path).startswith(places):
+                wrong.append(f"{_name(path)}: {module} belongs into {places}")
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=_name)
-def test_packages_keep_to_the_import_directions(path: Path) -> None:
+def test_packages_keep_to_the_import_directions() -> None:
     """Siblings meet through the core, never by importing each other, and never as top-level packages."""
-    here = path.relative_to(ROOT).parts[0]
-    for module, at_top in _imports(path):
-        parts = module.split(".")
-        assert parts[0] not in PACKAGES, f"import dimint.{module}"
-        if parts[0] != "dimint" or parts[1:2] == [here] or parts[1:2] == [] or parts[1] not in PACKAGES:
-            continue
-        if here == "dimint" and _name(path).startswith(COMPOSITION):
-            assert not at_top, f"{module} is imported inside the function that needs it"
-        else:
-            assert parts[1] in MAY_IMPORT[here], f"{here} may not import {parts[1]}"
+    wrong = []
+    for path in SOURCES:
+        here = path.relative_to(ROOT).parts[0]
+        for module, at_top in _imports(path):
+            parts = module.split(".")
+            if parts[0] in PACKAGES:
+                wrong.append(f"{_name(path)}: import dimint.{module}")
+            if parts[0] != "dimint" or parts[1:2] == [here] or parts[1:2] == [] or parts[1] not in PACKAGES:
+                continue
+            if here == "dimint" and _name(path).startswith(COMPOSITION):
+                if at_top:
+                    wrong.append(f"{_name(path)}: {module} is imported inside the function that needs it")
+            elif parts[1] not in MAY_IMPORT[here]:
+                wrong.append(f"{_name(path)}: {here} may not import {parts[1]}")
+    assert not wrong
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if _is_pure(path)], ids=_name)
-def test_pure_modules_touch_nothing(path: Path) -> None:
+def test_pure_modules_touch_nothing() -> None:
     """A module marked [S] imports pure libraries and other modules marked [S] only."""
-    for module, _ in _imports(path):
-        ours = _module_path(module)
-        if ours is not None:
-            if ours.name != "__init__.py":
-                assert _is_pure(ours), f"{module} is not marked [S]"
-        elif not module.startswith("dimint"):
+    wrong = []
+    for path in filter(_is_pure, SOURCES):
+        for module, _ in _imports(path):
+            ours = _module_path(module)
             seeded = module in ("random", "random.Random")  # a generator of one's own, never the shared one
-            assert seeded or module.split(".")[0] in PURE_LIBRARIES, f"{module} is not pure"
+            if ours is not None:
+                if ours.name != "__init__.py" and not _is_pure(ours):
+                    wrong.append(f"{_name(path)}: {module} is not marked [S]")
+            elif not module.startswith("dimint") and not seeded and module.split(".")[0] not in PURE_LIBRARIES:
+                wrong.append(f"{_name(path)}: {module} is not pure")
+    assert not wrong
 
 
 def test_package_fronts_only_re_export() -> None:
     """An `__init__` holds a docstring, imports, `__all__` and constants, no code."""
     for path in SOURCES:
         if path.name == "__init__.py":
-            for node in ast.parse(path.read_text()).body:
-                assert isinstance(node, (ast.Expr, ast.Import, ast.ImportFrom, ast.Assign)), _name(path)
+            for node in _tree(path).body:
+                if isinstance(node, ast.If):  # names on demand: what they are, for type checkers, and where they are found
+                    assert ast.unparse(node.test) == "TYPE_CHECKING", _name(path)
+                else:
+                    assert isinstance(node, (ast.Expr, ast.Import, ast.ImportFrom, ast.Assign)), _name(path)
+
+
+@pytest.mark.parametrize("package", ["dimint.client", "dimint.replay"])
+def test_names_on_demand_are_those_that_type_checkers_see(package: str) -> None:
+    """What a front gives when asked is what it declares, from the module that it says."""
+    front = importlib.import_module(package)
+    assert front.__file__ is not None
+    declared = {
+        alias.name: node.module
+        for node in ast.walk(_tree(Path(front.__file__)))
+        if isinstance(node, ast.ImportFrom) and node.module not in ("typing", "dimint.on_demand")
+        for alias in node.names
+    }
+    assert sorted(front.__all__) == sorted(declared)
+    for name, module in declared.items():
+        assert getattr(front, name) is getattr(importlib.import_module(str(module)), name)
+    with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
+        front.Nonsense  # noqa: B018  looking at it is what is tested
 
 
 def test_the_project_speaks_of_itself_alone() -> None:

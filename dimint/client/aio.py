@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from dimint.client import operations as ops
+from dimint.client.aio_watch import AsyncWatch
 from dimint.client.at import AsyncPast, async_pages, diff_pages, history_pages, log_time_us
 from dimint.client.calls import Call
 from dimint.client.network import address_of
@@ -19,7 +20,7 @@ from dimint.client.past import Difference, Moment, PastChange
 from dimint.client.session import Session
 from dimint.client.sockets import Sockets
 from dimint.client.sync import DEFAULT_ADDRESS, DEFAULT_TIMEOUT_S
-from dimint.client.watch import AsyncWatch, watch_options
+from dimint.client.watch import watch_options
 from dimint.client.writes import Unresolved
 from dimint.curve import read_key
 from dimint.errors import ClientClosed, NotMsgpack, OutcomeUnknown, SettingsError
