@@ -14,9 +14,10 @@ from typing import Any, Final, NamedTuple
 from dimint import door
 from dimint.clock import Clock
 from dimint.curve import Key
-from dimint.door_past import Ask, PastChange, Told, decode_ask
+from dimint.door_past import Ask, PastChange, Place, Told, decode_ask
 from dimint.door_past import Historian as Hello
 from dimint.errors import (
+    BadPosition,
     LogBroken,
     LogError,
     LogMismatch,
@@ -32,7 +33,7 @@ from dimint.errors import (
 from dimint.limits import PAST_REPLY_BYTES
 from dimint.log.port import Log
 from dimint.registry.port import Registry
-from dimint.replay.history import HistoryIndex, HistoryInUse, KeyChange
+from dimint.replay.history import Cut, HistoryIndex, HistoryInUse, KeyChange
 from dimint.transport import Context, Dealer
 
 __all__ = ["Historian", "answer"]
@@ -171,7 +172,10 @@ class Historian:
             ask = one.ask
             known = {} if self._index is None else self._index.known
             if complete and self._index is not None and all(known.get(at, 0) >= end for at, end in ask.min_offsets):
-                told = answer(self._index, ask)
+                try:
+                    told = answer(self._index, ask)
+                except BadPosition as error:
+                    told = _failed(ask, ParseError(error.message))
             elif isinstance(problem, PositionGone):
                 told = _failed(ask, problem)
             elif now >= one.deadline:
@@ -188,22 +192,22 @@ class Historian:
 
 
 def answer(index: HistoryIndex, ask: Ask) -> Told:
-    """The answer of an index that knows enough."""
+    """The answer of an index that knows enough. Raises BadPosition."""
     rows: Iterable[tuple[KeyChange | None, KeyChange | None]]
     after = ask.after
     if ask.kind == "history":
         cursor = None if after is None else _cursor(after)
-        found = index.history(ask.text, from_us=ask.from_us, to_us=ask.to_us, after=cursor, newest_first=ask.newest_first,
-                              limit=ask.limit + 1)  # fmt: skip
+        found = index.history(ask.text, since=_cut(ask.since), until=_cut(ask.until), after=cursor,
+                              newest_first=ask.newest_first, limit=ask.limit + 1)  # fmt: skip
         rows = ((None, change) for change in found)
     elif ask.kind == "get":
-        rows = [(None, index.at(ask.text, ask.to_us))]
+        rows = [(None, index.at(ask.text, _cut(ask.until)))]
     else:
         start = "" if after is None else f"{after}\0"
         if ask.kind == "scan":
-            rows = ((None, change) for change in index.scan(ask.text, ask.to_us, start=start))
+            rows = ((None, change) for change in index.scan(ask.text, _cut(ask.until), start=start))
         else:
-            rows = ((each.before, each.after) for each in index.diff(ask.from_us, ask.to_us, ask.text, start=start))
+            rows = ((each.before, each.after) for each in index.diff(_cut(ask.since), _cut(ask.until), ask.text, start=start))
     page, has_more = _page(iter(rows), ask.limit)
     last = next((one for one in (page[-1][::-1] if page else ()) if one is not None), None)
     further = None
@@ -222,6 +226,10 @@ def _page(rows: Iterator[tuple[KeyChange | None, KeyChange | None]], limit: int)
         size += sum(len(one.key) + len(one.value or b"") for one in row if one is not None)
         page.append((_change(row[0]), _change(row[1])))
     return page, False
+
+
+def _cut(place: Place) -> Cut:
+    return place if isinstance(place, int) else dict(place)
 
 
 def _change(change: KeyChange | None) -> PastChange | None:

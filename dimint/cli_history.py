@@ -9,7 +9,7 @@ import click
 
 from dimint.cli_client import connected, connection, spelled, write_json, write_row
 from dimint.cli_options import setting_flags, settings_from
-from dimint.cli_past import LAST_US, PastSource, past_source, system_flags, time_us
+from dimint.cli_past import LAST_US, THEN_HELP, PastSource, cut_of, cut_text, past_source, system_flags
 from dimint.cli_replay import restore_into
 from dimint.client import Client
 from dimint.client.content import to_text
@@ -25,8 +25,8 @@ _SHOWN_CHARS: Final = 60
 
 @click.command(name="history")
 @click.argument("key")
-@click.option("start", "--from", metavar="TIME", help="From this time on: -2h, yesterday 14:00, 20181130232947, ISO 8601.")
-@click.option("end", "--to", metavar="TIME", help="Up to this time.")
+@click.option("start", "--from", metavar="TIME|POSITION", help=f"From here on: {THEN_HELP}.")
+@click.option("end", "--to", metavar="TIME|POSITION", help="Up to here, likewise; what is at that time or position is in it.")
 @spelled("limit", type=click.IntRange(1), help="Only the newest so many.")
 @click.option("as_json", "--json", is_flag=True, help="JSON lines, for programs.")
 @system_flags
@@ -36,8 +36,9 @@ def history(key: str, start: str | None, end: str | None, limit: int | None, as_
 
     The first call reads the whole log once and keeps an index in the data directory; later ones read what is new.
     """
+    since, until = cut_of("from", start), cut_of("to", end, LAST_US)
     with _source(flags, as_json) as past:
-        found = past.history(key, time_us(start), time_us(end, LAST_US), limit)
+        found = past.history(key, since, until, limit)
     for change in found:
         if as_json:
             write_json(_as_map(change))
@@ -50,20 +51,21 @@ def history(key: str, start: str | None, end: str | None, limit: int | None, as_
 
 @click.command(name="diff")
 @click.argument("prefix", default="")
-@click.option("start", "--from", metavar="TIME", required=True, help="The earlier time.")
-@click.option("end", "--to", metavar="TIME", help="The later time; now by default.")
+@click.option("start", "--from", metavar="TIME|POSITIONS", required=True, help=f"The earlier state: {THEN_HELP}.")
+@click.option("end", "--to", metavar="TIME|POSITIONS", help="The later state; now by default.")
 @click.option("as_json", "--json", is_flag=True, help="JSON lines, for programs.")
 @system_flags
 @setting_flags("tool")
 def diff(prefix: str, start: str, end: str | None, as_json: bool, **flags: Any) -> None:
     """Print the keys (that start with PREFIX) whose value is another than it was: +, - or ~, the key, before, after."""
+    since, until = cut_of("from", start), cut_of("to", end, LAST_US)
     with _source(flags, as_json) as past:
-        for each in past.diff(time_us(start), time_us(end, LAST_US), prefix):
+        for each in past.diff(since, until, prefix):
             _print_difference(each, as_json)
 
 
 @click.command(name="restore")
-@click.option("end", "--to", metavar="TIME", required=True, help="The time whose state is restored.")
+@click.option("end", "--to", metavar="TIME|POSITIONS", required=True, help=f"The state that is restored: {THEN_HELP}.")
 @spelled("key", help="Only this key.")
 @spelled("prefix", help="Only keys that start so; an empty one means all keys.")
 @spelled("into", metavar="LOG", help="The whole store of then into a new log: a data directory, or kafka://host:port/name.")
@@ -84,7 +86,7 @@ def restore(
     json: bool,
     **where: Any,
 ) -> int:
-    """Bring keys back to what they were at a time, by new events: the history stays, and the restore is in it.
+    """Bring keys back to what they were, by new events: the history stays, and the restore is in it.
 
     What will change is shown first. A key that changes meanwhile is left as it is and named; restored keys do not expire.
 
@@ -93,25 +95,26 @@ def restore(
     """
     if sum(given is not None for given in (key, prefix, into)) != 1:
         raise click.UsageError("give one of --key, --prefix (--prefix= for all keys) and --into")
-    then_us = time_us(end)
+    then = cut_of("to", end)
+    shown = _stamp(then) if isinstance(then, int) else cut_text(then)
     flags = {"log": log, "data_dir": data_dir}
     if into is not None:
-        restore_into(settings_from(ToolSettings, flags), into, then_us, dry_run=dry_run, as_json=json)
+        restore_into(settings_from(ToolSettings, flags), into, then, dry_run=dry_run, as_json=json)
         return 0
     with past_source(flags, where, as_json=json) as past:
-        plan = [each for each in past.diff(then_us, LAST_US, key or prefix or "") if key is None or each.key == key]
+        plan = [each for each in past.diff(then, LAST_US, key or prefix or "") if key is None or each.key == key]
     for each in plan:
         _print_difference(Difference(each.key, each.after, each.before), json)
     if not plan or dry_run:
-        click.echo(f"dimint: {len(plan)} keys differ from {_stamp(then_us)}", err=True)
+        click.echo(f"dimint: {len(plan)} keys differ from {shown}", err=True)
         return 0
     if not yes:
         if not sys.stdin.isatty():
             raise SettingsError("nobody is there to ask", hint="add --yes, or --dry_run to look only")
-        click.confirm(f"restore these {len(plan)} keys to {_stamp(then_us)}?", abort=True, err=True)
+        click.confirm(f"restore these {len(plan)} keys to {shown}?", abort=True, err=True)
     with connected(**where) as client:
         left = [each.key for each in plan if not _restored(client, each)]
-    click.echo(f"dimint: {len(plan) - len(left)} keys restored to {_stamp(then_us)}", err=True)
+    click.echo(f"dimint: {len(plan) - len(left)} keys restored to {shown}", err=True)
     for changed in left:
         click.echo(f"dimint: {changed!r} has changed meanwhile and is left as it is", err=True)
     return int(bool(left))

@@ -23,7 +23,9 @@ _string = spelled("string", is_flag=True, help="Take values as strings, even if 
 
 def _past(command: Command) -> Command:
     """--at, answered from the log, or by a running system if --host or --port_for_client is given and neither of these two."""
-    at = spelled("at", metavar="TIME", help="As it was at this time (-2h, yesterday 14:00, …), from the log; docs/replay.md.")
+    at = spelled(
+        "at", metavar="TIME|POSITIONS", help="As it was then, from the log: -2h, yesterday 14:00, … or positions; docs/replay.md."
+    )
     log = spelled("log", metavar="LOG", help="With --at: the log, if it is not in the data directory.")
     data_dir = spelled("data_dir", metavar="PATH", help="With --at: the data directory.")
     return at(log(data_dir(command)))
@@ -47,7 +49,7 @@ def _no(message: str) -> NoReturn:
 def get(key: str, consistency: str, at: str | None, log: str | None, data_dir: str | None, json: bool, **where: Any) -> None:
     """Print the value of KEY: a string as it is, anything else as JSON. Exit status 1 if there is none."""
     if at is not None:
-        value, version = _value_at(key, at, {"log": log, "data_dir": data_dir}, where)
+        value, version = _value_at(key, at, {"log": log, "data_dir": data_dir}, where, json)
     else:
         with connected(**where) as client:
             value, version = client.get_versioned(key, consistency=consistency)[:2]
@@ -59,12 +61,13 @@ def get(key: str, consistency: str, at: str | None, log: str | None, data_dir: s
         write_value(value)
 
 
-def _value_at(key: str, at: str, flags: dict[str, str | None], where: dict[str, Any]) -> tuple[Any, int]:
-    """(value, version) of a key at a time; version 0 if it was not there."""
-    from dimint.cli_past import past_source, time_us
+def _value_at(key: str, at: str, flags: dict[str, str | None], where: dict[str, Any], as_json: bool) -> tuple[Any, int]:
+    """(value, version) of a key as it was then; version 0 if it was not there."""
+    from dimint.cli_past import cut_of, past_source
 
-    with past_source(flags, where, as_json=False) as past:
-        found = past.get(key, time_us(at))
+    then = cut_of("at", at)
+    with past_source(flags, where, as_json=as_json) as past:
+        found = past.get(key, then)
     return (None, 0) if found is None else (found.value, found.version)
 
 
@@ -169,10 +172,11 @@ def scan(
             for key, value in client.scan(prefix, limit=limit, page_size=1000, consistency=consistency):
                 _print_pair(key, value, keys, json)
         return
-    from dimint.cli_past import past_source, time_us
+    from dimint.cli_past import cut_of, past_source
 
-    with past_source({"log": log, "data_dir": data_dir}, where, as_json=False) as past:
-        for change in past.scan(prefix, time_us(at), limit):
+    then = cut_of("at", at)
+    with past_source({"log": log, "data_dir": data_dir}, where, as_json=json) as past:
+        for change in past.scan(prefix, then, limit):
             _print_pair(change.key, change.value, keys, json)
 
 

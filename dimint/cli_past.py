@@ -9,37 +9,40 @@ from click.core import ParameterSource
 
 from dimint import values
 from dimint.cli_client import connected, spelled
-from dimint.cli_log import opened
+from dimint.cli_log import bound_of, opened
 from dimint.cli_options import settings_from
 from dimint.client import Client, past
 from dimint.client.at import all_pages
-from dimint.client.past import Difference, PastChange, Writer
+from dimint.client.past import Difference, PastChange, Then, Writer
 from dimint.client.sync import DEFAULT_TIMEOUT_S
+from dimint.errors import BadPosition, SettingsError
+from dimint.events import KV_TOPIC
+from dimint.log.port import TopicPartition
 from dimint.progress import progress_of
-from dimint.replay.history import HistoryIndex, KeyChange, history_folder
+from dimint.replay.history import Cut, HistoryIndex, KeyChange, history_folder
+from dimint.replay.positions import format_positions, kv_positions
 from dimint.settings import ToolSettings
-from dimint.system_clock import SystemClock
-from dimint.when import TIME_MAX_NS, parse_time
-from dimint.zone import local_zone
+from dimint.when import TIME_MAX_NS
 
-__all__ = ["LAST_US", "PastSource", "past_source", "system_flags", "time_us"]
+__all__ = ["LAST_US", "THEN_HELP", "PastSource", "cut_of", "cut_text", "past_source", "system_flags"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 LAST_US: Final = TIME_MAX_NS // 1000
 """As late as anything can be."""
+THEN_HELP: Final = "-2h, yesterday 14:00, 20181130232947, ISO 8601, or positions as dimint history prints them"
 
 
 class PastSource(Protocol):
-    """All times are log times in µs; both ends of a stretch are in it."""
+    """Log times in µs or positions of dimint.kv; both ends of a stretch are in it."""
 
-    def get(self, key: str, at_us: int) -> PastChange | None:
+    def get(self, key: str, at: Cut) -> PastChange | None:
         """What had set the key; None if it was not there."""
 
-    def scan(self, prefix: str, at_us: int, limit: int | None) -> Iterator[PastChange]: ...
-    def history(self, key: str, from_us: int, to_us: int, limit: int | None) -> Sequence[PastChange]:
+    def scan(self, prefix: str, at: Cut, limit: int | None) -> Iterator[PastChange]: ...
+    def history(self, key: str, start: Cut, end: Cut, limit: int | None) -> Sequence[PastChange]:
         """The newest `limit` changes, the oldest of them first."""
 
-    def diff(self, from_us: int, to_us: int, prefix: str) -> Iterator[Difference]: ...
+    def diff(self, start: Cut, end: Cut, prefix: str) -> Iterator[Difference]: ...
 
 
 def system_flags(command: Command) -> Command:
@@ -75,31 +78,42 @@ def past_source(flags: Mapping[str, Any], where: Mapping[str, Any], *, as_json: 
                 yield _LogPast(index)
 
 
-def time_us(text: str | None, default: int = 0) -> int:
-    """The log time that a flag names, in µs. Raises BadTime."""
-    if text is None:
+def cut_of(flag: str, text: str | None, default: int = 0) -> Cut:
+    """The state of the store that a flag names: a log time in µs, or positions. Raises SettingsError."""
+    bound = bound_of(flag, text)
+    if bound is None:
         return default
-    return parse_time(text, now_ns=SystemClock().time_ns(), zone=local_zone()) // 1000
+    if isinstance(bound, int):
+        return bound // 1000
+    try:
+        return kv_positions(bound)
+    except BadPosition as error:
+        raise SettingsError(f"--{flag}: {error}") from error
+
+
+def cut_text(cut: Mapping[int, int]) -> str:
+    """Positions of dimint.kv as they are written."""
+    return format_positions({TopicPartition(KV_TOPIC, partition): offset for partition, offset in cut.items()})
 
 
 class _LogPast:
     def __init__(self, index: HistoryIndex) -> None:
         self._index = index
 
-    def get(self, key: str, at_us: int) -> PastChange | None:
-        return _change(self._index.at(key, at_us))
+    def get(self, key: str, at: Cut) -> PastChange | None:
+        return _change(self._index.at(key, at))
 
-    def scan(self, prefix: str, at_us: int, limit: int | None) -> Iterator[PastChange]:
-        found = self._index.scan(prefix, at_us, limit=-1 if limit is None else limit)
+    def scan(self, prefix: str, at: Cut, limit: int | None) -> Iterator[PastChange]:
+        found = self._index.scan(prefix, at, limit=-1 if limit is None else limit)
         return (_as_change(change) for change in found)
 
-    def history(self, key: str, from_us: int, to_us: int, limit: int | None) -> Sequence[PastChange]:
+    def history(self, key: str, start: Cut, end: Cut, limit: int | None) -> Sequence[PastChange]:
         most = -1 if limit is None else limit
-        found = self._index.history(key, from_us=from_us, to_us=to_us, newest_first=True, limit=most)
+        found = self._index.history(key, since=start, until=end, newest_first=True, limit=most)
         return [_as_change(change) for change in reversed(found)]
 
-    def diff(self, from_us: int, to_us: int, prefix: str) -> Iterator[Difference]:
-        for each in self._index.diff(from_us, to_us, prefix):
+    def diff(self, start: Cut, end: Cut, prefix: str) -> Iterator[Difference]:
+        for each in self._index.diff(start, end, prefix):
             yield Difference(each.key, _change(each.before), _change(each.after))
 
 
@@ -107,26 +121,33 @@ class _SystemPast:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def get(self, key: str, at_us: int) -> PastChange | None:
-        return self._client.run(past.get_at(key, at_us, lambda change: change))
+    def get(self, key: str, at: Cut) -> PastChange | None:
+        return self._client.run(past.get_at(key, _then(at), lambda change: change))
 
-    def scan(self, prefix: str, at_us: int, limit: int | None) -> Iterator[PastChange]:
-        return all_pages(self._client.run, lambda after, most: past.scan_page(prefix, at_us, after=after, limit=most), limit)
+    def scan(self, prefix: str, at: Cut, limit: int | None) -> Iterator[PastChange]:
+        then = _then(at)
+        return all_pages(self._client.run, lambda after, most: past.scan_page(prefix, then, after=after, limit=most), limit)
 
-    def history(self, key: str, from_us: int, to_us: int, limit: int | None) -> Sequence[PastChange]:
+    def history(self, key: str, start: Cut, end: Cut, limit: int | None) -> Sequence[PastChange]:
+        since, until = _then(start), _then(end)
         pages = all_pages(
             self._client.run,
-            lambda after, most: past.history_page(key, from_us=from_us, to_us=to_us, newest_first=True, after=after, limit=most),
+            lambda after, most: past.history_page(key, start=since, end=until, newest_first=True, after=after, limit=most),
             limit,
         )
         return list(pages)[::-1]
 
-    def diff(self, from_us: int, to_us: int, prefix: str) -> Iterator[Difference]:
+    def diff(self, start: Cut, end: Cut, prefix: str) -> Iterator[Difference]:
+        since, until = _then(start), _then(end)
         return all_pages(
             self._client.run,
-            lambda after, most: past.diff_page(prefix, from_us=from_us, to_us=to_us, after=after, limit=most),
+            lambda after, most: past.diff_page(prefix, start=since, end=until, after=after, limit=most),
             None,
         )
+
+
+def _then(cut: Cut) -> Then:
+    return cut if isinstance(cut, int) else cut_text(cut)
 
 
 def _change(change: KeyChange | None) -> PastChange | None:

@@ -8,13 +8,16 @@ import click
 from dimint.cli_client import write_json, write_row
 from dimint.cli_log import opened, stretch_flags, stretch_of
 from dimint.cli_options import with_settings
+from dimint.cli_past import cut_text
+from dimint.errors import SettingsError
 from dimint.events import KV_TOPIC
 from dimint.log.opening import is_missing
-from dimint.log.port import Log
+from dimint.log.port import Log, TopicPartition
 from dimint.progress import progress_of
 from dimint.replay.counting import Count
+from dimint.replay.history import Cut
 from dimint.replay.pacing import parse_pace
-from dimint.replay.positions import Range, format_position
+from dimint.replay.positions import Bound, Range, format_position
 from dimint.replay.ranges import select
 from dimint.replay.replaying import plan_replay, replay
 from dimint.settings import CommonSettings, ToolSettings
@@ -47,17 +50,30 @@ def replay_command(settings: Any, into: str, pace: str, dry_run: bool, as_json: 
         _copy(settings, source, ranges, into, speed=speed, dry_run=dry_run, as_json=as_json, again="the same command")
 
 
-def restore_into(settings: CommonSettings, into: str, then_us: int, *, dry_run: bool, as_json: bool) -> None:
-    """Copy the key-value topic up to a log time (µs, inclusive) into a new log, or go on with that."""
-    at = f"{_EPOCH + timedelta(microseconds=then_us):%Y-%m-%dT%H:%M:%S.%fZ}"
+def restore_into(settings: CommonSettings, into: str, then: Cut, *, dry_run: bool, as_json: bool) -> None:
+    """Copy the key-value topic up to a log time in µs, or up to positions, into a new log, or go on with that."""
+    at = f"{_EPOCH + timedelta(microseconds=then):%Y-%m-%dT%H:%M:%S.%fZ}" if isinstance(then, int) else cut_text(then)
     with opened(settings) as source:
-        ranges = select(source, topics=(KV_TOPIC,), end=(then_us + 1) * 1000)
+        ranges = select(source, topics=(KV_TOPIC,), end=_end_of(source, then))
         again = f"`dimint restore --to {at} --into {into}`"
         done = _copy(settings, source, ranges, into, speed=None, dry_run=dry_run, as_json=as_json, again=again)
     if done and not as_json:
         click.echo(
             f"dimint: the store as of {at} is in {into}; start a cluster on that log, `dimint up --data_dir DIR`", err=True
         )
+
+
+def _end_of(source: Log, then: Cut) -> Bound:
+    """The first that is not copied. Raises SettingsError if positions leave partitions out."""
+    if isinstance(then, int):
+        return (then + 1) * 1000
+    for partition in range(source.describe().topics.get(KV_TOPIC, 0)):
+        if partition not in then and source.bounds(KV_TOPIC, partition).end:
+            raise SettingsError(
+                f"--to: the positions name no place in partition {partition}",
+                hint="a whole store needs a time, or all partitions",
+            )
+    return {TopicPartition(KV_TOPIC, partition): offset + 1 for partition, offset in then.items()}
 
 
 def _copy(

@@ -5,11 +5,16 @@ does not hear it for a while asks another one. The overlord sends Ask, the consu
 message, as in dimint/door.py.
 """
 
+from typing import TypeAlias
+
 import msgspec
 
 from dimint.errors import ParseError
 
-__all__ = ["Ask", "Historian", "PastChange", "Told", "decode_ask"]
+__all__ = ["Ask", "Historian", "PastChange", "Place", "Told", "decode_ask"]
+
+Place: TypeAlias = int | list[tuple[int, int]]
+"""A log time in µs, or [partition, offset]; `Cut` of dimint/replay/history.py."""
 
 
 class Historian(msgspec.Struct, frozen=True, tag="historian", array_like=True):
@@ -22,8 +27,8 @@ class Ask(msgspec.Struct, frozen=True, tag="ask_past", array_like=True):
     """One question.
 
     kind        "history": the changes of the key `text`
-                "get": what set the key `text` as it was at `to_us`; "scan": the same of the keys that start with `text`
-                "diff": keys that start with `text` and are other at `to_us` than at `from_us`
+                "get": what set the key `text` as it was at `until`; "scan": the same of the keys that start with `text`
+                "diff": keys that start with `text` and are other at `until` than at `since`
     after       where the page before ended: a key, of a history "offset.index"; None for the first page
     partition   the only one that matters, −1: all of them do
     min_offsets [partition, offset]: what has to be known before the answer
@@ -33,8 +38,8 @@ class Ask(msgspec.Struct, frozen=True, tag="ask_past", array_like=True):
     id: int
     kind: str
     text: str
-    from_us: int
-    to_us: int
+    since: Place
+    until: Place
     limit: int
     after: str | None = None
     newest_first: bool = False

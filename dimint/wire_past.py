@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from dimint.door_past import Ask, PastChange, Told
+from dimint.door_past import Ask, PastChange, Place, Told
+from dimint.errors import BadPosition, ParseError
 from dimint.events import KV_TOPIC
-from dimint.replay.positions import format_position
+from dimint.replay.positions import format_position, kv_positions
 from dimint.wire import carried, format_token, reply
 from dimint.wire_types import Diff, Form, GetAt, History, ScanAt
 
@@ -16,16 +17,25 @@ _LAST_US = (1 << 63) - 1
 def question(
     request: GetAt | ScanAt | History | Diff, id: int, partition: int, offsets: list[tuple[int, int]], wait_ms: int
 ) -> Ask:
-    """What a request asks of a historian."""
+    """What a request asks of a historian. Raises ParseError for positions that are none."""
     rest: dict[str, Any] = {"partition": partition, "min_offsets": offsets, "wait_ms": wait_ms}
     if isinstance(request, GetAt):
-        return Ask(id, "get", request.key, 0, request.at, 1, **rest)
+        return Ask(id, "get", request.key, 0, _place(request.at), 1, **rest)
     if isinstance(request, ScanAt):
-        return Ask(id, "scan", request.prefix, 0, request.at, request.limit, request.after, **rest)
-    end = _LAST_US if request.to is None else request.to
+        return Ask(id, "scan", request.prefix, 0, _place(request.at), request.limit, request.after, **rest)
+    start, end = _place(request.from_), _LAST_US if request.to is None else _place(request.to)
     if isinstance(request, Diff):
-        return Ask(id, "diff", request.prefix, request.from_, end, request.limit, request.after, **rest)
-    return Ask(id, "history", request.key, request.from_, end, request.limit, request.after, request.newest_first, **rest)
+        return Ask(id, "diff", request.prefix, start, end, request.limit, request.after, **rest)
+    return Ask(id, "history", request.key, start, end, request.limit, request.after, request.newest_first, **rest)
+
+
+def _place(given: int | str) -> Place:
+    if isinstance(given, int):
+        return given
+    try:
+        return sorted(kv_positions(given).items())
+    except BadPosition as error:
+        raise ParseError(error.message) from error
 
 
 def told_reply(form: Form, request: GetAt | ScanAt | History | Diff, generation: str, told: Told) -> bytes:

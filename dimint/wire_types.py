@@ -46,6 +46,8 @@ _INT64_MIN, _INT64_MAX = -(1 << 63), (1 << 63) - 1
 
 Consistency: TypeAlias = Literal["weak", "week", "session", "strong"]
 Micros: TypeAlias = Annotated[int, Meta(ge=0, le=_INT64_MAX)]
+Then: TypeAlias = Micros | str
+"""A log time, or positions: "dimint.kv/3@1234", several with commas."""
 Name: TypeAlias = str | Annotated[int, Meta(ge=_INT64_MIN, le=_INT64_MAX)]
 
 
@@ -136,11 +138,11 @@ class GetAt(Request, tag="get_at"):
     """Times of the past are log times, µs since 1970, UTC."""
 
     key: str
-    at: Micros
+    at: Then
 
 
 class ScanAt(Request, tag="scan_at"):
-    at: Micros
+    at: Then
     prefix: str = ""
     limit: Annotated[int, Meta(ge=1, le=limits.SCAN_MAX_ITEMS)] = 100
     after: str | None = None
@@ -150,16 +152,16 @@ class History(Request, tag="history"):
     """`after` is the `next` of the page before: "offset.index"."""
 
     key: str
-    from_: Micros = msgspec.field(default=0, name="from")
-    to: Micros | None = None
+    from_: Then = msgspec.field(default=0, name="from")
+    to: Then | None = None
     limit: Annotated[int, Meta(ge=1, le=limits.SCAN_MAX_ITEMS)] = 100
     after: Annotated[str, Meta(pattern=r"^[0-9]{1,18}\.[0-9]{1,9}$")] | None = None
     newest_first: bool = False
 
 
 class Diff(Request, tag="diff"):
-    from_: Micros = msgspec.field(name="from")
-    to: Micros | None = None
+    from_: Then = msgspec.field(name="from")
+    to: Then | None = None
     prefix: str = ""
     limit: Annotated[int, Meta(ge=1, le=limits.SCAN_MAX_ITEMS)] = 100
     after: str | None = None

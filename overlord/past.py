@@ -42,12 +42,12 @@ class PastQuestions:
         self._last_id = 0
 
     def ask(self, pending: Pending) -> None:
-        """Begin one of the commands. Raises Busy or NodeNotAvailable."""
+        """Begin one of the commands. Raises Busy, NodeNotAvailable or ParseError."""
         if len(self._asked) + len(self._to_ask) >= PAST_ASKED_MAX:
             raise Busy(f"{PAST_ASKED_MAX} questions for the past are under way")
         if not self._heard:
             raise NodeNotAvailable(NOBODY)
-        min_offsets(pending.request, self._generation, self._partitions)  # a token that is none is refused here
+        self._question(pending, 0.0)  # a token or a position that is none is refused here
         self._to_ask.append(pending)
 
     def heard(self, peer: Any, message: Historian | Told, now: float) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from dimint.client import operations as ops
 from dimint.client.aio_watch import AsyncWatch
-from dimint.client.at import AsyncPast, async_pages, diff_pages, history_pages, log_time_us
+from dimint.client.at import AsyncPast, async_pages, diff_pages, history_pages, then_of
 from dimint.client.calls import Call
 from dimint.client.network import address_of
 from dimint.client.operations import MISSING, Aged, CasResult, Key, Operation, Outcome, Versioned
@@ -120,7 +120,7 @@ class AsyncClient:
     def at(self, moment: Moment, *, timeout: float | None = None) -> AsyncPast:
         """The store as it was: `await client.at("-2h").get(key)`. Moments are log times: "-2h", "yesterday 14:00", ISO 8601,
         a datetime, or seconds since 1970; `timeout` is per question. Raises BadTime."""
-        return AsyncPast(partial(self._run, timeout=timeout), log_time_us(moment))
+        return AsyncPast(partial(self._run, timeout=timeout), then_of(moment))
 
     def history(
         self,

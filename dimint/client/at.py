@@ -5,33 +5,33 @@ from typing import Any, TypeAlias
 
 from dimint.client import past
 from dimint.client.operations import Key, Operation
-from dimint.client.past import Moment, PastChange, PastPage
+from dimint.client.past import Moment, PastChange, PastPage, Then
 from dimint.system_clock import SystemClock
 from dimint.zone import local_zone
 
-__all__ = ["AsyncPast", "Past", "all_pages", "async_pages", "diff_pages", "history_pages", "log_time_us"]
+__all__ = ["AsyncPast", "Past", "all_pages", "async_pages", "diff_pages", "history_pages", "then_of"]
 
 NextPage: TypeAlias = Callable[[str | None, int], Operation[PastPage]]
 """(after, most items) → the question for the page."""
 
 
-def log_time_us(moment: Moment) -> int:
+def then_of(moment: Moment) -> Then:
     """A moment by this machine's clock and time zone. Raises BadTime."""
-    return past.micros(moment, now_ns=SystemClock().time_ns(), zone=local_zone())
+    return past.then_of(moment, now_ns=SystemClock().time_ns(), zone=local_zone())
 
 
 def history_pages(key: Key, start: Moment | None, end: Moment | None, *, newest_first: bool) -> NextPage:
     """The pages of a key's history between two moments."""
-    from_us, to_us = 0 if start is None else log_time_us(start), None if end is None else log_time_us(end)
+    since, until = 0 if start is None else then_of(start), None if end is None else then_of(end)
     return lambda after, limit: past.history_page(
-        key, from_us=from_us, to_us=to_us, newest_first=newest_first, after=after, limit=limit
+        key, start=since, end=until, newest_first=newest_first, after=after, limit=limit
     )
 
 
 def diff_pages(prefix: str, start: Moment, end: Moment | None) -> NextPage:
     """The pages of what differs between two moments."""
-    from_us, to_us = log_time_us(start), None if end is None else log_time_us(end)
-    return lambda after, limit: past.diff_page(prefix, from_us=from_us, to_us=to_us, after=after, limit=limit)
+    since, until = then_of(start), None if end is None else then_of(end)
+    return lambda after, limit: past.diff_page(prefix, start=since, end=until, after=after, limit=limit)
 
 
 def all_pages(run: Callable[[Operation[PastPage]], PastPage], page: NextPage, limit: int | None) -> Iterator[Any]:
@@ -62,19 +62,19 @@ async def async_pages(
 
 
 class Past:
-    """The store as it was at one log time. What was acknowledged before a question is in its answer."""
+    """The store as it was at one log time, or at positions (`then`). What was acknowledged before a question is in its answer."""
 
-    def __init__(self, run: Callable[[Operation[Any]], Any], at_us: int) -> None:
+    def __init__(self, run: Callable[[Operation[Any]], Any], then: Then) -> None:
         self._run = run
-        self.log_time_us = at_us
+        self.then = then
 
     def get(self, key: Key, default: Any = None) -> Any:
         """The value that `key` had, or `default` if it was not there."""
-        return self._run(past.get_at(key, self.log_time_us, lambda change: default if change is None else change.value))
+        return self._run(past.get_at(key, self.then, lambda change: default if change is None else change.value))
 
     def get_change(self, key: Key) -> PastChange | None:
         """What had set the key: value, version, when, by whom; None if it was not there."""
-        found: PastChange | None = self._run(past.get_at(key, self.log_time_us, lambda change: change))
+        found: PastChange | None = self._run(past.get_at(key, self.then, lambda change: change))
         return found
 
     def contains(self, key: Key) -> bool:
@@ -87,23 +87,23 @@ class Past:
 
     def scan_changes(self, prefix: str = "", *, limit: int | None = None) -> Iterator[PastChange]:
         """The same, each key with what had set it."""
-        return all_pages(self._run, _scan_pages(prefix, self.log_time_us), limit)
+        return all_pages(self._run, _scan_pages(prefix, self.then), limit)
 
 
 class AsyncPast:
     """`Past` for asyncio."""
 
-    def __init__(self, run: Callable[[Operation[Any]], Awaitable[Any]], at_us: int) -> None:
+    def __init__(self, run: Callable[[Operation[Any]], Awaitable[Any]], then: Then) -> None:
         self._run = run
-        self.log_time_us = at_us
+        self.then = then
 
     async def get(self, key: Key, default: Any = None) -> Any:
         """The value that `key` had, or `default` if it was not there."""
-        return await self._run(past.get_at(key, self.log_time_us, lambda change: default if change is None else change.value))
+        return await self._run(past.get_at(key, self.then, lambda change: default if change is None else change.value))
 
     async def get_change(self, key: Key) -> PastChange | None:
         """What had set the key: value, version, when, by whom; None if it was not there."""
-        found: PastChange | None = await self._run(past.get_at(key, self.log_time_us, lambda change: change))
+        found: PastChange | None = await self._run(past.get_at(key, self.then, lambda change: change))
         return found
 
     async def contains(self, key: Key) -> bool:
@@ -117,8 +117,8 @@ class AsyncPast:
 
     def scan_changes(self, prefix: str = "", *, limit: int | None = None) -> AsyncIterator[PastChange]:
         """The same, each key with what had set it."""
-        return async_pages(self._run, _scan_pages(prefix, self.log_time_us), limit)
+        return async_pages(self._run, _scan_pages(prefix, self.then), limit)
 
 
-def _scan_pages(prefix: str, at_us: int) -> NextPage:
-    return lambda after, limit: past.scan_page(prefix, at_us, after=after, limit=limit)
+def _scan_pages(prefix: str, then: Then) -> NextPage:
+    return lambda after, limit: past.scan_page(prefix, then, after=after, limit=limit)

@@ -1,7 +1,8 @@
 """Questions for the past: a key or keys at a time, the history of a key, what differs between two times. [S]
 
 Times are log times. A moment is a text (dimint/when.py: "-2h", "yesterday 14:00", "20181130232947", ISO 8601), a datetime
-with a zone, or seconds since 1970, UTC.
+with a zone, or seconds since 1970, UTC; or positions, "dimint.kv/3@1234" as a change has them, several with commas: after
+the record there. Keys of partitions that positions do not name are left out.
 """
 
 import re
@@ -22,16 +23,19 @@ __all__ = [
     "Moment",
     "PastChange",
     "PastPage",
+    "Then",
     "Writer",
     "diff_page",
     "get_at",
     "history_page",
-    "micros",
     "scan_page",
+    "then_of",
 ]
 
 T = TypeVar("T")
 Moment: TypeAlias = str | datetime | float
+Then: TypeAlias = int | str
+"""As the wire has it: a log time in µs, or positions."""
 PAGE: Final = 200
 CURSOR: Final = re.compile(r"[0-9]{1,18}\.[0-9]{1,9}", re.ASCII)
 """`after` of a history."""
@@ -90,10 +94,10 @@ class PastPage(NamedTuple):
     next: str | None
 
 
-def micros(moment: Moment, *, now_ns: int, zone: tzinfo) -> int:
-    """A moment in µs since 1970, UTC. Raises BadTime."""
+def then_of(moment: Moment, *, now_ns: int, zone: tzinfo) -> Then:
+    """A moment as the wire has it; positions are the overlord's to judge. Raises BadTime."""
     if isinstance(moment, str):
-        return parse_time(moment, now_ns=now_ns, zone=zone) // 1000
+        return moment if "/" in moment else parse_time(moment, now_ns=now_ns, zone=zone) // 1000
     if isinstance(moment, datetime):
         if moment.tzinfo is None:
             raise BadTime("a datetime needs a time zone")
@@ -108,37 +112,37 @@ def micros(moment: Moment, *, now_ns: int, zone: tzinfo) -> int:
     return found
 
 
-def get_at(key: Key, at_us: int, pick: Callable[[PastChange | None], T]) -> Operation[T]:
+def get_at(key: Key, at: Then, pick: Callable[[PastChange | None], T]) -> Operation[T]:
     """What `pick` makes of the change that set the key as it was; of None if it was not there."""
 
     def finish(reply: dict[str, Any]) -> T:
         return pick(_change(reply.get("change")))
 
-    return _question("get_at", {"key": canonical_key(key), "at": at_us}, finish)
+    return _question("get_at", {"key": canonical_key(key), "at": at}, finish)
 
 
-def scan_page(prefix: str, at_us: int, *, after: str | None, limit: int) -> Operation[PastPage]:
+def scan_page(prefix: str, at: Then, *, after: str | None, limit: int) -> Operation[PastPage]:
     """The keys that start with `prefix` as they were, as PastChange each."""
-    return _question("scan_at", {"prefix": prefix, "at": at_us, **_page(after, limit)}, _changes)
+    return _question("scan_at", {"prefix": prefix, "at": at, **_page(after, limit)}, _changes)
 
 
 def history_page(
-    key: Key, *, from_us: int, to_us: int | None, newest_first: bool, after: str | None, limit: int
+    key: Key, *, start: Then, end: Then | None, newest_first: bool, after: str | None, limit: int
 ) -> Operation[PastPage]:
     """Changes of a key, as PastChange each."""
-    fields = {"key": canonical_key(key), "from": from_us, "newest_first": newest_first, **_page(after, limit)}
-    return _question("history", fields if to_us is None else {**fields, "to": to_us}, _changes)
+    fields = {"key": canonical_key(key), "from": start, "newest_first": newest_first, **_page(after, limit)}
+    return _question("history", fields if end is None else {**fields, "to": end}, _changes)
 
 
-def diff_page(prefix: str, *, from_us: int, to_us: int | None, after: str | None, limit: int) -> Operation[PastPage]:
+def diff_page(prefix: str, *, start: Then, end: Then | None, after: str | None, limit: int) -> Operation[PastPage]:
     """Keys that differ, as Difference each."""
 
     def finish(reply: dict[str, Any]) -> PastPage:
         found = [Difference(one["key"], _change(one["before"]), _change(one["after"])) for one in reply["differences"]]
         return PastPage(found, reply.get("next"))
 
-    fields = {"prefix": prefix, "from": from_us, **_page(after, limit)}
-    return _question("diff", fields if to_us is None else {**fields, "to": to_us}, finish)
+    fields = {"prefix": prefix, "from": start, **_page(after, limit)}
+    return _question("diff", fields if end is None else {**fields, "to": end}, finish)
 
 
 def _question(cmd: str, fields: Mapping[str, Any], finish: Callable[[dict[str, Any]], T]) -> Operation[T]:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Final, TypeVar
 
 from dimint.client import operations as ops
-from dimint.client.at import Past, all_pages, diff_pages, history_pages, log_time_us
+from dimint.client.at import Past, all_pages, diff_pages, history_pages, then_of
 from dimint.client.calls import Call
 from dimint.client.network import address_of
 from dimint.client.operations import MISSING, Aged, CasResult, Key, Operation, Outcome, Versioned
@@ -132,8 +132,8 @@ class Client:
     # --- the past ----------------------------------------------------------------------------------------------------
     def at(self, moment: Moment, *, timeout: float | None = None) -> Past:
         """The store as it was: `client.at("-2h").get(key)`. Moments are log times: "-2h", "yesterday 14:00", ISO 8601, a
-        datetime, or seconds since 1970; `timeout` is per question. Raises BadTime."""
-        return Past(partial(self._run, timeout=timeout), log_time_us(moment))
+        datetime, or seconds since 1970; or the `position` of a change. `timeout` is per question. Raises BadTime."""
+        return Past(partial(self._run, timeout=timeout), then_of(moment))
 
     def history(
         self,

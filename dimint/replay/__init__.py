@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from dimint.events import TOPICS
     from dimint.replay.event import EventId, LoggedEvent, events_of
-    from dimint.replay.history import Difference, HistoryIndex, KeyChange
+    from dimint.replay.history import Cut, Difference, HistoryIndex, KeyChange
     from dimint.replay.opening import open_log
     from dimint.replay.positions import Positions, Range, format_position, format_positions, parse_bound, parse_positions
     from dimint.replay.projection import Checkpoint, Projection, run
@@ -23,7 +23,7 @@ else:
         {
             "dimint.events": "TOPICS",
             "dimint.replay.event": "EventId LoggedEvent events_of",
-            "dimint.replay.history": "Difference HistoryIndex KeyChange",
+            "dimint.replay.history": "Cut Difference HistoryIndex KeyChange",
             "dimint.replay.opening": "open_log",
             "dimint.replay.positions": "Positions Range format_position format_positions parse_bound parse_positions",
             "dimint.replay.projection": "Checkpoint Projection run",
@@ -35,6 +35,7 @@ else:
 
 __all__ = [
     "Checkpoint",
+    "Cut",
     "Difference",
     "EventId",
     "HistoryIndex",

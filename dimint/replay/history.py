@@ -11,17 +11,18 @@ changes at the same places change nothing.
 `catch_up` brings it to the log's end; reads are answered from what is there. One process at a time catches up.
 """
 
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
 
 import apsw
 
 from dimint.batch import BY, By, decode
-from dimint.errors import LogMismatch, SettingsError
+from dimint.errors import BadPosition, LogMismatch, SettingsError
 from dimint.events import KV_TOPIC
 from dimint.log.embedded.topic import check_sqlite
 from dimint.log.opening import genesis_of
@@ -33,7 +34,11 @@ if TYPE_CHECKING:
     from dimint.node.replica import Replica
     from dimint.node.store import Store
 
-__all__ = ["Difference", "HistoryInUse", "HistoryIndex", "KeyChange", "history_folder"]
+__all__ = ["Cut", "Difference", "HistoryInUse", "HistoryIndex", "KeyChange", "history_folder"]
+
+Cut: TypeAlias = int | Mapping[int, int]
+"""A state of the store: after everything up to a log time in µs, or partition → offset, after everything up to the record
+there. Both are in it. Keys of partitions that positions do not name are left out."""
 
 _LOOK_S: Final = 0.02
 _BUSY_MS: Final = 30_000
@@ -265,54 +270,83 @@ class HistoryIndex:
         self,
         key: str,
         *,
-        from_us: int = 0,
-        to_us: int = _LAST_US,
+        since: Cut = 0,
+        until: Cut = _LAST_US,
         after: tuple[int, int] | None = None,
         newest_first: bool = False,
         limit: int = -1,
     ) -> list[KeyChange]:
-        """The changes of a key with from_us ≤ log time ≤ to_us, oldest or newest first, beginning behind `after`
-        (offset, index) in that order; at most `limit`."""
+        """The changes of a key from `since` to `until`, both included, oldest or newest first, beginning behind `after`
+        (offset, index) in that order; at most `limit`. Raises BadPosition for positions that do not name its partition."""
+        self._check(key, since, until)
         order, beyond = ("desc", "<") if newest_first else ("asc", ">")
         sql = f"""select {_COLUMNS} from changes c join people p on p.id = c.person
-                  where c.key = ?1 and c.log_time_us between ?2 and ?3 and (c.offset, c.at) {beyond} (?4, ?5)
+                  where c.key = ?1 and {_side(since, ">=", 2)} and {_side(until, "<=", 3)} and (c.offset, c.at) {beyond} (?4, ?5)
                   order by c.offset {order}, c.at {order} limit ?6"""  # noqa: S608 (constants)
         offset, index = after or ((_LAST_US, 0) if newest_first else (-1, 0))
-        rows = self._db.execute(sql, (key.encode(), from_us, min(to_us, _LAST_US), offset, index, limit))
+        rows = self._db.execute(sql, (key.encode(), _number(since), _number(until), offset, index, limit))
         return [_change(row) for row in rows]
 
-    def at(self, key: str, time_us: int) -> KeyChange | None:
-        """What set the key as it was at this log time; None if it was not there."""
-        found = self.history(key, to_us=time_us, newest_first=True, limit=1)
+    def at(self, key: str, until: Cut) -> KeyChange | None:
+        """What set the key as it was then; None if it was not there. Raises as `history` does."""
+        found = self.history(key, until=until, newest_first=True, limit=1)
         return found[0] if found and found[0].value is not None else None
 
-    def scan(self, prefix: str, time_us: int, *, start: str = "", limit: int = -1) -> Iterator[KeyChange]:
-        """The keys that start with `prefix` (and are not below `start`) as they were at this log time, in order."""
+    def scan(self, prefix: str, until: Cut, *, start: str = "", limit: int = -1) -> Iterator[KeyChange]:
+        """The keys that start with `prefix` (and are not below `start`) as they were then, in order. Raises BadPosition."""
         given = 0
-        for change in self._last_changes(prefix.encode(), start.encode(), time_us, 0):
+        for change in self._last_changes(prefix.encode(), start.encode(), -1, until):
             if change.value is not None:
                 if given == limit:
                     return
                 given += 1
                 yield change
 
-    def diff(self, from_us: int, to_us: int, prefix: str = "", *, start: str = "") -> Iterator[Difference]:
-        """The keys (that start with `prefix` and are not below `start`) whose value at `to_us` is another than at
-        `from_us`, in order."""
-        for after in self._last_changes(prefix.encode(), start.encode(), to_us, from_us + 1):
-            before = self.at(after.key, from_us)
+    def diff(self, since: Cut, until: Cut, prefix: str = "", *, start: str = "") -> Iterator[Difference]:
+        """The keys (that start with `prefix` and are not below `start`) whose value at `until` is another than at `since`,
+        in order. Raises BadPosition."""
+        for after in self._last_changes(prefix.encode(), start.encode(), since, until):
+            before = self.at(after.key, since)
             present = after if after.value is not None else None
             if (before and before.value) != (present and present.value):
                 yield Difference(after.key, before, present)
 
-    def _last_changes(self, prefix: bytes, start: bytes, to_us: int, from_us: int) -> Iterator[KeyChange]:
-        """The last change in [from_us, to_us] of each key that has one, by key."""
+    def _last_changes(self, prefix: bytes, start: bytes, since: Cut, until: Cut) -> Iterator[KeyChange]:
+        """The last change after `since`, up to `until`, of each key that has one, by key."""
+        self._check(None, since, until)
         # of the columns beside max() SQLite takes those of the row that has it
         sql = f"""select {_COLUMNS}, max(c.offset * 65536 + c.at) from changes c join people p on p.id = c.person
-                  where c.key >= ?1 and (?2 is null or c.key < ?2) and c.log_time_us between ?3 and ?4
-                  group by c.key order by c.key"""  # noqa: S608 (a constant)
-        bounds = max(prefix, start), _after(prefix), from_us, min(to_us, _LAST_US)
+                  where c.key >= ?1 and (?2 is null or c.key < ?2) and {_side(since, ">", 3)} and {_side(until, "<=", 4)}
+                  group by c.key order by c.key"""  # noqa: S608 (constants)
+        bounds = max(prefix, start), _after(prefix), _number(since), _number(until)
         return (_change(row) for row in self._db.execute(sql, bounds))
+
+    def _check(self, key: str | None, *cuts: Cut) -> None:
+        """That positions are of this log, and of a key's partition. Raises BadPosition."""
+        positions = [cut for cut in cuts if not isinstance(cut, int)]
+        if not positions:
+            return
+        home = None if key is None else self._db.execute("select part from changes where key = ? limit 1", (key.encode(),)).get
+        for cut in positions:
+            if home is not None and home not in cut:
+                raise BadPosition(f"{key!r} is in partition {home}, which the positions do not name")
+            for partition, offset in cut.items() if self.known else ():
+                end = self.known.get(partition, 0 if key is None else _LAST_US)
+                if offset >= end and home in (None, partition):
+                    where = format_position(KV_TOPIC, partition, offset)
+                    raise BadPosition(f"there is no {where} in the log: what is known of that partition ends at {end}")
+
+
+def _side(cut: Cut, compare: str, parameter: int) -> str:
+    """SQL: whether a change stands on this side of a cut, which is the parameter of this number (`_number`)."""
+    if isinstance(cut, int):
+        return f"c.log_time_us {compare} ?{parameter}"
+    last = f"(select value ->> 1 from json_each(?{parameter}) where value ->> 0 = c.part)"  # noqa: S608 (a number)
+    return f"c.offset {compare} {last}"  # of a partition that is not named: null, which is on no side
+
+
+def _number(cut: Cut) -> int | str:
+    return min(cut, _LAST_US) if isinstance(cut, int) else json.dumps(sorted(cut.items()))
 
 
 def _after(prefix: bytes) -> bytes | None:

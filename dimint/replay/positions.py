@@ -17,11 +17,22 @@ from datetime import tzinfo
 from typing import Final, NamedTuple, TypeAlias
 
 from dimint.errors import BadPosition, BadTime
+from dimint.events import KV_TOPIC
 from dimint.limits import PARTITIONS_MAX
 from dimint.log.port import TopicPartition
 from dimint.when import FORMS, parse_time
 
-__all__ = ["Bound", "Positions", "Range", "format_position", "format_positions", "parse_bound", "parse_positions", "places_of"]
+__all__ = [
+    "Bound",
+    "Positions",
+    "Range",
+    "format_position",
+    "format_positions",
+    "kv_positions",
+    "parse_bound",
+    "parse_positions",
+    "places_of",
+]
 
 Positions: TypeAlias = Mapping[TopicPartition, int]
 """Partition → the first offset that is meant."""
@@ -75,6 +86,19 @@ def parse_positions(text: str) -> dict[TopicPartition, int]:
             raise BadPosition(f"{place.topic}/{place.partition} stands in the positions twice")
         found[place] = int(match[3])
     return found
+
+
+def kv_positions(given: str | Positions) -> dict[int, int]:
+    """Partition of dimint.kv → offset. Raises BadPosition, for positions of other topics too.
+
+    >>> kv_positions("dimint.kv/3@1234")
+    {3: 1234}
+    """
+    positions = parse_positions(given) if isinstance(given, str) else given
+    for topic, partition in positions:
+        if topic != KV_TOPIC:
+            raise BadPosition(f"the keys are in {KV_TOPIC}, and {topic}/{partition} is none of its partitions")
+    return {partition: offset for (_, partition), offset in positions.items()}
 
 
 def parse_bound(text: str, *, now_ns: int, zone: tzinfo) -> Bound:

@@ -62,7 +62,15 @@ def test_past_and_restore(system: tuple[KvSystem, list[str]], capfd: pytest.Capt
     assert "there was no key 'user:3'" in dimint("get", "user:3", "--at", then, *where, code=1)
     assert dimint("scan", "user:", "--at", then, *where) == 'user:1\t{"name":"ann"}\nuser:2\t"bob"\n'
     assert dimint("scan", "user:", "--keys", "--limit", "1", "--at", then, *where) == "user:1\n"
-    assert "is not a time" in dimint("get", "x", "--at", "soon", *where, code=1)
+    assert "is not a time" in dimint("get", "x", "--at", "soon", *where, code=2)
+    first, last = (line["position"] for line in lines)
+    assert dimint("get", "user:1", "--at", first, *where) == '{"name":"ann"}\n'
+    assert dimint("history", "user:1", "--from", last, "--to", last, "--json", *where).count("\n") == 1
+    assert dimint("diff", "user:1", "--from", first, "--to", last, *where).startswith("~\tuser:1\t")
+    assert "is none of its partitions" in dimint("get", "user:1", "--at", "dimint.status/0@1", *where, code=2)
+    for at in ("dimint.kv/3@9999999", "dimint.kv/900@0"):
+        assert "dimint.kv/" in dimint("scan", "--at", at, *where, code=1)
+        assert "dimint.kv/" in dimint("scan", "--at", at, *port, code=1)
 
     shown = dimint("diff", "user:", "--from", then, *where).splitlines()
     assert [line.split("\t")[:2] for line in shown] == [["~", "user:1"], ["-", "user:2"], ["+", "user:3"]]
@@ -72,6 +80,11 @@ def test_past_and_restore(system: tuple[KvSystem, list[str]], capfd: pytest.Capt
         ("history", "user:1", "--json"),
         ("history", "visits", "--to", then, "--limit", "1"),
         ("get", "user:2", "--at", then),
+        ("get", "user:1", "--at", first),
+        ("scan", "--at", first, "--json"),
+        ("history", "user:1", "--from", first, "--to", last),
+        ("diff", "--from", first),
+        ("restore", "--to", first, "--key", "user:1", "--dry_run"),
         ("scan", "user:", "--at", then),
         ("diff", "user:", "--from", then, "--json"),
         ("restore", "--to", then, "--prefix", "user:", "--dry_run"),

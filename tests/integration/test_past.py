@@ -62,7 +62,12 @@ def test_any_past_state(client: Any, request: pytest.FixtureRequest) -> None:
     assert change.log_time_us <= then * 1e6
     assert change.position.startswith("dimint.kv/")
 
+    assert client.at(change.position).get(own + "count") == 5
     changes = list(client.history(own + "a"))
+    assert client.at(changes[0].position).get(own + "a") == "one"
+    assert dict(client.at(f"{changes[1].position}").scan(own + "a")) == {own + "a": "two"}
+    assert list(client.history(own + "a", end=changes[0].position)) == changes[:1]
+    assert [each.key for each in client.diff(changes[0].position, changes[1].position, prefix=own + "a")] == [own + "a"]
     assert [(each.kind, each.value) for each in changes] == [("set", "one"), ("set", "two")]
     assert list(client.history(own + "a", newest_first=True)) == changes[::-1]
     assert list(client.history(own + "a", end=then)) == changes[:1]
@@ -101,6 +106,12 @@ def test_bad_questions(client: Any) -> None:
         client.at(-5)
     with pytest.raises(ParseError):
         client.at("now").get([])
+    with pytest.raises(ParseError, match="is not a position"):
+        client.at("dimint.kv/first").get("k")
+    with pytest.raises(ParseError, match="is none of its partitions"):
+        client.at("dimint.status/0@0").get("k")
+    with pytest.raises(ParseError, match=r"there is no dimint\.kv/0@99999"):
+        dict(client.at("dimint.kv/0@99999").scan())
 
 
 def test_nothing_acknowledged_is_missing(system: KvSystem) -> None:

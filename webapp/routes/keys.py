@@ -83,7 +83,7 @@ def add_routes(app: App, site: Site, store: Store | None) -> None:
         assert moment is not None
         assert moment.from_ns is not None
         from_us, to_us = moment.from_ns // 1000, moment.at_ns // 1000
-        page = await ask(past.diff_page(prefix, from_us=from_us, to_us=to_us, after=after, limit=_limit(request)))
+        page = await ask(past.diff_page(prefix, start=from_us, end=to_us, after=after, limit=_limit(request)))
         view = DiffView(prefix, from_us, to_us, page.items, page.next)
         if _wants_json(request):
             found = [
@@ -145,9 +145,7 @@ def _history(request: Request, name: str, moment: Moment | None) -> Operation[pa
     order = request.args.get("order") or "newest"
     if order not in ("newest", "oldest"):
         raise BadQuery("order is newest or oldest")
-    return past.history_page(
-        name, from_us=from_us, to_us=to_us, newest_first=order == "newest", after=after, limit=_limit(request)
-    )
+    return past.history_page(name, start=from_us, end=to_us, newest_first=order == "newest", after=after, limit=_limit(request))
 
 
 def _options(request: Request) -> TerminalOptions | None:

@@ -1,6 +1,7 @@
 """The history index against the dumb model: every change, every past value, however it is filled."""
 
 import threading
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,13 +12,14 @@ from hypothesis import strategies as st
 
 from dimint.batch import encode
 from dimint.clock import ManualClock
-from dimint.errors import LogMismatch
+from dimint.door import Change
+from dimint.errors import BadPosition, LogMismatch
 from dimint.events import KV_TOPIC
 from dimint.log.memory import MemoryLog
 from dimint.log.opening import GenesisSettings, genesis, genesis_of
 from dimint.log.port import Entry
 from dimint.node.store import Store
-from dimint.replay.history import HistoryIndex, HistoryInUse
+from dimint.replay.history import Cut, HistoryIndex, HistoryInUse
 from dimint.testing import memory_log
 from tests.support.kv_model import PEOPLE, Step, fold, steps
 from tests.support.placing import placed
@@ -54,21 +56,56 @@ def test_as_the_model_says(made: list[Step], cuts: list[int], prefix: str) -> No
                     for change in model.changes
                     if change.key == key
                 ]
-            times = sorted({change.log_time_us for change in model.changes} | {0, 1 << 60})
-            states = {}
-            for time_us in times:
-                state = {}
-                for change in model.changes:
-                    if change.log_time_us <= time_us:
-                        state[change.key] = change.value
-                states[time_us] = {key: state[key] for key in sorted(state) if state[key] is not None and key.startswith(prefix)}
-                assert {each.key: each.value for each in index.scan(prefix, time_us)} == states[time_us]
-            for before, after in pairwise(times):
-                found = {each.key: (each.before and each.before.value, each.after and each.after.value)
-                         for each in index.diff(before, after, prefix)}  # fmt: skip
-                both = states[before].keys() | states[after].keys()
-                pairs = {key: (states[before].get(key), states[after].get(key)) for key in sorted(both)}
-                assert found == {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+            times: list[Cut] = [*sorted({change.log_time_us for change in model.changes} | {0, 1 << 60})]
+            places: list[Cut] = [{0: offset} for offset in sorted({change.offset for change in model.changes})]
+            for thens in (times, places):
+                states = [state_at(model.changes, then, prefix) for then in thens]
+                for then, state in zip(thens, states, strict=True):
+                    assert {each.key: each.value for each in index.scan(prefix, then)} == state
+                    for key in keys:
+                        set_by = index.at(key, then)
+                        assert (set_by and set_by.value) == state.get(key) or not key.startswith(prefix)
+                for (since, before), (until, after) in pairwise(zip(thens, states, strict=True)):
+                    found = {each.key: (each.before and each.before.value, each.after and each.after.value)
+                             for each in index.diff(since, until, prefix)}  # fmt: skip
+                    pairs = {key: (before.get(key), after.get(key)) for key in before.keys() | after.keys()}
+                    assert found == {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def state_at(changes: Iterable[Change], then: Cut, prefix: str) -> dict[str, bytes]:
+    """Keys with the prefix and their values, by the model."""
+    state: dict[str, bytes | None] = {}
+    for change in changes:
+        if change.log_time_us <= then if isinstance(then, int) else change.offset <= then[0]:
+            state[change.key] = change.value
+    return {key: value for key, value in state.items() if value is not None and key.startswith(prefix)}
+
+
+def test_positions_of_several_partitions() -> None:
+    """Each partition up to its own record; one that is not named is left out; what is not there is named."""
+    log = new_log(2)
+    keys = [placed("k", partition, genesis_of(log)) for partition in (0, 1)]
+    for number in (1, 2, 3):
+        for partition in (0, 1):
+            event = ["kv.set", keys[partition], 0, 0, None, b"J%d" % number, None, 0]
+            value = encode(b"w" * 16, number, 0, PEOPLE, [event], logged_at_ns=number * 1_000_000_000)
+            log.append([Entry(KV_TOPIC, partition, value)])[0].result()
+    with TemporaryDirectory() as folder, HistoryIndex(Path(folder), log.describe().generation) as index:
+        index.catch_up(log)
+        assert {each.key: each.value for each in index.scan("k", {0: 0, 1: 2})} == {keys[0]: b"J1", keys[1]: b"J3"}
+        assert [each.key for each in index.scan("k", {1: 2})] == [keys[1]]
+        assert [each.key for each in index.diff({0: 0}, 1 << 60)] == [keys[0]]
+        assert [each.key for each in index.diff(0, {1: 0})] == [keys[1]]
+        assert list(index.diff({0: 0}, {1: 2})) == []
+        assert [each.offset for each in index.history(keys[0], since={0: 1, 1: 0}, until={0: 1})] == [1]
+        assert [each.offset for each in index.history(keys[0], since=2_000_000, until={0: 2})] == [1, 2]
+        assert index.history("never", until={1: 0}) == []
+        with pytest.raises(BadPosition, match="is in partition 0, which the positions do not name"):
+            index.at(keys[0], {1: 0})
+        with pytest.raises(BadPosition, match=r"there is no dimint\.kv/0@3 in the log: .* ends at 3"):
+            index.at(keys[0], {0: 3})
+        with pytest.raises(BadPosition, match=r"there is no dimint\.kv/7@0"):
+            list(index.scan("", {0: 0, 7: 0}))
 
 
 def test_limits_and_starts() -> None:
