@@ -3,22 +3,22 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["integer", "mapping", "mappings", "number", "text"]
+__all__ = ["LARGEST", "integer", "mapping", "mappings", "number", "text"]
 
-_LARGEST: Final = 1 << 63
+LARGEST: Final = 1 << 63
 """What a table's integer can hold; NaN and infinity are beyond it too."""
 
 
 def number(value: object) -> int | float | None:
     """A finite number of a sane size; yes and no are none."""
-    return value if (type(value) is int or type(value) is float) and -_LARGEST < value < _LARGEST else None
+    return value if (type(value) is int or type(value) is float) and -LARGEST < value < LARGEST else None
 
 
 def integer(value: object) -> int | None:
     """The same without its fraction."""
     if type(value) is int:  # read some hundred thousand times for a page of a thousand hosts
-        return value if -_LARGEST < value < _LARGEST else None
-    return int(value) if type(value) is float and -_LARGEST < value < _LARGEST else None
+        return value if -LARGEST < value < LARGEST else None
+    return int(value) if type(value) is float and -LARGEST < value < LARGEST else None
 
 
 def text(value: object) -> str | None:

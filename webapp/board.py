@@ -27,9 +27,10 @@ from dimint.webapp.asked import Layout
 from dimint.webapp.models import Cell, Host, Sampled, Snapshot, Status, UserDay
 from dimint.webapp.past import hour_before, past_hosts
 from dimint.webapp.positions import write_positions
+from dimint.webapp.sent import SHOWN
 from dimint.webapp.today import FIRST_S, TODAY_S, read_day
 from dimint.webapp.trends import Trend, Trends
-from dimint.webapp.view import SHOWN, host_view, ordered, sampled, status_of, thinned
+from dimint.webapp.view import host_view, ordered, sampled, status_of, thinned
 
 __all__ = ["Board", "BoardRules", "Tables"]
 

@@ -13,7 +13,8 @@ from dimint.webapp.happenings import gpu_names
 from dimint.webapp.history import POINTS, History, history_of
 from dimint.webapp.history_tiers import history_of_slots, network_of
 from dimint.webapp.models import Host
-from dimint.webapp.view import SHOWN, sampled
+from dimint.webapp.sent import SHOWN
+from dimint.webapp.view import sampled
 
 __all__ = ["PROCESSES_MAX", "HostTables", "read_history", "read_processes"]
 

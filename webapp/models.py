@@ -46,7 +46,7 @@ class Cell(NamedTuple):
     user: str | None
 
 
-class Process(msgspec.Struct, frozen=True):
+class Process(msgspec.Struct, frozen=True, gc=False):
     """One process on one GPU."""
 
     pid: str
@@ -65,7 +65,7 @@ class Process(msgspec.Struct, frozen=True):
     """It runs in another pid namespace: its pid means nothing on the host."""
 
 
-class Gpu(msgspec.Struct, frozen=True):
+class Gpu(msgspec.Struct, frozen=True, gc=False):
     """One GPU or MIG instance. `key` is its name in JSON (`gpu:0`), unique within the sample."""
 
     key: str

@@ -11,8 +11,9 @@ from dimint.consumers.wanted import Wanted
 from dimint.settings_thresholds import Thresholds
 from dimint.webapp.asked import Layout, layout_for
 from dimint.webapp.models import Host, Sampled, Status, Use
+from dimint.webapp.sent import SHOWN
 from dimint.webapp.trends import CELL_NS, CELLS, STEP_NS, STEPS, Minute, Trends
-from dimint.webapp.view import SHOWN, host_view, sampled
+from dimint.webapp.view import host_view, sampled
 
 __all__ = ["PastTables", "hour_before", "past_hosts"]
 

@@ -5,34 +5,17 @@ error; a GPU list in which two entries claim one index still gets distinct keys.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-from dimint.consumers.untrusted import integer, mapping, mappings, text
-from dimint.consumers.wanted import Wanted
-from dimint.limits import GPUS_MAX, PROCESSES_MAX, TAGS_MAX
+from msgspec import UNSET
+
+from dimint.consumers.untrusted import integer, mapping, text
+from dimint.limits import TAGS_MAX
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
 from dimint.webapp.models import Cell, Gpu, Host, Process, Sampled, Status
+from dimint.webapp.sent import Sent, SentGpu, SentProcess, read_sent
 
-__all__ = ["SHOWN", "host_view", "ordered", "paged", "sampled", "status_of", "thinned"]
-
-SHOWN: Final = Wanted({
-    "int_ms": None, "gpu_state": None, "procs_err": None,
-    "cpu": dict.fromkeys(("tot_pm", "n", "load")),
-    "mem": dict.fromkeys(("used", "tot")),
-    "gpu": {
-        **dict.fromkeys((
-            "i", "u", "name", "st", "t_mC", "mem_tot", "mem_used", "mem_free", "mem_other", "util_pct", "mutil_pct", "p_mW",
-            "p_lim_mW", "at", "tmem_mC", "sm_MHz", "fan_pct", "ev", "parent", "profile",
-        )),
-        "ecc": {"vu": None}, "remap": dict.fromkeys(("pend", "fail")),
-    },
-    "proc": dict.fromkeys((
-        "g", "pid", "name", "cmd", "user", "mem", "orphan", "t0_ms", "seen_ms", "sm_pct", "foreign", "job", "pod", "ns", "ctr",
-        "rt",
-    )),
-})  # fmt: skip
-"""What `sampled` reads of a sample."""
-_MIB = 1 << 20
+__all__ = ["host_view", "ordered", "paged", "sampled", "sampled_of", "status_of", "thinned"]
 
 
 def status_of(heard_ns: int | None, *, started_ns: int, now_ns: int, down_after_s: float) -> Status:
@@ -47,17 +30,22 @@ def status_of(heard_ns: int | None, *, started_ns: int, now_ns: int, down_after_
 
 def sampled(time_ns: int, sample: Mapping[str, Any], limits: Thresholds = THRESHOLDS) -> Sampled:
     """One stored sample (dimint/sample.py), as shown; `limits` says what counts as idle or hot."""
-    cpu, memory = mapping(sample.get("cpu")), mapping(sample.get("mem"))
+    return sampled_of(time_ns, read_sent(sample), limits)
+
+
+def sampled_of(time_ns: int, sent: Sent, limits: Thresholds = THRESHOLDS) -> Sampled:
+    """The same of what was read already."""
+    cpu, memory = sent.cpu, sent.mem
     return Sampled(
         time_ns=time_ns,
-        gpus=_gpus(sample, limits),
-        gpu_support=text(sample.get("gpu_state")) or "ok",
-        cpu_pm=integer(cpu.get("tot_pm")),
-        cores=integer(cpu.get("n")),
-        load=_load(cpu.get("load")),
-        memory_used=integer(memory.get("used")),
-        memory_total=integer(memory.get("tot")),
-        interval_ms=integer(sample.get("int_ms")),
+        gpus=_gpus(sent, limits),
+        gpu_support=sent.gpu_state or "ok",
+        cpu_pm=None if cpu is None else cpu.tot_pm,
+        cores=None if cpu is None else cpu.n,
+        load=None if cpu is None else _load(cpu.load),
+        memory_used=None if memory is None else memory.used,
+        memory_total=None if memory is None else memory.tot,
+        interval_ms=sent.int_ms,
     )
 
 
@@ -123,69 +111,70 @@ def _address_key(ip: str) -> tuple[int, tuple[int, ...], str]:
     return 1, (), ip
 
 
-def _gpus(sample: Mapping[str, Any], limits: Thresholds) -> tuple[Gpu, ...]:
-    unread = mapping(sample.get("procs_err"))
+def _gpus(sent: Sent, limits: Thresholds) -> tuple[Gpu, ...]:
+    # eight thousand GPUs and as many processes on one page: arguments go by place, and nothing is called for each value
+    unread = sent.procs_err or ()
     processes: dict[int, list[Process]] = {}
-    for entry in mappings(sample.get("proc"), PROCESSES_MAX):
-        index = integer(entry.get("g"))
-        if index is not None:
-            processes.setdefault(index, []).append(_process(entry))
+    for process in sent.proc or ():
+        if process.g is not None:
+            processes.setdefault(process.g, []).append(_process(process))
     gpus: list[Gpu] = []
     keys: set[str] = set()
-    for place, entry in enumerate(mappings(sample.get("gpu"), GPUS_MAX)):
-        index = integer(entry.get("i"))
-        index = place if index is None else index
+    for place, one in enumerate(sent.gpu or ()):
+        index = place if one.i is None else one.i
         key = f"gpu:{index}"
         if key in keys:
             key = f"gpu:{index}.{place}"
         keys.add(key)
-        uuid = text(entry.get("u")) or ""
+        uuid = one.u or ""
+        total, used, free, other = one.mem_tot, one.mem_used, one.mem_free, one.mem_other
+        heat, memory_heat, power, power_limit = one.t_mC, one.tmem_mC, one.p_mW, one.p_lim_mW
         gpus.append(
             Gpu(
-                key=key,
-                index=index,
-                uuid=uuid,
-                name=text(entry.get("name")),
-                state=text(entry.get("st")) or "ok",
-                temperature_c=_milli(entry.get("t_mC")),
-                total_mib=_mib(entry.get("mem_tot")),
-                used_mib=_mib(entry.get("mem_used")),
-                util_pct=integer(entry.get("util_pct")),
-                power_w=_milli(entry.get("p_mW")),
-                power_limit_w=_milli(entry.get("p_lim_mW")),
-                processes=tuple(processes.pop(index, ())),
-                processes_known=uuid not in unread,
-                free_mib=_mib(entry.get("mem_free")),
-                free_known="mem_free" in entry,
-                read_at=text(entry.get("at")),
-                memory_busy_pct=integer(entry.get("mutil_pct")),
-                memory_temperature_c=_milli(entry.get("tmem_mC")),
-                clock_mhz=integer(entry.get("sm_MHz")),
-                fan_pct=_most(entry.get("fan_pct")),
-                slowed=integer(entry.get("ev")) or 0,
-                parent=text(entry.get("parent")),
-                profile=text(entry.get("profile")),
-                other_mib=_mib(entry.get("mem_other")),
-                limits=limits,
-                faults=_memory_faults(entry),
+                key,
+                index,
+                uuid,
+                one.name or None,
+                one.st or "ok",
+                None if heat is None else (heat + 500) // 1000,
+                None if total is None else total >> 20,
+                None if used is None else used >> 20,
+                one.util_pct,
+                None if power is None else (power + 500) // 1000,
+                None if power_limit is None else (power_limit + 500) // 1000,
+                tuple(processes.pop(index, ())),
+                uuid not in unread,
+                None if free is None or free is UNSET else free >> 20,
+                free is not UNSET,
+                one.at or None,
+                one.mutil_pct,
+                None if memory_heat is None else (memory_heat + 500) // 1000,
+                one.sm_MHz,
+                _most(one.fan_pct),
+                one.ev or 0,
+                one.parent or None,
+                one.profile or None,
+                None if other is None else other >> 20,
+                limits,
+                () if one.ecc is None and one.remap is None else _memory_faults(one),
             )
         )
     return tuple(gpus)
 
 
-def _process(entry: Mapping[str, Any]) -> Process:
-    pid = integer(entry.get("pid"))
+def _process(sent: SentProcess) -> Process:
+    pid, memory, started_ms = sent.pid, sent.mem, sent.t0_ms or sent.seen_ms
     return Process(
-        pid="" if pid is None else str(pid),
-        name=text(entry.get("name")) or text(entry.get("cmd")),
-        user=text(entry.get("user")),
-        used_mib=_mib(entry.get("mem")),
-        orphan=entry.get("orphan") is True,
-        started_ns=_scaled(entry.get("t0_ms") or entry.get("seen_ms"), 1_000_000),
-        place=_place(entry),
-        command=text(entry.get("cmd")),
-        busy_pct=integer(entry.get("sm_pct")),
-        foreign=entry.get("foreign") is True,
+        "" if pid is None else str(pid),
+        sent.name or sent.cmd or None,
+        sent.user or None,
+        None if memory is None else memory >> 20,
+        sent.orphan is True,
+        None if started_ms is None else started_ms * 1_000_000,
+        sent.cmd or None,
+        sent.sm_pct,
+        _place(sent),
+        sent.foreign is True,
     )
 
 
@@ -198,27 +187,22 @@ def _facts_line(facts: Mapping[str, Any]) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def _place(entry: Mapping[str, Any]) -> str | None:
+def _place(sent: SentProcess) -> str | None:
     """Where a process runs: `job 77`, `pod lab/train-0`, `docker 0123456789ab`."""
-    job, pod, container = text(entry.get("job")), text(entry.get("pod")), text(entry.get("ctr"))
-    if job is not None:
-        return f"job {job}"
-    if pod is not None:
-        space = text(entry.get("ns"))
-        return f"pod {space}/{pod}" if space else f"pod {pod}"
-    return None if container is None else f"{text(entry.get('rt')) or 'container'} {container[:12]}"
+    if sent.job:
+        return f"job {sent.job}"
+    if sent.pod:
+        return f"pod {sent.ns}/{sent.pod}" if sent.ns else f"pod {sent.pod}"
+    return f"{sent.rt or 'container'} {sent.ctr[:12]}" if sent.ctr else None
 
 
-def _memory_faults(entry: Mapping[str, Any]) -> tuple[str, ...]:
-    if "ecc" not in entry and "remap" not in entry:
-        return ()
-    ecc, remap = mapping(entry.get("ecc")), mapping(entry.get("remap"))
+def _memory_faults(sent: SentGpu) -> tuple[str, ...]:
     found = []
-    if count := integer(ecc.get("vu")):
-        found.append(f"{count} uncorrected memory errors")
-    if remap.get("pend") is True:
+    if sent.ecc is not None and sent.ecc.vu:
+        found.append(f"{sent.ecc.vu} uncorrected memory errors")
+    if sent.remap is not None and sent.remap.pend:
         found.append("memory rows wait for a reset")
-    if remap.get("fail") is True:
+    if sent.remap is not None and sent.remap.fail:
         found.append("replacing memory rows failed")
     return tuple(found)
 
@@ -228,26 +212,9 @@ def _tags(value: object) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((key, word) for key, word in mapping(value).items() if isinstance(key, str) and text(word)))[:TAGS_MAX]
 
 
-def _mib(value: object) -> int | None:
-    number = integer(value)
-    return None if number is None else number // _MIB
-
-
-def _milli(value: object) -> int | None:
-    """A value in thousandths, rounded to whole units."""
-    number = integer(value)
-    return None if number is None else (number + 500) // 1000
-
-
-def _scaled(value: object, factor: int) -> int | None:
-    number = integer(value)
-    return None if number is None else number * factor
-
-
-def _most(value: object) -> int | None:
+def _most(numbers: Sequence[int | None] | None) -> int | None:
     """The highest of a list of numbers."""
-    known = [number for number in map(integer, value[:GPUS_MAX]) if number is not None] if isinstance(value, list) else []
-    return max(known, default=None)
+    return max((number for number in numbers if number is not None), default=None) if numbers else None
 
 
 def _load(value: object) -> tuple[float, ...] | None:

@@ -5,13 +5,15 @@ from functools import partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import msgpack
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dimint.producers.simulated import SimulatedHost
 from dimint.webapp.models import Status
+from dimint.webapp.sent import SHOWN, Sent, SentGpu, SentProcess, read_doubtful, read_packed
 from dimint.webapp.times import DateOrder, compact, gpu_stamp, stamp
-from dimint.webapp.view import SHOWN, ordered, paged, sampled, status_of, thinned
+from dimint.webapp.view import ordered, paged, sampled, sampled_of, status_of, thinned
 from tests.support.hosts import GTX, MIB, gpu, host, ns, sample
 from tests.support.samples import Machine
 
@@ -64,6 +66,19 @@ def test_no_sample_is_an_error(content: dict[str, Any]) -> None:
     """Whatever a sender puts into a sample, it is shown or left out."""
     shown = sampled(5, content)
     assert len({found.key for found in shown.gpus}) == len(shown.gpus)
+
+
+SENT_KEYS = sorted({*Sent.__struct_fields__, *SentGpu.__struct_fields__, *SentProcess.__struct_fields__, "tot_pm", "n", "vu"})
+LIKELY = st.none() | st.integers(-5, 2**64 - 1) | st.floats() | st.text(max_size=3) | st.booleans() | st.lists(st.integers(0, 9))
+ENTRY = st.dictionaries(st.sampled_from(SENT_KEYS), LIKELY | st.dictionaries(st.sampled_from(SENT_KEYS), LIKELY), max_size=8)
+
+
+@given(st.dictionaries(st.sampled_from(SENT_KEYS), LIKELY | ENTRY | st.lists(ENTRY | LIKELY, max_size=3), max_size=8))
+def test_the_fast_way_of_reading_reads_the_same(content: dict[str, Any]) -> None:
+    """A sample is shown alike from its map, from its bytes, and value by value, as one with wrong types is read."""
+    shown = repr(sampled(5, content))
+    assert repr(sampled_of(5, read_packed(msgpack.packb(content)))) == shown
+    assert repr(sampled_of(5, read_doubtful(content))) == shown
 
 
 def test_times_are_in_the_servers_zone() -> None:
