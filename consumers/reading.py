@@ -18,16 +18,25 @@ import msgpack
 from dimint.consumers.accounting import Accounting, Question, account
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.intervals import Interval
-from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.reading_accounting import accounting, totals, xids
 from dimint.consumers.reading_alerts import alerts_at
 from dimint.consumers.reading_file import open_read_only, snapshot
 from dimint.consumers.reading_host import LAST_NS
-from dimint.consumers.reading_joined import JoinedSamples, joined_row, owners, parts_by_owner, parts_of
+from dimint.consumers.reading_hosts import HostRows
+from dimint.consumers.reading_joined import JoinedSamples, owners, parts_by_owner, parts_of
 from dimint.consumers.reading_past import fleet_at, page
 from dimint.consumers.reading_series import Busy, Series, busy, processes, series
-from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, XidCount, is_host_id
+from dimint.consumers.rows import (
+    GpuTotal,
+    HostEvent,
+    HostRow,
+    PackedSample,
+    StoredSample,
+    XidCount,
+    packed_sample,
+    unpack_sample,
+)
 from dimint.consumers.sealing import Key
 from dimint.consumers.tiers import MINUTE_NS
 from dimint.consumers.wanted import Wanted
@@ -45,9 +54,7 @@ SERIES_POINTS: Final = 600
 _FILE_BITS = 20
 """Versions of different table files never coincide: their upper part counts the switches."""
 
-_HOST = """select m.id, m.name, m.ip, m.facts, m.simulated, m.registered_ns, l.first_ns, l.last_ns, l.received_ns, m.given_name
-           from machines m left join latest l on l.id = m.id"""
-
+_NEWEST = "select timestamp, n, blob from newest where host = ?"
 _ALERTS = """select host, rule, subject, severity, since_ns, raised_ns, text, told from alerts
              order by raised_ns desc, host, rule, subject"""
 _EVENTS = """select host, n, kind, timestamp, received_ns, fields from events where timestamp between ?1 and ?2
@@ -68,6 +75,7 @@ class StatusReader:
         self._file = ""
         self._switches = 0
         self._stamp: tuple[int, int] | None = None
+        self._hosts = HostRows()
 
     def __enter__(self) -> "StatusReader":
         return self
@@ -92,8 +100,7 @@ class StatusReader:
         if db is None:
             return []
         with snapshot(db):
-            rows = [_host_row(row) for row in db.execute(_HOST + " where m.merged_into = '' order by m.name, m.id")]
-            return self._joined(db, rows)
+            return self._hosts.listed(db)
 
     def merged(self) -> dict[str, tuple[HostRow, str]]:
         """The hosts that are merged into others and so not listed: id → (the host, id of the one that stays)."""
@@ -101,9 +108,7 @@ class StatusReader:
         if db is None:
             return {}
         with snapshot(db):
-            rows = [_host_row(row) for row in db.execute(_HOST + " where m.merged_into <> '' order by m.name, m.id")]
-            into = dict(db.execute("select id, merged_into from machines where merged_into <> ''"))
-        return {row.id: (row, into[row.id]) for row in rows}
+            return self._hosts.merged(db)
 
     def host(self, id_or_name: str) -> HostRow | None:
         """The host with this id, this unique name (`gpu_01_lab`), or the name that cleans to it (`gpu-01.lab`)."""
@@ -111,10 +116,7 @@ class StatusReader:
         if db is None:
             return None
         with snapshot(db):
-            row = db.execute(_HOST + " where m.id = ?", (id_or_name,)).get if is_host_id(id_or_name) else None
-            if row is None:
-                row = db.execute(_HOST + " where m.name = ?", (clean_name(id_or_name),)).get
-            return None if row is None else self._joined(db, [_host_row(row)])[0]
+            return self._hosts.one(db, id_or_name)
 
     def owner(self, host_id: str) -> str:
         """The id of the host that goes on with this one's history: itself, unless it is merged into another."""
@@ -125,17 +127,13 @@ class StatusReader:
             return owners(db).get(host_id, host_id)
 
     # --- samples ----------------------------------------------------------------------------------------------------
+    def newest(self, host_ids: Iterable[str]) -> dict[str, PackedSample]:
+        """The newest sample of each of these hosts that has one, as it is stored."""
+        return {host: packed_sample(*row) for host, row in self._newest(host_ids)}
+
     def latest(self, host_ids: Iterable[str]) -> dict[str, StoredSample]:
         """The newest sample of each of these hosts that has one."""
-        found = {}
-        db = self._open()
-        if db is not None:
-            with snapshot(db):
-                parts = parts_by_owner(owners(db))
-                for host in host_ids:
-                    for _, stored in islice(JoinedSamples(db, parts.get(host, (host,))).down(1), 1):
-                        found[host] = stored
-        return found
+        return {host: unpack_sample(time_ns, blob) for host, (time_ns, _, blob) in self._newest(host_ids)}
 
     def last(self, host_id: str, n: int) -> list[StoredSample]:
         """The newest `n` samples (at most FETCH_MAX_SAMPLES), oldest first."""
@@ -319,14 +317,19 @@ class StatusReader:
         return {} if db is None else dict(db.execute("select name, n from counts order by name"))
 
     # --- inside -----------------------------------------------------------------------------------------------------
-    @staticmethod
-    def _joined(db: apsw.Connection, rows: list[HostRow]) -> list[HostRow]:
-        """These rows with the times of the hosts that are merged into them."""
-        parts = parts_by_owner(owners(db))
-        if not parts:
-            return rows
-        merged = {row[0]: _host_row(row) for row in db.execute(_HOST + " where m.merged_into <> ''")}
-        return [joined_row(row, merged, parts[row.id]) if row.id in parts else row for row in rows]
+    def _newest(self, host_ids: Iterable[str]) -> list[tuple[str, tuple[int, int, bytes]]]:
+        """Host and time, number and blob of its newest sample."""
+        db = self._open()
+        if db is None:
+            return []
+        with snapshot(db):
+            parts = parts_by_owner(owners(db))
+            found = []
+            for host in host_ids:
+                rows = [row for part in parts.get(host, (host,)) if (row := db.execute(_NEWEST, (part,)).get) is not None]
+                if rows:
+                    found.append((host, max(rows)))
+        return found
 
     def _open(self) -> apsw.Connection | None:
         """The live file's connection, following a switch; None while there is no live file."""
@@ -355,9 +358,3 @@ class StatusReader:
             self._switches += 1
         self._stamp = stamp
         return self._db
-
-
-def _host_row(row: tuple[Any, ...]) -> HostRow:
-    host, name, ip, facts, simulated, registered, first, last, received, given = row
-    return HostRow(host, name, ip, msgpack.unpackb(facts, strict_map_key=False), bool(simulated), registered, first, last,
-                   received, given)  # fmt: skip

@@ -6,19 +6,24 @@ of them `[time_ns, n, received_ns − time_ns, run, seq, sample]`, in the order 
 host in log order, so it is the same in every rebuild; it orders samples of the same nanosecond.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import lz4.block
 import msgpack
+import msgspec
 
 from dimint.consumers import chunk
 from dimint.errors import CorruptRecord
 from dimint.limits import SAMPLE_MAX_BYTES
 
-__all__ = ["GpuTotal", "HostEvent", "HostRow", "Placed", "StoredSample", "XidCount", "is_host_id", "pack_sample", "placed_of",
-           "seal", "unpack_sample", "unseal"]  # fmt: skip
+__all__ = [
+    "GpuTotal", "HostEvent", "HostRow", "PackedSample", "Placed", "StoredSample", "XidCount", "is_host_id", "pack_sample",
+    "packed_sample", "placed_of", "seal", "unpack_sample", "unseal",
+]  # fmt: skip
 
+_TAIL: Final = msgspec.msgpack.Decoder(tuple[int, bytes, int, msgspec.Raw])
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -85,6 +90,15 @@ class StoredSample(NamedTuple):
     sample: dict[str, Any]
 
 
+class PackedSample(NamedTuple):
+    """The same with its sample as msgpack, for who has a decoder of his own. `n` is its number in the host's log order."""
+
+    time_ns: int
+    n: int
+    received_ns: int
+    sample: bytes
+
+
 Placed: TypeAlias = tuple[int, StoredSample]
 """(n, sample): a sample with its number in the host's log order."""
 
@@ -105,14 +119,16 @@ def pack_sample(stored: StoredSample) -> tuple[bytes, int]:
 
 def unpack_sample(time_ns: int, blob: bytes) -> StoredSample:
     """A tail row's sample. Raises CorruptRecord."""
-    try:
-        size = int.from_bytes(blob[:4], "little")
-        if size > SAMPLE_MAX_BYTES:
-            raise ValueError(f"{size} bytes")
-        late_ns, run, seq, sample = msgpack.unpackb(lz4.block.decompress(blob), strict_map_key=False)
-    except (ValueError, TypeError, lz4.block.LZ4BlockError, msgpack.UnpackException) as error:
-        raise CorruptRecord(f"a stored sample is damaged: {error}", hint="rebuild the status tables") from error
+    with _damage_named():
+        late_ns, run, seq, sample = msgpack.unpackb(_inflated(blob), strict_map_key=False)
     return StoredSample(time_ns, time_ns + late_ns, run, seq, sample)
+
+
+def packed_sample(time_ns: int, n: int, blob: bytes) -> PackedSample:
+    """A tail row's sample, not decoded. Raises CorruptRecord."""
+    with _damage_named():
+        late_ns, _, _, packed = _TAIL.decode(_inflated(blob))
+    return PackedSample(time_ns, n, time_ns + late_ns, bytes(packed))
 
 
 def seal(placed: Sequence[Placed]) -> bytes:
@@ -129,3 +145,19 @@ def placed_of(row: Sequence[Any]) -> Placed:
     """A sample as it stands in a sealed row's chunk."""
     time, n, late, run, seq, sample = row
     return n, StoredSample(time, time + late, run, seq, sample)
+
+
+def _inflated(blob: bytes) -> bytes:
+    size = int.from_bytes(blob[:4], "little")
+    if size > SAMPLE_MAX_BYTES:
+        raise ValueError(f"{size} bytes")
+    plain: bytes = lz4.block.decompress(blob)
+    return plain
+
+
+@contextlib.contextmanager
+def _damage_named() -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, lz4.block.LZ4BlockError, msgpack.UnpackException, msgspec.MsgspecError) as error:
+        raise CorruptRecord(f"a stored sample is damaged: {error}", hint="rebuild the status tables") from error

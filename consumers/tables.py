@@ -8,6 +8,7 @@ Tables of a file (docs/operations.md has them for people):
     machines    a row a host: id, name, ip, facts
     versions    what each host said of itself since when, a row a change
     latest      a row a host: how many samples, first, last, received, sequence of its last change
+    newest      a row a host: its newest sample once more, so that all hosts are read with one statement
     runs, gaps  samples seen and samples lost, a row a run and a row a gap
     events      what happened on a host, a row an event
     alerts      a row an open alert
@@ -54,16 +55,19 @@ from dimint.errors import CorruptRecord, LogMismatch
 
 __all__ = ["FORMAT", "PartitionState", "StatusTables"]
 
-FORMAT: Final = 7
+FORMAT: Final = 8
 _FACTS: Final = """select id, given_name, claimed_ns, ip, facts, simulated, registered_ns, renamed, merged_into, merged_ns
                    from machines"""
 _OF_HOSTS: Final = (
-    *((table, "id") for table in ("machines", "latest")),
+    ("machines", "id"),
+    ("latest", "id"),
     *(
         (table, "host")
-        for table in ("runs", "gaps", "events", "alerts", "versions", "tiers", "processes", "used", "covered", "totals", "xids")
+        for table in (
+            "newest", "runs", "gaps", "events", "alerts", "versions", "tiers", "processes", "used", "covered", "totals", "xids",
+        )
     ),
-)
+)  # fmt: skip
 """Where rows of hosts stand, and in which column their ids."""
 _FULL_WAIT_MS: Final = 30_000
 
@@ -82,6 +86,7 @@ create table versions(host text, n integer, since_ns integer not null, given_nam
                       primary key(host, n)) without rowid;
 create table latest(id text primary key, samples integer not null, first_ns integer, last_ns integer, received_ns integer,
                     changed integer not null) without rowid;
+create table newest(host text primary key, n integer not null, timestamp integer not null, blob blob not null) without rowid;
 create table runs(host text, run blob, used_us integer not null, ranges blob not null, primary key(host, run)) without rowid;
 create table gaps(host text, run blob, first_seq integer, last_seq integer, reason text not null, timestamp integer not null,
                   primary key(host, run, first_seq, last_seq)) without rowid;
@@ -95,6 +100,8 @@ create index events_of_host on events(host, timestamp);
 create table counts(name text primary key, n integer not null) without rowid;
 """
 _NEWEST_VERSIONS: Final = "select host, max(n) + 1, max(since_ns) from versions group by host"
+_NEWEST: Final = """insert into newest values(?1, ?2, ?3, ?4) on conflict do update set n = ?2, timestamp = ?3, blob = ?4
+                    where (?3, ?2) > (timestamp, n)"""
 _HOST_TABLE: Final = """
 create table TABLE(n integer primary key, timestamp integer not null, sealed integer not null, until integer, blob blob not null);
 create index TABLE_time on TABLE(sealed, timestamp);
@@ -238,8 +245,16 @@ class StatusTables:
         if changes.latest:
             self._sequence += 1
             db.execute("update meta set value = ? where name = 'sequence'", (self._sequence,))
+        newest: dict[str, PutTail] = {}
         for write in changes.writes:
             self._write(write)
+            if isinstance(write, PutTail):
+                known = newest.get(write.host)
+                if known is None or (write.time_ns, write.n) > (known.time_ns, known.n):
+                    newest[write.host] = write
+            elif isinstance(write, DropHost):
+                newest.pop(write.host, None)
+        db.executemany(_NEWEST, newest.values())
         db.executemany(
             """insert into machines(id, name, given_name, claimed_ns, ip, facts, simulated, registered_ns, renamed, merged_into,
                                     merged_ns) values(?1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)

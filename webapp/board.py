@@ -17,7 +17,7 @@ from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.intervals import Interval
 from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.reading_series import Busy, Series
-from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, XidCount
+from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, PackedSample, StoredSample, XidCount
 from dimint.consumers.sealing import Key
 from dimint.consumers.wanted import Wanted
 from dimint.limits import FETCH_MAX_SAMPLES, HOST_NAME_MAX_CHARS
@@ -27,10 +27,10 @@ from dimint.webapp.asked import Layout
 from dimint.webapp.models import Cell, Host, Sampled, Snapshot, Status, UserDay
 from dimint.webapp.past import hour_before, past_hosts
 from dimint.webapp.positions import write_positions
-from dimint.webapp.sent import SHOWN
+from dimint.webapp.sent import SHOWN, read_packed
 from dimint.webapp.today import FIRST_S, TODAY_S, read_day
 from dimint.webapp.trends import Trend, Trends
-from dimint.webapp.view import host_view, ordered, sampled, status_of, thinned
+from dimint.webapp.view import host_view, ordered, sampled, sampled_of, status_of, thinned
 
 __all__ = ["Board", "BoardRules", "Tables"]
 
@@ -51,6 +51,7 @@ class Tables(Protocol):
     def host(self, id_or_name: str) -> HostRow | None: ...
     def owner(self, host_id: str) -> str: ...
     def latest(self, host_ids: Iterable[str]) -> dict[str, StoredSample]: ...
+    def newest(self, host_ids: Iterable[str]) -> dict[str, PackedSample]: ...
     def last(self, host_id: str, n: int) -> list[StoredSample]: ...
     def fleet_at(self, at_ns: int, wanted: Wanted | None = None) -> list[HostAt]: ...
     def page(
@@ -131,8 +132,8 @@ class Board:
             self._position = write_positions(self._reader.generation(), self._reader.positions())
             self._read_to, fresh = self._reader.changed_since(self._read_to)
             self._rows = self._reader.hosts()
-            for host_id, stored in self._reader.latest(fresh).items():
-                self._take(host_id, stored)
+            for host_id, packed in self._reader.newest(fresh).items():
+                self._take(host_id, packed)
             self._alerts = tuple(self._reader.alerts())
             happened = self._reader.events(now_ns - XID_NS, now_ns, limit=_EVENTS_LOOKED_AT)
             self._xids = tuple(event for event in happened if event.kind == "gpu.xid")
@@ -246,8 +247,8 @@ class Board:
             found.add(host_id)
         return found
 
-    def _take(self, host_id: str, stored: StoredSample) -> None:
-        sample = sampled(stored.time_ns, stored.sample, self._rules.limits)
+    def _take(self, host_id: str, packed: PackedSample) -> None:
+        sample = sampled_of(packed.time_ns, read_packed(packed.sample), self._rules.limits)
         trends = self._trends.get(host_id)
         if trends is None:
             trends = self._trends[host_id] = Trends()

@@ -4,13 +4,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import msgpack
+
 from dimint.consumers.accounting import Accounting, Question, Used, account
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.intervals import Interval, processes_of
 from dimint.consumers.names import clean_name
 from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.reading_series import Busy, Series
-from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, StoredSample, XidCount
+from dimint.consumers.rows import GpuTotal, HostEvent, HostRow, PackedSample, StoredSample, XidCount
 from dimint.consumers.sealing import Key
 from dimint.consumers.tiers import MINUTE_NS, sum_up
 from dimint.consumers.wanted import Wanted
@@ -72,6 +74,13 @@ class MemoryTables:
 
     def latest(self, host_ids: Iterable[str]) -> dict[str, StoredSample]:
         return {host: self._samples[host][-1] for host in host_ids if self._samples.get(host)}
+
+    def newest(self, host_ids: Iterable[str]) -> dict[str, PackedSample]:
+        stored = {host: self._samples[host] for host in host_ids if self._samples.get(host)}
+        return {
+            host: PackedSample(of[-1].time_ns, len(of), of[-1].received_ns, msgpack.packb(of[-1].sample))
+            for host, of in stored.items()
+        }
 
     def last(self, host_id: str, n: int) -> list[StoredSample]:
         return self._samples.get(host_id, [])[-n:]
