@@ -150,12 +150,13 @@ def _progress(node: Mapping[str, Any]) -> str:
 
 
 def _consumers(report: Mapping[str, Any]) -> Iterator[str]:
-    consumers = report["consumers"]
-    yield from _labelled("consumers", str(len(consumers)))
-    for consumer in consumers:
+    consumers, pages = report["consumers"], report["pages"]
+    yield from _labelled("consumers", "?" if consumers is None else str(len(consumers)))
+    for consumer in consumers or ():
         lag = "unknown" if consumer["lag"] is None else count(consumer["lag"])
         yield _row(f"{consumer.get('host') or '?'} pid {consumer.get('pid')}  lag {lag}  {consumer.get('tables') or ''}")
-    yield from _labelled("pages", ", ".join(str(page.get("http") or page["id"]) for page in report["pages"]) or "0")
+    where = ", ".join(str(page.get("http") or page["id"]) for page in pages or ())
+    yield from _labelled("pages", "?" if pages is None else where or "0")
     yield from _labelled("agents", count(report["agents"]))
     dead = ", ".join(f"{number} in {topic}" for topic, number in report["dead_letters"].items() if number)
     yield from _labelled("dead letters", " " + (dead or "none"))

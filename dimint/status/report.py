@@ -71,12 +71,13 @@ def report(seen: Seen) -> dict[str, Any]:
     partitions = _partitions(seen, problems)
     found["nodes"] = _nodes(seen, partitions, problems)
     found["partitions"] = partitions
-    found["consumers"] = _consumers(registry.consumers, log, problems) if registry else []
-    found["pages"] = [{"id": id, **info} for id, info in sorted(registry.pages.items())] if registry else []
+    # without a registry to look at nothing is known of these three, which is not the same as none
+    found["consumers"] = _consumers(registry.consumers, log, problems) if registry else None
+    found["pages"] = [{"id": id, **info} for id, info in sorted(registry.pages.items())] if registry else None
     found["agents"] = len(registry.agents) if registry else None
     found["dead_letters"] = {
         KV_TOPIC: sum(partition["dead_letters"] for partition in partitions),
-        STATUS_TOPIC: max((consumer["dead_letters"] for consumer in found["consumers"]), default=0),
+        STATUS_TOPIC: max((consumer["dead_letters"] for consumer in found["consumers"] or ()), default=0),
     }
     return {"healthy": not problems, "problems": problems, **found}
 

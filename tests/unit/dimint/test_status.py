@@ -157,6 +157,15 @@ def test_nothing_at_all() -> None:
     assert lines(found)
 
 
+def test_overlords_alone_do_not_say_that_there_are_no_consumers() -> None:
+    """What only the registry knows is unknown without it, and not none."""
+    found = report(look(registry=None, log=None))
+    assert (found["consumers"], found["pages"], found["agents"]) == (None, None, None)
+    assert {line.split()[0]: line.split()[1] for line in lines(found) if line.startswith(("consumers", "pages", "agents"))} == {
+        "consumers": "?", "pages": "?", "agents": "?",
+    }  # fmt: skip
+
+
 def test_many_partitions_share_rows() -> None:
     """1024 partitions of two groups are two rows, one that differs gets its own, and each can be asked for."""
     parts = [partition(index, {A: copy(), B: copy()} if index % 2 else {B: copy(), A: copy()}) for index in range(1024)]
