@@ -124,9 +124,7 @@ class HistoryIndex:
         except BaseException:
             self._db.close()
             raise
-        self._people: dict[By, int] = {
-            By(*row[1:]): row[0] for row in self._db.execute("select id, client, host, process from people")
-        }
+        self._people: dict[By, int] = {}
 
     @staticmethod
     def is_in(directory: Path) -> bool:
@@ -183,10 +181,12 @@ class HistoryIndex:
         except StoreInUse:
             raise HistoryInUse(f"another process brings {self._directory} up to date", hint="wait for it") from None
         try:
+            self._learn_people()
             return self._advance(log, store, bounds, pause, progress)
         finally:
             if self._db.in_transaction:
                 self._db.execute("rollback")
+                self._people.clear()  # some of them were in it
             store.close()
 
     def _advance(
@@ -250,6 +250,11 @@ class HistoryIndex:
         rows.sort()
         self._db.executemany("insert or ignore into changes values(?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         return len(rows)
+
+    def _learn_people(self) -> None:
+        """Those that other processes put in meanwhile: numbers go on from theirs."""
+        rows = self._db.execute("select id, client, host, process from people where id > ?", (len(self._people),))
+        self._people.update((By(*row[1:]), row[0]) for row in rows)
 
     def _person(self, by: By) -> int:
         found = self._people.get(by)

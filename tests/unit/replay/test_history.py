@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimint.batch import encode
+from dimint.batch import By, encode
 from dimint.clock import ManualClock
 from dimint.door import Change
 from dimint.errors import BadPosition, LogMismatch
@@ -160,6 +160,32 @@ def test_another_process_is_waited_for() -> None:
         timer.start()
         assert index.catch_up(log) == 1
         timer.join()
+
+
+def test_processes_that_take_turns() -> None:
+    """Each goes on from what others put in meanwhile, also when somebody it does not know writes, and after it failed."""
+    log = new_log(1)
+
+    def written_by(number: int, process: str) -> None:
+        event = ["kv.set", "a", 0, 0, None, b"J1", None, 0]
+        value = encode(b"w" * 16, number, 0, [By(None, "host", process)], [event], logged_at_ns=number * 1_000_000_000)
+        log.append([Entry(KV_TOPIC, 0, value)])[0].result()
+
+    def stop() -> bool:
+        raise KeyboardInterrupt
+
+    generation = log.describe().generation
+    with (
+        TemporaryDirectory() as folder,
+        HistoryIndex(Path(folder), generation) as one,
+        HistoryIndex(Path(folder), generation) as other,
+    ):
+        for number, (index, process) in enumerate([(one, "p1"), (other, "p2"), (one, "p3"), (other, "p1")], 1):
+            written_by(number, process)
+            with pytest.raises(KeyboardInterrupt):
+                index.advance(log, pause=stop)
+            assert index.catch_up(log) == 1
+        assert [change.by.process for change in one.history("a")] == ["p1", "p2", "p3", "p1"]
 
 
 def test_another_log_is_refused() -> None:
