@@ -1,7 +1,8 @@
 """The keeper: lets go of what the log has held for longer than it is to be kept. One in a system at a time.
 
-It goes no further than `dimint trim` would: never past anybody who still needs the records, and of dimint.status never
-without an archive. What cannot go now is looked at again.
+It goes no further than `dimint trim` would: never past anybody who still needs the records, and never without an archive.
+What cannot go now is looked at again. Where dimint.kv is to go, it takes the snapshots that have to stay behind, and lets
+go of old ones.
 """
 
 import logging
@@ -17,6 +18,7 @@ from dimint.log.port import Log, TopicPartition
 from dimint.registry.port import Registry
 from dimint.replay.needs import needs_of
 from dimint.replay.ranges import first_at
+from dimint.replay.snapshotting import keep_snapshots
 from dimint.replay.trimming import trim
 from dimint.settings import ConsumerSettings
 from dimint.trim_plan import Cut, plan, taking
@@ -27,7 +29,7 @@ ELECTION: Final = "keeper"
 LOOK_S: Final = 600.0
 """How often it looks, and how long after its start it begins; sooner where less is kept than some hours."""
 AT_ONCE: Final = 1 / 30
-"""It lets go of this part of what is kept at once: a day of thirty, so that there is an archive a day."""
+"""It lets go of this part of what is kept at once: a day of thirty, so that there are an archive and a snapshot a day."""
 _DAY_S: Final = 86400.0
 
 log = logging.getLogger("dimint.consumer")
@@ -59,6 +61,8 @@ class Keeper:
         """Let go of what is too old, if it is worth it."""
         for topic, keep_s in self._keep_s.items():
             try:
+                if topic == KV_TOPIC and keep_s:
+                    self._keep_snapshots(keep_s * AT_ONCE)
                 self._look(topic, keep_s)
             except (LogBroken, RegistryLost):
                 raise
@@ -66,6 +70,13 @@ class Keeper:
                 if self._said != str(error):
                     self._said = str(error)
                     log.warning("%s is kept for longer than %g days: %s", topic, keep_s / _DAY_S, error)
+
+    def _keep_snapshots(self, every_s: float) -> None:
+        kept = keep_snapshots(self._settings, self._log, self._clock, every_s=every_s, keep=self._settings.keep_snapshots)
+        if kept.taken is not None:
+            log.info("a snapshot was taken: %s", kept.taken.path)
+        for folder in kept.gone:
+            log.info("an old snapshot was removed: %s", folder)
 
     def _look(self, topic: str, keep_s: float) -> None:
         cuts = self._too_old(topic, keep_s, more_s=keep_s * AT_ONCE)
@@ -76,11 +87,11 @@ class Keeper:
         cuts = taking(plan(bounds, wanted, needs_of(self._settings, self._log, topic, self._clock)))
         if not cuts:
             return
-        archives = self._settings.archives if topic == STATUS_TOPIC else None
-        done = trim(self._log, topic, cuts, self._registry, archives=archives, clock=self._clock, host=socket.gethostname())
+        done = trim(
+            self._log, topic, cuts, self._registry, archives=self._settings.archives, clock=self._clock, host=socket.gethostname()
+        )
         count = sum(cut.records for cut in done.cuts)
-        where = "" if done.archive is None else f"; they are in {done.archive}"
-        log.info("%s: %d records older than %g days were let go of%s", topic, count, keep_s / _DAY_S, where)
+        log.info("%s: %d records older than %g days were let go of; they are in %s", topic, count, keep_s / _DAY_S, done.archive)
 
     def _too_old(self, topic: str, keep_s: float, *, more_s: float = 0.0) -> list[Cut]:
         limit_ns = self._clock.time_ns() - int((keep_s + more_s) * 1e9)

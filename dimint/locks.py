@@ -22,14 +22,14 @@ class FileLock:
     """An exclusive lock on a file, which is created if need be and never removed."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._fd: int | None = None
 
     def acquire(self) -> bool:
         """Try once; whether this object holds the lock now. Raises OSError if the file cannot be opened."""
         if self._fd is not None:
             return True
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         if try_flock(fd, fcntl.LOCK_EX):
             self._fd = keep(fd)
             return True

@@ -223,6 +223,7 @@ class ConsumerSettings(CommonSettings):
     keep_hours: float
     keep_status_log: float
     keep_kv_log: float
+    keep_snapshots: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

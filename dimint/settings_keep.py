@@ -18,5 +18,14 @@ KEEP_SETTINGS: Final = (
     _days("keep_minutes", 400.0, "How long samples summed up by minute are kept; 0 = for ever."),
     _days("keep_hours", 0.0, "How long samples summed up by hour are kept; 0 = for ever."),
     _days("keep_status_log", 30.0, "How long the log keeps dimint.status, which is archived then; 0 = for ever."),
-    _days("keep_kv_log", 0.0, "How long the log keeps dimint.kv, where two snapshots allow it; 0 = for ever."),
+    _days("keep_kv_log", 0.0, "How long the log keeps dimint.kv, which is archived then, as snapshots allow; 0 = for ever."),
+    Setting(
+        "keep_snapshots",
+        "int",
+        3,
+        "How many snapshots of the store are kept of those that are taken where keep_kv_log is set.",
+        frozenset({"consumer", "up"}),
+        low=2,
+        high=1000,
+    ),
 )

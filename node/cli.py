@@ -5,7 +5,6 @@ import os
 import socket
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
-from datetime import UTC, datetime
 from pathlib import Path
 
 from dimint.curve import read_key
@@ -29,7 +28,7 @@ from dimint.replay.positions import Bound
 from dimint.replay.ranges import ends_of
 from dimint.service import Service
 from dimint.settings import CommonSettings, NodeSettings
-from dimint.snapshot_folder import SNAPSHOTS_FOLDER, SnapshotFolder, folders_in, read_folder
+from dimint.snapshot_folder import SNAPSHOTS_FOLDER, SnapshotFolder, folders_in, name_of, read_folder
 from dimint.system_clock import SystemClock
 
 __all__ = ["NODES_FOLDER", "rebuild", "run", "snapshot"]
@@ -117,10 +116,10 @@ def snapshot(settings: CommonSettings, into: Path | None, progress: Progress) ->
     clock = SystemClock()
     with ExitStack() as stack:
         log, found = _open_log(settings, clock, stack)
+        now_ns = clock.time_ns()
         if into is None:
-            now = datetime.fromtimestamp(clock.time_ns() / 1e9, UTC)
-            into = settings.data_dir / SNAPSHOTS_FOLDER / f"{now:%Y%m%dT%H%M%S%fZ}"
-        return take_snapshot(list(_directories(settings)), log, found, into, now_ns=clock.time_ns(), progress=progress)
+            into = settings.data_dir / SNAPSHOTS_FOLDER / name_of(now_ns)
+        return take_snapshot(list(_directories(settings)), log, found, into, now_ns=now_ns, progress=progress)
 
 
 def _tell(directory: Path, found: Generator[Rebuilt, None, None], as_json: bool) -> None:

@@ -11,7 +11,7 @@ from dimint.node.rebuild import Rebuilt, Snapshots, catch_up, is_unfinished, ope
 from dimint.node.renewing import BUILDING, hand_over
 from dimint.node.replica import META, Meta, read_meta
 from dimint.node.store import Store, StoreInUse, rows_of_partitions
-from dimint.progress import Progress
+from dimint.progress import NO_PROGRESS, Progress
 
 __all__ = ["rebuild_into", "rebuild_live"]
 
@@ -33,7 +33,7 @@ def rebuild_live(directory: Path, log: Log, snapshots: Snapshots, progress: Prog
 
 
 def rebuild_into(
-    directory: Path, log: Log, ends: Mapping[int, int], snapshots: Snapshots, progress: Progress
+    directory: Path, log: Log, ends: Mapping[int, int], snapshots: Snapshots, progress: Progress = NO_PROGRESS
 ) -> Generator[Rebuilt, None, None]:
     """Build a store in `directory` up to `ends`, to be looked at. One that is there from before is gone on with.
 

@@ -13,12 +13,12 @@ from dimint.genesis import Genesis
 from dimint.log.port import Log
 from dimint.node.fitting import mismatch
 from dimint.node.replica import META, Meta, read_meta
-from dimint.node.store import Frozen, Store, frozen_store
+from dimint.node.store import Frozen, Store, frozen_store, rows_of_partitions
 from dimint.progress import NO_PROGRESS, Progress
 from dimint.snapshot import SIDE, Header, Rows, encode
-from dimint.snapshot_folder import PartOf, SnapshotFolder, check_folder, file_of, rows_of, write_note
+from dimint.snapshot_folder import PartOf, SnapshotFolder, check_folder, file_of, rows_of, write_note, writing_lock
 
-__all__ = ["load_partition", "snapshot_pieces", "take_snapshot"]
+__all__ = ["furthest", "load_partition", "snapshot_pieces", "take_snapshot"]
 
 
 def snapshot_pieces(frozen: Frozen, partition: int, genesis: Genesis) -> tuple[Meta, Iterator[bytes]] | None:
@@ -47,7 +47,10 @@ def take_snapshot(
     except FileExistsError as error:
         raise SettingsError(f"{into} exists", hint="name another folder") from error
     done = 0
+    lock = writing_lock(into)
     try:
+        if not lock.acquire():
+            raise SettingsError(f"another process is at work in {into}", hint="name another folder")
         for store in stores:
             with frozen_store(store) as partitions:
                 for partition, frozen in partitions.items():
@@ -70,13 +73,27 @@ def take_snapshot(
         snapshot = SnapshotFolder(into, genesis.generation, now_ns, code_version(), dict(sorted(found.items())))
         check_folder(snapshot)
         write_note(snapshot)
+        lock.path.unlink()
         _sync(into)
         _sync(into.parent)
     except BaseException:
         shutil.rmtree(into, ignore_errors=True)
         raise
+    finally:
+        lock.release()
     progress.end(len(found), genesis.kv_partitions, done)
     return snapshot
+
+
+def furthest(stores: Iterable[Path], generation: str) -> dict[int, int]:
+    """Partition → the furthest position that one of the stores in these nodes' directories has of this log."""
+    found: dict[int, int] = {}
+    for store in stores:
+        for partition, row in rows_of_partitions(store, META).items():
+            meta = read_meta(row)
+            if meta is not None and meta.fingerprint.generation == generation:
+                found[partition] = max(meta.next_offset, found.get(partition, 0))
+    return found
 
 
 def load_partition(store: Store, log: Log, snapshot: SnapshotFolder, partition: int) -> None:

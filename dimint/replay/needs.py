@@ -6,20 +6,18 @@ from typing import Any, Final
 
 from dimint.clock import Clock
 from dimint.curve import read_key
-from dimint.errors import BadSnapshot, NotSafe
+from dimint.errors import NotSafe
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.log.port import Log
 from dimint.replay.history import HistoryIndex, history_folder
 from dimint.settings import CommonSettings
-from dimint.snapshot_folder import SNAPSHOTS_FOLDER, SnapshotFolder, check_folder, folders_in
+from dimint.snapshot_folder import SNAPSHOTS_FOLDER, SNAPSHOTS_NEEDED, first_usable, folders_in
 from dimint.status.look import look
 from dimint.status.report import RegistrySeen
 from dimint.trim_plan import Needs
 
-__all__ = ["SNAPSHOTS_NEEDED", "needs_of"]
+__all__ = ["needs_of"]
 
-SNAPSHOTS_NEEDED: Final = 2
-"""So many sound snapshots have to stay behind: one may turn out damaged on the day that it is needed."""
 _LOOK_S: Final = 5.0
 
 
@@ -82,24 +80,12 @@ def _of_stores(settings: CommonSettings, log: Log, partitions: Sequence[int]) ->
 
 
 def _of_snapshots(settings: CommonSettings, log: Log, partitions: Sequence[int]) -> list[Needs]:
-    """The newest sound snapshots, of which the oldest says how far may be trimmed."""
+    """The newest snapshots that a store can begin with, of which the oldest says how far may be trimmed."""
     folder = settings.data_dir / SNAPSHOTS_FOLDER
-    sound: list[SnapshotFolder] = []
-    problem = ""
-    for snapshot in folders_in(folder, log.describe().generation):
-        try:
-            check_folder(snapshot)
-        except BadSnapshot as error:
-            problem = problem or f" ({error})"
-            continue
-        sound.append(snapshot)
-        if len(sound) == SNAPSHOTS_NEEDED:
-            break
+    sound, problem = first_usable(folders_in(folder, log.describe().generation), log, SNAPSHOTS_NEEDED)
     if len(sound) < SNAPSHOTS_NEEDED:
-        who = (
-            f"a new node ({len(sound)} of {SNAPSHOTS_NEEDED} sound snapshots are in {folder}; dimint snapshot takes one){problem}"
-        )
-        return [Needs(who, dict.fromkeys(partitions, 0))]
+        there = f"{len(sound)} of {SNAPSHOTS_NEEDED} sound snapshots are in {folder}; dimint snapshot takes one"
+        return [Needs(f"a new node ({there}){f' ({problem})' if problem else ''}", dict.fromkeys(partitions, 0))]
     found = []
     for one in sound:  # a partition that it does not have was empty: it begins with the log
         first = {at: one.partitions[at].next_offset if at in one.partitions else 0 for at in partitions}

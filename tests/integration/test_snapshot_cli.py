@@ -33,6 +33,13 @@ def test_of_a_running_node_and_a_store_made_of_it(tmp_path: Path, capfd: pytest.
         assert sum(part["keys"] for part in taken["partitions"].values()) == 300
         assert Path(taken["path"]).parent == tmp_path / "snapshots"
         assert main(["snapshot", where, f"--check={taken['path']}"]) == 0
+        for count in (1, 2, 2):
+            capfd.readouterr()
+            assert main(["snapshot", where, "--keep=2", "--json"]) == 0
+            again = json.loads(capfd.readouterr().out)
+            assert len(list((tmp_path / "snapshots").iterdir())) == min(count + 1, 2)
+        assert len(again["removed"]) == 1
+        taken = again
         client.mset({f"later{number}": number for number in range(100)})
         with closing(open_log(tmp_path, clock=SystemClock())) as log:
             for partition, part in taken["partitions"].items():
