@@ -6,7 +6,8 @@ Integers carry what a rival would round: CPU in ‰, temperature in m°C, power 
 
 Every sample is complete: what is read less often than samples are taken (process lists, disks, fans) is carried along
 from its last reading, and `proc_age_ms` and `slow_age_ms` say how old that is. A part that could not be read at all is
-left out (`gpu` while the driver has not answered in time), so an empty list always means that there is nothing.
+left out (`gpu` while the driver has never answered), so an empty list always means that there is nothing. While the driver
+takes longer than a sample may wait, the GPUs that there were are listed with the state unknown and without numbers.
 
 ::
 
@@ -30,7 +31,8 @@ left out (`gpu` while the driver has not answered in time), so an empty list alw
     temp_mC  {label: int}
     gpu      one map a GPU or MIG instance: GPUs in the driver's order, then MIG instances, then missing GPUs
              i int place in this list · u str UUID · name str · st str see GPU_STATES
-             err {call: code} NVML calls that failed and their codes, without "not supported" · absent = none
+             err {call: code} NVML calls whose values are missing, and their codes, without "not supported" · absent = none
+             errs {call: {code: int}} how often each call has failed since the agent's start, by code; absent = never
              util_pct, mutil_pct int % of time busy, memory controller busy (None on MIG)
              mem_tot, mem_used, mem_rsv int bytes; rsv is what the driver keeps for itself, not part of used
              mem_free int bytes left, as the sender counts; absent = tot − used
@@ -76,6 +78,7 @@ from typing import Any, Final, TypeAlias, TypedDict
 __all__ = [
     "GPU_STATES",
     "GPU_SUPPORT",
+    "NOTHING_WRONG",
     "RECOVERY_ACTIONS",
     "THROTTLE_REASONS",
     "Cpu",
@@ -91,7 +94,9 @@ __all__ = [
     "SpoolState",
 ]
 
-GPU_SUPPORT: Final = ("ok", "no_library", "no_driver", "driver_mismatch", "no_gpu", "no_permission", "hung", "unknown")
+GPU_SUPPORT: Final = (
+    "ok", "no_library", "no_driver", "driver_mismatch", "no_gpu", "no_permission", "hung", "unknown", "starting",
+)  # fmt: skip
 """`gpu_state` of a sample: whether GPUs can be read on the host at all.
 
 no_library       NVML is not installed (no driver, or a container without it)
@@ -100,8 +105,12 @@ driver_mismatch  library and kernel module have different versions: the driver w
 no_gpu           the driver answers and has no GPU
 no_permission    this user may not ask the driver
 hung             a call into the driver does not return
-unknown          anything else, and the first seconds after the agent's start
+unknown          anything else
+starting         the first seconds after the agent's start: the driver has not answered yet
 """
+
+NOTHING_WRONG: Final = frozenset({"ok", "no_library", "no_gpu", "starting"})
+"""Values of `gpu_state` that nobody has to do anything about."""
 
 GPU_STATES: Final = ("ok", "lost", "hung", "missing", "suspended", "unknown")
 """`st` of one GPU.
@@ -187,6 +196,7 @@ class Gpu(TypedDict, total=False):
     name: str | None
     st: str
     err: dict[str, int]
+    errs: dict[str, dict[str, int]]
     util_pct: int | None
     mutil_pct: int | None
     mem_tot: int | None

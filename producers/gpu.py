@@ -19,6 +19,7 @@ from dimint.producers.gpu_device import LOST, UNSUPPORTED, Device, Lost
 from dimint.producers.gpu_processes import ListFailed, running, utilisation
 from dimint.producers.gpu_values import read_fast, read_identity, read_rare
 from dimint.producers.pci import nvidia_devices, runtime_status, sysfs_name
+from dimint.producers.schedule import FAST, PROCESSES, SLOW, STATIC
 
 __all__ = ["Nvml", "host_state"]
 
@@ -52,13 +53,17 @@ class Nvml:
         self._count = 0
         self._library: Any = None
         self._slow_s = 0.0
+        self._failed: list[tuple[int, str, int]] = []
         self._versions: dict[str, str | None] = {}
+        self.sleeping: list[dict[str, Any]] = []
+        """Entries of the GPUs where all of them sleep: what the kernel tells of them."""
 
     def open(self) -> str:
         """Initialise; the host's state, "ok" if GPUs can be read."""
         self._at(-1)
-        sleeping = [pci for pci in nvidia_devices(self._sysfs) if runtime_status(self._sysfs, pci) == "suspended"]
-        if sleeping and len(sleeping) == len(nvidia_devices(self._sysfs)):
+        devices = nvidia_devices(self._sysfs)
+        if devices and all(runtime_status(self._sysfs, pci) == "suspended" for pci in devices):
+            self.sleeping = [{"i": at, "u": None, "name": None, "st": "suspended", "pci": pci} for at, pci in enumerate(devices)]
             return "suspended"  # initialising would wake them all
         try:
             pynvml.nvmlInit()
@@ -86,13 +91,14 @@ class Nvml:
         return self._versions
 
     def read(self, *, processes: bool, slow: bool, skip: Collection[int] = ()) -> dict[str, Any]:
-        """One reading: `gpus`, `facts` of each GPU, `procs` [[i, pid, memory, type, sm], …], `procs_err` and the time that
-        these took (`procs_s`) if asked for, and `slow_s`, the time that the rare values took.
+        """One reading: `gpus`, `facts` of each GPU, `failed` [[i, call, code], …] of every call that failed in it, `procs`
+        [[i, pid, memory, type, sm], …], `procs_err` and the time that these took (`procs_s`) if asked for, and `slow_s`,
+        the time that the rare values took.
 
         GPUs whose index is in `skip` are not touched and stand there as hung. An entry without `u` could not even say its
         UUID. The first reading of a GPU always reads everything.
         """
-        self._slow_s = 0.0
+        self._slow_s, self._failed = 0.0, []
         found = [self._read_gpu(index, slow, index in skip) for index in range(self._count)]
         gpus = [reading for reading, _ in found]
         devices = [device for _, device in found]
@@ -110,7 +116,12 @@ class Nvml:
                     self._at(self._index_of(device))
                     self._read_processes(entry, device, reading["procs"], reading["procs_err"])
             reading["procs_s"] = time.monotonic() - started
-        return reading | {"slow_s": self._slow_s}
+        for entry, device in zip(gpus, devices, strict=True):
+            if device is not None:
+                self._failed += [(entry["i"], call, code) for call, code in device.failed]
+                if errors := device.errors:
+                    entry["err"] = errors
+        return reading | {"failed": self._failed, "slow_s": self._slow_s}
 
     def _index_of(self, device: Device) -> int:
         index: int = (device.parent or device).fixed["i"]
@@ -133,6 +144,7 @@ class Nvml:
             except pynvml.NVMLError as error:
                 state = "lost" if error.value in LOST else "unknown"
                 self._refused[index] = {"i": index, "u": None, "st": state, "err": {"handle": error.value}}
+                self._failed.append((index, "handle", error.value))
                 return self._refused[index], None
             device.fixed["i"] = index
             self._devices[index] = device
@@ -141,31 +153,30 @@ class Nvml:
 
     def _values(self, device: Device, slow: bool) -> dict[str, Any]:
         """Everything but processes. A lost GPU keeps its identity and is left alone until NVML is initialised again."""
-        device.errors, device.answered = {}, 0
+        device.start()
         values: dict[str, Any] = {}
         try:
             if device.lost is not None:
                 raise device.lost
-            if device.uuid is None:
+            if device.uuid is None or (slow and device.lacks(STATIC)):
+                device.begin(STATIC)
                 read_identity(device)
             started = time.monotonic()
             if slow or not device.rare:
+                device.begin(SLOW)
                 read_rare(device)
-            if slow or not device.laid_out:
                 self._find_instances(device)
             self._slow_s += time.monotonic() - started
+            device.begin(FAST)
             values = read_fast(device)
-            state = "ok" if device.answered or not device.errors else "unknown"
+            state = "ok" if device.answered or not device.failed else "unknown"
         except Lost as lost:
-            device.lost, device.instances, values, state = lost, [], {}, "lost"
-            device.errors = {lost.call: lost.code}
+            device.lose(lost)
+            values, state = {}, "lost"
         entry = {"i": device.fixed["i"], "u": device.uuid, "name": device.fixed.get("name"), "st": state}
-        if device.errors:
-            entry["err"] = device.errors
         return entry | {"pci": device.fixed.get("pci")} | device.rare | values if state != "lost" else entry
 
     def _find_instances(self, device: Device) -> None:
-        device.laid_out = True
         if device.parent is not None or not (modes := device.call("mig_mode", pynvml.nvmlDeviceGetMigMode)):
             return
         device.mig = device.fixed["mig"] = modes[0] == 1
@@ -177,6 +188,7 @@ class Nvml:
                 instance = Device(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(device.handle, index), device)
             except pynvml.NVMLError:  # holes are normal: the instance before was destroyed
                 continue
+            instance.begin(STATIC)
             read_identity(instance)
             device.instances.append(known.get(instance.uuid, instance) if instance.uuid else instance)
             device.instances[-1].handle = instance.handle
@@ -186,7 +198,8 @@ class Nvml:
         devices = nvidia_devices(self._sysfs)
         return devices[index] if len(devices) == self._count else None
 
-    def _read_processes(self, entry: dict[str, Any], device: Device, rows: list[list[Any]], failed: dict[str, int]) -> None:
+    def _read_processes(self, entry: dict[str, Any], device: Device, rows: list[list[Any]], unread: dict[str, int]) -> None:
+        device.begin(PROCESSES)
         merged: dict[int, list[Any]] = {}
         codes: list[int] = []
         for kind in ("Compute", "Graphics"):
@@ -201,7 +214,8 @@ class Nvml:
                 codes.append(error.code)
         serious = [code for code in codes if code not in UNSUPPORTED]
         if serious or len(codes) == 2:
-            failed[entry["u"]] = (serious or codes)[0]
+            unread[entry["u"]] = (serious or codes)[0]
+        device.failed += [("processes", code) for code in serious]
         if "process_utilisation" not in device.unsupported and merged:
             try:
                 shares, device.seen_us = utilisation(self._library, device.handle, device.seen_us)
@@ -210,6 +224,8 @@ class Nvml:
             except ListFailed as error:
                 if error.code in UNSUPPORTED:
                     device.unsupported.add("process_utilisation")
+                else:
+                    device.fail("process_utilisation", error.code)
         rows.extend(row for _, row in sorted(merged.items()))
 
 

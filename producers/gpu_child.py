@@ -47,7 +47,7 @@ def main() -> int:
     nvml = Nvml(lambda index: send("at", index), opened=listener.add, sysfs=sysfs)
     try:
         state = nvml.open()
-        send("opened", {"state": state, **nvml.versions})
+        send("opened", {"state": state, "sleeping": nvml.sleeping, **nvml.versions})
         if state == "ok":
             listener.start()
             for request in _requests():

@@ -1,8 +1,9 @@
 """One GPU or MIG instance of NVML, and the guarded call that every value of it is read with.
 
-Any call may fail by itself on some GPU, driver or container: the value is then None and the code is kept. What a GPU or
-driver does not have is asked for once and never again until NVML is initialised anew, which a new driver forces anyway.
-Only the codes that speak of the whole GPU (lost, reset required) end the reading of it.
+Any call may fail by itself on some GPU, driver or container: the value is then None, and the code is kept as long as the
+value is missing for it, which is until its tier is read again. What a GPU or driver does not have is asked for once and
+never again until NVML is initialised anew, which a new driver forces anyway. Only the codes that speak of the whole GPU
+(lost, reset required) end the reading of it.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ class Lost(Exception):
 
 
 class Device:
-    """Its handle, what it cannot do, and what was read less often."""
+    """Its handle, what it cannot do, and what was read less often. `begin` says whose reading the next calls are."""
 
     def __init__(self, handle: Any, parent: "Device | None" = None) -> None:
         self.handle, self.parent = handle, parent
@@ -42,12 +43,41 @@ class Device:
         self.rare: dict[str, Any] = {}
         self.lost: Lost | None = None
         self.unsupported: set[str] = set()
-        self.errors: dict[str, int] = {}
+        self.failed: list[tuple[str, int]] = []
+        """Calls that failed in this reading, with their codes, each as often as it did."""
         self.answered = 0
+        self._tier = ""
+        self._errors: dict[str, dict[str, int]] = {}
         self.instances: list[Device] = []
         self.mig = False
-        self.laid_out = False
         self.seen_us = 0
+
+    @property
+    def errors(self) -> dict[str, int]:
+        """Calls whose values are missing, and their codes, of the last reading of every tier."""
+        return {name: code for errors in self._errors.values() for name, code in errors.items()}
+
+    def start(self) -> None:
+        """A new reading of some tiers."""
+        self.failed, self.answered = [], 0
+
+    def begin(self, tier: str) -> None:
+        """The calls from here on read this tier anew."""
+        self._tier = tier
+        self._errors[tier] = {}
+
+    def lacks(self, tier: str) -> bool:
+        """Whether something of this tier could not be read."""
+        return bool(self._errors.get(tier))
+
+    def lose(self, lost: Lost) -> None:
+        """Nothing is known of it any more but that it is lost."""
+        self.lost, self.instances, self._errors = lost, [], {"": {lost.call: lost.code}}
+
+    def fail(self, name: str, code: int) -> None:
+        """Keep that a value could not be read."""
+        self.failed.append((name, code))
+        self._errors[self._tier][name] = code
 
     def call(self, name: str, function: Callable[..., Any], *args: Any) -> Any:
         """The call's value, None if it failed. Raises Lost."""
@@ -59,7 +89,7 @@ class Device:
             self._failed(name, error.value, UNSUPPORTED)
             return None
         except UnicodeDecodeError:  # names on WSL
-            self.errors[name] = pynvml.NVML_ERROR_UNKNOWN
+            self.fail(name, pynvml.NVML_ERROR_UNKNOWN)
             return None
         self.answered += 1
         return value
@@ -92,7 +122,7 @@ class Device:
     def _failed(self, name: str, code: int, unsupported: Sequence[int]) -> None:
         if code in unsupported:
             self.unsupported.add(name)
-        elif code in LOST:
+            return
+        self.fail(name, code)
+        if code in LOST:
             raise Lost(name, code)
-        else:
-            self.errors[name] = code

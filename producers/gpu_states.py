@@ -77,6 +77,14 @@ class Fleet:
             changes += self._move(uuid, row, gpu_state)
         return gpus, changes
 
+    def unanswered(self) -> list[Gpu]:
+        """The GPUs that there are, as far as is known while the driver has not answered in time: nothing of what they do."""
+        rows = sorted(self._known.items(), key=lambda item: int(item[1]["i"]))
+        return [
+            Gpu(i=at, u=uuid, name=row["name"], st="unknown", mem_tot=row["mem_tot"], pci=row["pci"])
+            for at, (uuid, row) in enumerate(rows)
+        ]
+
     def _see(self, gpu: Gpu, now_s: int) -> Change | None:
         uuid, state = gpu["u"], gpu["st"]
         if gpu.get("parent") or uuid.startswith("unknown-"):

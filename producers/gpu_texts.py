@@ -14,5 +14,6 @@ GPU_TEXTS: Final[Mapping[str, str]] = {
     "no_permission": "this user may not ask the driver; look at the rights of /dev/nvidia*",
     "hung": "a call into the driver does not return; look at `dmesg`",
     "suspended": "every GPU sleeps and is left asleep",
+    "starting": "the agent was just started and the driver has not answered yet",
     "unknown": "the driver gives no reason; in a container, `systemctl daemon-reload` on the host takes the rights away",
 }

@@ -44,9 +44,17 @@ _PROFILE: Final = re.compile(r"\bMIG (\S+)$")
 
 
 def read_identity(device: Device) -> None:
+    """What a GPU is; what was read before and cannot be read now is still so."""
+    known = dict(device.fixed)
+    _read_identity(device)
+    device.fixed |= {name: value for name, value in known.items() if device.fixed.get(name) is None}
+    device.uuid = device.fixed["u"]
+
+
+def _read_identity(device: Device) -> None:
     fixed = device.fixed
-    device.uuid = device.text("uuid", pynvml.nvmlDeviceGetUUID)
-    fixed["u"], fixed["name"] = device.uuid, device.text("name", pynvml.nvmlDeviceGetName)
+    fixed["u"] = device.text("uuid", pynvml.nvmlDeviceGetUUID)
+    fixed["name"] = device.text("name", pynvml.nvmlDeviceGetName)
     if device.parent is not None:
         fixed["parent"] = device.parent.uuid
         fixed["gi"] = device.call("gpu_instance", pynvml.nvmlDeviceGetGpuInstanceId)
@@ -65,7 +73,7 @@ def read_identity(device: Device) -> None:
     fixed["minor"] = device.call("minor", pynvml.nvmlDeviceGetMinorNumber)
     persistence = device.call("persistence", pynvml.nvmlDeviceGetPersistenceMode)
     fixed["persistence"] = None if persistence is None else persistence == 1
-    fixed["mig"] = False
+    fixed.setdefault("mig", False)
 
 
 def read_rare(device: Device) -> None:

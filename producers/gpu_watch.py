@@ -57,6 +57,8 @@ class GpuReading(NamedTuple):
     """What reading the process lists took, in seconds."""
     slow_s: float = 0.0
     """What the values of the slow tier took."""
+    failed: Sequence[Sequence[Any]] = ()
+    """[place of the GPU, call, code] of every call that failed in it."""
 
 
 class GpuWatch:
@@ -80,6 +82,8 @@ class GpuWatch:
         self._unpacker = msgpack.Unpacker(max_buffer_size=_BUFFER_MAX_BYTES)
         self._waiting_since: float | None = None
         self._leaving = False
+        self._opening = False
+        """Whether the present process has still to say what becomes of the driver."""
         self._want: Want | None = None
         self._at = -1
         self._retry_at = 0.0
@@ -87,8 +91,9 @@ class GpuWatch:
         self._again_at: float | None = None
         self._again = Backoff(RETRY_FIRST_S, RETRY_MOST_S)
         self._skip: dict[int, tuple[float, Backoff]] = {}
-        self._state = "unknown"
+        self._state = "starting"
         self._versions: dict[str, str | None] = {}
+        self._sleeping: list[dict[str, Any]] = []
         self._answer: GpuReading | None = None
         self._xids: deque[Xid] = deque(maxlen=_XIDS_MAX)
 
@@ -105,7 +110,7 @@ class GpuWatch:
     def collect(self, timeout_s: float) -> GpuReading | None:
         """The reading asked for, waiting for it at most `timeout_s`; None if it has not come yet.
 
-        A host whose GPUs cannot be read gets its state at once, with no GPUs.
+        A host whose GPUs cannot be read gets its state at once, with no GPUs; also while they are tried again.
         """
         end = self._clock.monotonic() + timeout_s
         while True:
@@ -114,12 +119,12 @@ class GpuWatch:
                 answer, self._answer = self._answer, None
                 return answer
             if self._waiting_since is None and not self._leaving:
-                return GpuReading(self._state, [], versions=self._versions)
+                return self._nothing_read()
             if self._child is not None and self._leaving and self._state == "hung" and not _ends(self._child, _LEAVE_S):
                 return GpuReading("hung", [], versions=self._versions)
             left = end - self._clock.monotonic()
             if left <= 0 or not self._wait(left):
-                return None
+                return self._nothing_read() if self._is_trying_again else None
 
     def hung(self) -> frozenset[int]:
         """Indexes of GPUs that are left alone because a call about them did not return."""
@@ -147,6 +152,14 @@ class GpuWatch:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _nothing_read(self) -> GpuReading:
+        return GpuReading(self._state, [dict(gpu) for gpu in self._sleeping], versions=self._versions)
+
+    @property
+    def _is_trying_again(self) -> bool:
+        """Whether a driver that could not be asked before has not answered the present attempt yet."""
+        return self._opening and self._state not in ("ok", "starting")
+
     def _advance(self) -> None:
         """Do whatever can be done now without waiting."""
         now = self._clock.monotonic()
@@ -167,6 +180,7 @@ class GpuWatch:
         assert self._child.stdout is not None
         os.set_blocking(self._child.stdout.fileno(), False)
         self._leaving, self._again_at, self._at, self._waiting_since = False, None, -1, now
+        self._opening = True
 
     def _request(self, child: subprocess.Popen[bytes], want: Want, now: float) -> None:
         if self._again_at is not None and now >= self._again_at:
@@ -202,9 +216,9 @@ class GpuWatch:
                     self._read(body, now)
 
     def _opened(self, body: dict[str, Any]) -> None:
-        self._state = body.pop("state")
+        self._state, self._sleeping = body.pop("state"), body.pop("sleeping")
         self._versions = body
-        self._waiting_since = None
+        self._waiting_since, self._opening = None, False
         if self._state == "ok":
             self._retry.reset()
 
@@ -226,6 +240,7 @@ class GpuWatch:
             self._versions,
             body.get("procs_s", 0.0),
             body["slow_s"],
+            body["failed"],
         )
 
     def _look_after(self, child: subprocess.Popen[bytes], now: float) -> None:

@@ -13,7 +13,10 @@ PROCESS_ROWS_MAX: Final = 1000
 
 
 class Fast(NamedTuple):
-    """What is read at every tick. `gpus` is None if the driver has not answered yet, `spool` if nothing is published."""
+    """What is read at every tick. `gpus` is None if nothing is known of any, `spool` if nothing is published.
+
+    `answered` is whether the driver answered at this tick; if not, `gpus` are the ones that there were.
+    """
 
     cpu: Cpu | None
     memory: Memory | None
@@ -21,6 +24,7 @@ class Fast(NamedTuple):
     gpu_state: str
     gpus: list[Gpu] | None
     spool: SpoolState | None = None
+    answered: bool = True
 
 
 class Assembler:
@@ -97,7 +101,7 @@ class Assembler:
             for gpu in fast.gpus:
                 if gpu["st"] == "ok":
                     gpu.update(self._unaccounted.get(gpu["u"], {}))
-            if self._processes and fast.gpu_state == "ok":
+            if self._processes and fast.gpu_state == "ok" and fast.answered:
                 sample |= self._processes
                 sample["proc_age_ms"] = (mono_ns - self._processes_ns) // 1_000_000
         return sample

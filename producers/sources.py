@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from dimint import __version__
 from dimint.clock import Clock
+from dimint.producers.failures import Failures
 from dimint.producers.gpu_states import Fleet
 from dimint.producers.gpu_texts import GPU_TEXTS
 from dimint.producers.gpu_watch import GpuReading, GpuWatch, Want
@@ -91,6 +92,7 @@ class ThisHost:
         self._interval_ms = round(interval_s * 1000)
         self._host = Host()
         self._fleet = Fleet(identity.known_gpus)
+        self._failures = Failures()
         self._assembler = Assembler(interval_ms=self._interval_ms, boot=boot_id())
         self._numbers = Numbers()
         self._happenings = Happenings(
@@ -103,7 +105,8 @@ class ThisHost:
         self._fixed_facts = host_facts()
         self._gpu_facts: dict[str, Any] = {}
         self._gpus_changed = False
-        self._said_state = ""
+        self._state = "starting"
+        """What the driver said last."""
         self._module: str | None = None
         self._registered: Event | None = None
 
@@ -113,12 +116,13 @@ class ThisHost:
         events = self._happenings.begin(time_ns) if not self._numbers.last else []
         events += self._happenings.clock(time_ns, mono_ns)
         self._gpus.ask(Want(processes=PROCESSES in due.tiers, slow=SLOW in due.tiers))
-        fast = Fast(self._host.cpu(), self._host.memory(), self._host.network(), "unknown", None)
+        fast = Fast(self._host.cpu(), self._host.memory(), self._host.network(), self._state, None)
         slow_s = self._read_slow(mono_ns) if SLOW in due.tiers else 0.0
         reading = self._gpus.collect(self._wait_s)
         others_s = slow_s
         if reading is None:
             self._schedule.ask_again({PROCESSES} & due.tiers)
+            fast = fast._replace(gpus=self._fleet.unanswered() or None, answered=False)
         else:
             others_s += reading.slow_s + reading.procs_s
             state, gpus, changes = self._apply(reading, time_ns)
@@ -150,14 +154,15 @@ class ThisHost:
         self._remember()
 
     def _say_state(self, state: str) -> None:
-        if state != self._said_state:
-            self._said_state = state
+        if state != self._state:
+            self._state = state
             log.info("GPU driver: %s", GPU_TEXTS.get(state, state))
 
     def _apply(self, reading: GpuReading, time_ns: int) -> tuple[str, list[Gpu], list[Event]]:
         """State of the host's GPUs, the sample's list of them, and what happened to them and to their driver."""
         host = self._identity.id
         gpus, changes = self._fleet.apply(reading.state, reading.gpus, self._gpus.hung(), time_ns // 10**9)
+        self._failures.count(reading.failed, gpus)
         state = reading.state if reading.state != "suspended" else "ok" if gpus else "unknown"
         self._say_state(state)
         events: list[Event] = []

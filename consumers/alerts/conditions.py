@@ -148,8 +148,10 @@ def _gpus(host: Observed) -> Sequence[Mapping[str, Any]]:
 
 
 def _processes(host: Observed, gpu: Mapping[str, Any]) -> Sequence[Mapping[str, Any]] | None:
-    """The processes on a GPU; None if they could not be read."""
+    """The processes on a GPU; None if they could not be read, or stand with the MIG instances of the GPU."""
     assert host.sample is not None
+    if any(other.get("parent") == gpu["u"] for other in _gpus(host)):
+        return None
     if gpu["u"] in mapping(host.sample.get("procs_err")) or not isinstance(host.sample.get("proc"), list):
         return None
     return [row for row in mappings(host.sample.get("proc"), PROCESSES_MAX) if row.get("g") == gpu.get("i")]
@@ -175,7 +177,7 @@ def _registered(host: Observed, parameters: Mapping[str, float]) -> Iterator[Fin
 
 def _driver_mismatch(host: Observed, _parameters: Mapping[str, float]) -> Iterator[Finding]:
     if host.sample is not None and isinstance(state := host.sample.get("gpu_state"), str):
-        yield Finding(HOST, state == "driver_mismatch", state)
+        yield Finding(HOST, None if state in ("unknown", "starting") else state == "driver_mismatch", state)
 
 
 def _spool(host: Observed, parameters: Mapping[str, float]) -> Iterator[Finding]:
@@ -202,10 +204,12 @@ def _hot(host: Observed, parameters: Mapping[str, float]) -> Iterator[Finding]:
     limits = {gpu.get("u"): _scaled(gpu.get("t_slow_mC"), 0.001) for gpu in mappings(host.facts.get("gpus"), GPUS_MAX)
               if isinstance(gpu.get("u"), str)}  # fmt: skip
     for gpu in _gpus(host):
-        heat = _scaled(gpu.get("t_mC"), 0.001)
+        heat, margin = _scaled(gpu.get("t_mC"), 0.001), _scaled(gpu.get("t_margin_mC"), 0.001)
         limit = limits.get(gpu["u"])
-        bound = parameters["above"] if limit is None else limit - parameters["margin"]
-        yield Finding(gpu["u"], None if heat is None else heat > bound, "" if heat is None else f"{heat:.0f} °C")
+        if limit is not None and heat is not None:
+            margin = limit - heat
+        holds = margin < parameters["margin"] if margin is not None else None if heat is None else heat > parameters["above"]
+        yield Finding(gpu["u"], holds, "" if heat is None else f"{heat:.0f} °C")
 
 
 def _idle_held(host: Observed, parameters: Mapping[str, float]) -> Iterator[Finding]:

@@ -6,11 +6,16 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-__all__ = ["FakeDriver", "RealClock", "build_library", "device_calls"]
+from dimint.producers.gpu_watch import GpuReading, GpuWatch, Want
 
+__all__ = ["FAKE_MEMORY", "FakeDriver", "Reader", "RealClock", "build_library", "device_calls"]
+
+FAKE_MEMORY = 85899345920
+"""Bytes of memory that a GPU of the fake has if nothing else is said."""
 _SOURCE = Path(__file__).parent / "fake_nvml" / "nvml.c"
 
 
@@ -66,3 +71,18 @@ class FakeDriver:
     @property
     def environment(self) -> dict[str, str]:
         return os.environ | {"LD_LIBRARY_PATH": str(self._library), "FAKE_NVML": str(self._script)}
+
+
+class Reader:
+    """A watch on a fake driver, and its readings."""
+
+    def __init__(self, driver: FakeDriver, sysfs: Path, **more: Any) -> None:
+        self.clock = RealClock()
+        self.watch = GpuWatch(self.clock, env=driver.environment, sysfs=str(sysfs), **more)
+
+    def read(self, want: Want | None = None, *, timeout_s: float = 8.0) -> GpuReading:
+        """One reading, which must come."""
+        self.watch.ask(want or Want())
+        reading = self.watch.collect(timeout_s)
+        assert reading is not None
+        return reading

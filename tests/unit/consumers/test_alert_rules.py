@@ -174,3 +174,28 @@ def test_hostile_samples_are_unknown(content: dict[str, Any]) -> None:
         look(name, host)
     for number in ("host.cpu_pct", "host.load1", "host.memory_pct", "host.disk_pct", "gpu.temp_c", "gpu.memory_pct"):
         assert all(finding.holds is None for finding in parse_comparison(f"{number} > 1").look(host, {}))
+
+
+def test_a_card_that_tells_only_its_margin_is_judged_by_it() -> None:
+    """Newer cards do not say at how many degrees they slow down, but how many are left."""
+    near, far = gpu(0, "x", 1, 2, 99, 70) | {"t_margin_mC": 2_000}, gpu(1, "x", 1, 2, 99, 89) | {"t_margin_mC": 9_000}
+    assert [finding.holds for finding in look("gpu.hot", observed(sample([near, far])))] == [True, False]
+
+
+def test_a_gpu_split_into_mig_instances_is_not_held_without_a_process() -> None:
+    """Its processes stand with its instances, of which each is judged by itself."""
+    whole, part = gpu(0, "x", 60_000, 80_000, None, 50), gpu(1, "x", 9_000, 10_000, None, None)
+    part["parent"] = whole["u"]
+    rows = [{"g": 1, "pid": 1, "user": "alice", "mem": 5 * MIB}]
+    found = {
+        finding.subject: finding.holds for finding in look("gpu.held_without_process", observed(sample([whole, part], rows)))
+    }
+    assert found == {whole["u"]: None, part["u"]: False}
+
+
+def test_a_driver_that_does_not_answer_says_nothing_about_its_version() -> None:
+    """An alert of a mismatch neither begins nor ends by it."""
+    states = ("driver_mismatch", "ok", "unknown", "starting")
+    assert [finding.holds for state in states for finding in look("host.driver_mismatch", observed({"gpu_state": state}))] == [
+        True, False, None, None,
+    ]  # fmt: skip

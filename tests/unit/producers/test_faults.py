@@ -226,9 +226,9 @@ def _flat(gpu: Gpu) -> dict[str, Any]:
     """An entry with `ecc`, `remap` and `thr_ns` spread out, without what identifies it and without what is None."""
     found: dict[str, Any] = {}
     for key, value in gpu.items():
-        if isinstance(value, dict) and key != "err":
+        if isinstance(value, dict) and key not in ("err", "errs"):
             found |= {f"{key}.{name}": part for name, part in value.items()}
-        elif key not in ("i", "u", "pci", "err"):
+        elif key not in ("i", "u", "pci", "err", "errs"):
             found[key] = value
     return {key: value for key, value in found.items() if value is not None}
 
@@ -245,6 +245,41 @@ def test_a_fault_costs_its_own_values(seen: Seen, place: int) -> None:
     gone = {key for key in well if any(key == name or key.startswith(f"{name}.") for name in fault.none.split())}
     assert gone or not fault.none
     assert _flat(gpu) == {key: value for key, value in well.items() if key not in gone} | fault.values
+
+
+def test_failed_calls_are_counted(library: Path, tmp_path: Path) -> None:
+    """Each GPU's samples say how often which call has failed, also after the driver was opened anew."""
+    driver = FakeDriver(library, tmp_path / "script")
+    driver.tell("count 2", "fault 1 nvmlDeviceGetClockInfo 10", "fault 0 nvmlDeviceGetComputeRunningProcesses_v3 4")
+    with agent_on(driver, tmp_path) as agent:
+        agent.tick()
+        driver.tell("count 2", "fault 1 nvmlDeviceGetUtilizationRates 15")
+        agent.tick_until(lambda sample: sample["gpu"][1]["st"] == "lost")
+        driver.tell("count 2")
+        agent.clock.ahead += 31
+        sample, _ = agent.tick_until(lambda sample: sample["gpu"][1]["st"] == "ok")
+    whole, other = sample["gpu"]
+    assert set(whole["errs"]) == {"processes"}
+    assert whole["errs"]["processes"]["4"] >= 1
+    assert other["errs"].keys() == {"sm_clock", "memory_clock", "utilisation"}
+    assert other["errs"]["sm_clock"] == other["errs"]["memory_clock"]
+    assert other["errs"]["utilisation"] == {"15": 1}, "a GPU that is lost is not asked again and again"
+    assert "err" not in other
+
+
+def test_a_driver_that_is_slow_hides_no_gpu(library: Path, tmp_path: Path) -> None:
+    """A sample that cannot wait lists the GPUs that there were, without a number; nothing is known of processes then."""
+    driver = FakeDriver(library, tmp_path / "script")
+    driver.tell("count 2", "proc 0 Compute 4194000 4096")
+    with agent_on(driver, tmp_path) as agent:
+        assert "proc" in agent.tick()[0]
+        driver.tell("count 2", "fault 0 nvmlDeviceGetUtilizationRates hang")
+        sample, events = agent.tick_until(lambda sample: sample["gpu"][0]["st"] == "unknown")
+    assert (sample["gpu_state"], [(gpu["u"], gpu["st"]) for gpu in sample["gpu"]]) == (
+        "ok", [("GPU-0", "unknown"), ("GPU-1", "unknown")],
+    )  # fmt: skip
+    assert "proc" not in sample
+    assert not [event for event in events if event[0] == "gpu.lost"], "nobody is told before the deadline"
 
 
 def test_lost_gpus_are_told(seen: Seen) -> None:

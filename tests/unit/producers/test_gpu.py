@@ -1,54 +1,9 @@
-"""The NVML reader against a real shared library that fails in every way that drivers are known to."""
-
-import os
-import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+"""What is read of GPUs, from a real shared library that fails in every way that drivers are known to."""
 
 import pytest
 
-from dimint.clock import ManualClock
-from dimint.producers.gpu_states import Fleet
-from dimint.producers.gpu_watch import GpuReading, GpuWatch, Want, Xid
-from tests.support.nvml import FakeDriver, RealClock, build_library, device_calls
-
-H100 = 85899345920
-
-
-@pytest.fixture(scope="session")
-def libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the fake libraries of this session are built."""
-    return tmp_path_factory.mktemp("nvml")
-
-
-@pytest.fixture
-def driver(libraries: Path, tmp_path: Path) -> FakeDriver:
-    """A driver with the newest symbols and no GPU yet."""
-    return FakeDriver(build_library(libraries), tmp_path / "script")
-
-
-class Reader:
-    """A watch on a fake driver, and its readings."""
-
-    def __init__(self, driver: FakeDriver, sysfs: Path, **more: Any) -> None:
-        self.clock = RealClock()
-        self.watch = GpuWatch(self.clock, env=driver.environment, sysfs=str(sysfs), **more)
-
-    def read(self, want: Want | None = None, *, timeout_s: float = 8.0) -> GpuReading:
-        """One reading, which must come."""
-        self.watch.ask(want or Want())
-        reading = self.watch.collect(timeout_s)
-        assert reading is not None
-        return reading
-
-
-@pytest.fixture
-def reader(driver: FakeDriver, tmp_path: Path) -> Iterator[Reader]:
-    """A reader of the driver, closed at the end."""
-    reader = Reader(driver, tmp_path)
-    yield reader
-    reader.watch.close()
+from dimint.producers.gpu_watch import Want
+from tests.support.nvml import FAKE_MEMORY, FakeDriver, Reader, device_calls
 
 
 def test_eight_gpus(driver: FakeDriver, reader: Reader) -> None:
@@ -60,7 +15,7 @@ def test_eight_gpus(driver: FakeDriver, reader: Reader) -> None:
     assert {gpu["st"] for gpu in reading.gpus} == {"ok"}
     assert reading.gpus[3] == {
         "i": 3, "u": "GPU-3", "name": "NVIDIA Fake", "st": "ok", "pci": "0000:13:00.0",
-        "util_pct": 97, "mutil_pct": 20, "mem_tot": H100, "mem_used": 1 << 30, "mem_rsv": 600 << 20,
+        "util_pct": 97, "mutil_pct": 20, "mem_tot": FAKE_MEMORY, "mem_used": 1 << 30, "mem_rsv": 600 << 20,
         "t_mC": 36_000, "tmem_mC": 81_000, "p_mW": 120_000, "p_inst_mW": 121_500, "p_lim_mW": 700_000, "e_mJ": 123_456_789,
         "sm_MHz": 1980, "mem_MHz": 2619, "ev": 4, "fan_pct": [44, 45], "pst": 0, "enc_pct": 5, "dec_pct": 6,
         "pcie_tx": 1000, "pcie_rx": 2000, "nvl_tx": 2 << 20, "nvl_rx": 1 << 20, "rec": 0,
@@ -73,22 +28,6 @@ def test_eight_gpus(driver: FakeDriver, reader: Reader) -> None:
     facts = reading.facts[0]
     assert (facts["t_slow_mC"], facts["minor"], facts["persistence"], facts["p_kind"]) == (87_000, 0, True, "average")
     assert reading.gpus[0]["tmem_mC"] is None, "this GPU does not measure it"
-
-
-def test_no_library(tmp_path: Path) -> None:
-    """A host without NVML gets that state, and no process is kept."""
-    clock = RealClock()
-    with GpuWatch(clock, sysfs=str(tmp_path), env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}) as watch:
-        watch.ask(Want())
-        reading = watch.collect(8.0)
-        if reading is not None and reading.state == "ok":
-            pytest.skip("this machine has the real library")
-        assert reading == GpuReading("no_library", [], versions={"driver": None, "nvml": None, "cuda": None})
-        watch.ask(Want())
-        assert watch.pid is None
-        clock.ahead += 31
-        watch.ask(Want())
-        assert watch.pid is not None, "it is tried again after a while"
 
 
 @pytest.mark.parametrize(
@@ -107,16 +46,6 @@ def test_no_gpu(driver: FakeDriver, reader: Reader) -> None:
     """A driver without GPUs is told apart from no driver."""
     driver.tell("count 0")
     assert reader.read().state == "no_gpu"
-
-
-def test_driver_that_comes_later(driver: FakeDriver, reader: Reader) -> None:
-    """Once the driver is loaded the GPUs appear, without a restart of the agent."""
-    driver.tell("count 2", "fault * nvmlInitWithFlags 9")
-    assert reader.read().state == "no_driver"
-    driver.tell("count 2")
-    assert reader.read().state == "no_driver", "not asked again at once"
-    reader.clock.ahead += 31
-    assert len(reader.read().gpus) == 2
 
 
 CALLS = {
@@ -157,7 +86,13 @@ def test_older_calls_stand_in(driver: FakeDriver, reader: Reader) -> None:
         "fault 1 nvmlDeviceGetTemperature 3",
     )
     first, second = reader.read().gpus
-    assert (first["mem_tot"], first["mem_rsv"], first["t_mC"], first["ev"], first["fan_pct"]) == (H100, None, 36_000, 4, [44])
+    assert (first["mem_tot"], first["mem_rsv"], first["t_mC"], first["ev"], first["fan_pct"]) == (
+        FAKE_MEMORY,
+        None,
+        36_000,
+        4,
+        [44],
+    )
     assert (first["p_mW"], first["e_mJ"], first["p_inst_mW"]) == (120_000, 123_456_789, None)
     assert second["t_mC"] is None
     assert "err" not in second
@@ -242,62 +177,6 @@ def test_gpu_without_rights(driver: FakeDriver, reader: Reader) -> None:
     assert gpus[1].get("mem_used") is None
 
 
-@pytest.mark.parametrize("symbols", [1, 2, 3])
-def test_process_lists_of_every_version(libraries: Path, tmp_path: Path, symbols: int) -> None:
-    """Old and new drivers give the same rows: compute and graphics of one pid are one row with the larger memory."""
-    driver = FakeDriver(build_library(libraries, process_symbols=symbols), tmp_path / "script")
-    driver.tell(
-        "count 2",
-        "proc 0 Compute 4711 1048576",
-        "proc 0 Graphics 4711 2097152",
-        "proc 0 Compute 12 -1",
-        "proc 1 Graphics 4711 4096",
-        "sample 0 4711 1000 35",
-    )
-    reader = Reader(driver, tmp_path)
-    reading = reader.read()
-    reader.watch.close()
-    assert reading.procs == [[0, 12, None, "C", None], [0, 4711, 2097152, "CG", 35], [1, 4711, 4096, "G", None]]
-    assert reading.procs_err == {}
-
-
-def test_driver_older_than_its_library(driver: FakeDriver, reader: Reader) -> None:
-    """A symbol that is there but not served by the driver leads to the next older one."""
-    driver.tell(
-        "count 1",
-        "proc 0 Compute 4711 1048576",
-        *(f"fault * nvmlDeviceGet{kind}RunningProcesses_v3 13" for kind in ("Compute", "Graphics")),
-    )
-    assert reader.read().procs == [[0, 4711, 1 << 20, "C", None]]
-
-
-def test_process_list_that_fails_is_not_empty(driver: FakeDriver, reader: Reader) -> None:
-    """A list that cannot be read is named in procs_err, so nobody takes it for an idle GPU."""
-    driver.tell(
-        "count 3",
-        "proc 0 Compute 4711 1048576",
-        "fault 1 nvmlDeviceGetComputeRunningProcesses_v3 4",
-        "proccount 2 Compute 4000000",
-        "fault 0 nvmlDeviceGetGraphicsRunningProcesses_v3 3",
-    )
-    reading = reader.read()
-    assert reading.procs == [[0, 4711, 1 << 20, "C", None]]
-    assert reading.procs_err == {"GPU-1": 4, "GPU-2": 7}
-
-
-def test_process_rows_that_cannot_be(driver: FakeDriver, reader: Reader) -> None:
-    """Pids that Linux does not give out are dropped, and memory beyond the GPU's is unknown."""
-    driver.tell("count 1", "proc 0 Compute 0 4096", "proc 0 Compute 99999999 4096", f"proc 0 Compute 77 {H100 * 2}")
-    assert reader.read().procs == [[0, 77, None, "C", None]]
-
-
-def test_process_shares(driver: FakeDriver, reader: Reader) -> None:
-    """Shares over 100 % and samples that were seen before are not taken for new ones."""
-    driver.tell("count 1", *(f"proc 0 Compute {pid} 4096" for pid in (5, 6, 7)), "sample 0 5 1000 60", "sample 0 6 1000 700")
-    assert [row[4] for row in reader.read().procs or []] == [60, None, None]
-    assert [row[4] for row in reader.read().procs or []] == [None, None, None]
-
-
 def test_mig_with_holes(driver: FakeDriver, reader: Reader) -> None:
     """Instances behind a hole are found, listed after all GPUs with their parent, and own the processes."""
     driver.tell(
@@ -334,154 +213,28 @@ def test_mig_with_holes(driver: FakeDriver, reader: Reader) -> None:
     assert [gpu["u"] for gpu in reader.read().gpus] == ["GPU-0", "GPU-1", "MIG-b"]
 
 
-def test_xids_are_told(driver: FakeDriver, reader: Reader) -> None:
-    """Errors come by themselves, once each, with the GPU; events that fail are listened to again after a while."""
-    driver.tell("count 2", "fault 0 nvmlDeviceRegisterEvents 3", "fault * nvmlEventSetWait_v2 999")
-    reader.read()
-    driver.tell("count 2", "xid 1 79", "xid 0 31")
-    found: list[Xid] = []
-    deadline = time.monotonic() + 10
-    while len(found) < 2:
-        assert time.monotonic() < deadline
-        reader.read()
-        found += reader.watch.take_xids()
-    assert [(xid.uuid, xid.xid) for xid in found] == [("GPU-1", 79), ("GPU-0", 31)]
-    assert abs(found[0].time_ns - time.time_ns()) < 20 * 10**9
-    assert reader.watch.take_xids() == []
-
-
-def test_call_that_never_returns(driver: FakeDriver, tmp_path: Path) -> None:
-    """A GPU whose call hangs is left alone and named as hung; the others are read again by a new process."""
-    reader = Reader(driver, tmp_path, deadline_s=0.6)
-    driver.tell("count 3")
+def test_errors_stay_as_long_as_their_values_are_missing(driver: FakeDriver, reader: Reader) -> None:
+    """What the slow tier could not read is named in every sample until it is read again; it is counted when it fails."""
+    driver.tell("count 1", "fault 0 field_5 999", "fault 0 nvmlDeviceGetClockInfo 17")
     first = reader.read()
-    fleet = Fleet()
-    fleet.apply(first.state, first.gpus, reader.watch.hung(), 1)
-    before = reader.watch.pid
-    driver.tell("count 3", "fault 1 nvmlDeviceGetUtilizationRates hang")
-    reader.watch.ask(Want())
-    assert reader.watch.collect(0.1) is None, "nothing is said of GPUs while the answer may still come"
-    time.sleep(0.6)
-    reading = reader.watch.collect(5.0)
-    for _ in range(3):
-        if reading is None or reading.state == "hung":
-            reader.watch.ask(Want())
-            reading = reader.watch.collect(5.0)
-    assert reading is not None
-    assert [gpu["st"] for gpu in reading.gpus] == ["ok", "hung", "ok"]
-    assert reader.watch.hung() == {1}
-    assert reader.watch.pid != before
-    gpus, changes = fleet.apply(reading.state, reading.gpus, reader.watch.hung(), 2)
-    assert [(gpu["u"], gpu["st"]) for gpu in gpus] == [("GPU-0", "ok"), ("GPU-1", "hung"), ("GPU-2", "ok")]
-    assert [(change.uuid, change.state) for change in changes] == [("GPU-1", "hung")]
-    driver.tell("count 3")
-    reader.clock.ahead += 31
-    assert [gpu["st"] for gpu in reader.read().gpus] == ["ok", "ok", "ok"], "tried again after a while"
-    reader.watch.close()
-
-
-def test_initialisation_that_never_returns(driver: FakeDriver, tmp_path: Path) -> None:
-    """A driver that hangs as a whole is a state of the host; it is tried again later."""
-    reader = Reader(driver, tmp_path, deadline_s=0.5)
-    driver.tell("count 1", "fault * nvmlInitWithFlags hang")
-    reader.watch.ask(Want())
-    assert reader.watch.collect(0.2) is None
-    time.sleep(0.5)
-    reader.watch.ask(Want())
-    deadline = time.monotonic() + 5
-    while (reading := reader.watch.collect(0.1)) is None:
-        assert time.monotonic() < deadline
-    assert (reading.state, reading.gpus) == ("hung", [])
+    assert first.gpus[0]["err"] == {"ecc_ac": 999, "sm_clock": 17, "memory_clock": 17}
+    fast = Want(processes=False, slow=False)
+    second = reader.read(fast)
+    assert second.gpus[0]["err"] == {"ecc_ac": 999, "sm_clock": 17, "memory_clock": 17}
+    assert sorted(second.failed) == [[0, "memory_clock", 17], [0, "sm_clock", 17]], "ECC was not read this time"
     driver.tell("count 1")
-    reader.clock.ahead += 31
-    deadline = time.monotonic() + 5
-    while reader.read().state != "ok":
-        assert time.monotonic() < deadline
-    reader.watch.close()
+    assert reader.read(fast).gpus[0]["err"] == {"ecc_ac": 999}
+    healed = reader.read()
+    assert "err" not in healed.gpus[0]
+    assert healed.failed == []
 
 
-def test_process_that_cannot_be_killed(driver: FakeDriver, tmp_path: Path) -> None:
-    """While a stuck process is still there no second one is started; readings say hung and come at once."""
-    attempts = []
-    reader = Reader(driver, tmp_path, deadline_s=0.4, kill=lambda child: attempts.append(child.pid))
-    driver.tell("count 1", "fault 0 nvmlDeviceGetUtilizationRates hang")
-    reader.watch.ask(Want())
-    assert reader.watch.collect(0.1) is None
-    stuck = reader.watch.pid
-    for _ in range(5):
-        time.sleep(0.2)
-        started = time.monotonic()
-        reader.watch.ask(Want())
-        reading = reader.watch.collect(0.05)
-        assert time.monotonic() - started < 0.6
-    assert reading is not None
-    assert (reading.state, reading.gpus) == ("hung", [])
-    assert reader.watch.pid == stuck
-    assert set(attempts) == {stuck}
-    assert len(attempts) >= 2, "it is told again, in case it comes to itself"
-    assert stuck is not None
-    os.kill(stuck, 9)
+def test_what_a_gpu_is_is_asked_again_if_it_could_not_be_told(driver: FakeDriver, reader: Reader) -> None:
+    """A name that was missing for a moment comes with the next slow reading; what was known does not go."""
+    driver.tell("count 1", "fault 0 nvmlDeviceGetName 10")
+    assert reader.read().gpus[0]["name"] is None
+    driver.tell("count 1", "fault 0 nvmlDeviceGetUUID 10", "set 0 name NVIDIA H100")
+    again = reader.read()
+    assert [(gpu["u"], gpu["name"], gpu["err"]) for gpu in again.gpus] == [("GPU-0", "NVIDIA H100", {"uuid": 10})]
     driver.tell("count 1")
-    reader.clock.ahead += 31
-    deadline = time.monotonic() + 5
-    while reader.read().state != "ok":
-        assert time.monotonic() < deadline
-    assert reader.watch.pid != stuck
-    reader.watch.close()
-
-
-def test_reader_that_crashes(driver: FakeDriver, reader: Reader) -> None:
-    """A driver library that takes its process down costs readings for a while, never the agent."""
-    driver.tell("count 1")
-    reader.read()
-    pid = reader.watch.pid
-    assert pid is not None
-    os.kill(pid, 11)
-    time.sleep(0.2)
-    reader.watch.ask(Want())
-    assert reader.read().state == "unknown"
-    reader.clock.ahead += 31
-    assert reader.read().state == "ok"
-
-
-def test_sleeping_gpus_are_not_woken(driver: FakeDriver, tmp_path: Path) -> None:
-    """A suspended GPU is not touched: none of its calls is made, and it is listed as suspended."""
-    devices = tmp_path / "bus" / "pci" / "devices"
-    for number, status in enumerate(("active", "suspended")):
-        place = devices / f"0000:{16 + number:02x}:00.0"
-        (place / "power").mkdir(parents=True)
-        (place / "vendor").write_text("0x10de\n")
-        (place / "class").write_text("0x030200\n")
-        (place / "power" / "runtime_status").write_text(f"{status}\n")
-    reader = Reader(driver, tmp_path)
-    driver.tell("count 2", "fault 1 nvmlDeviceGetHandleByIndex_v2 hang")
-    gpus = reader.read().gpus
-    assert [(gpu["i"], gpu["st"]) for gpu in gpus] == [(0, "ok"), (1, "suspended")]
-    reader.watch.close()
-    (devices / "0000:10:00.0" / "power" / "runtime_status").write_text("suspended\n")
-    reader = Reader(driver, tmp_path)
-    driver.tell("count 2", "fault * nvmlInitWithFlags hang")
-    assert reader.read().state == "suspended", "initialising would wake them all"
-    reader.watch.close()
-
-
-def test_closing_is_quick_and_leaves_nothing(driver: FakeDriver, tmp_path: Path) -> None:
-    """The reading process is gone after close, also one that hangs."""
-    for fault in ((), ("fault 0 nvmlDeviceGetUtilizationRates hang",)):
-        reader = Reader(driver, tmp_path)
-        driver.tell("count 1", *fault)
-        reader.watch.ask(Want())
-        reader.watch.collect(0.5)
-        pid = reader.watch.pid
-        started = time.monotonic()
-        reader.watch.close()
-        assert time.monotonic() - started < 2
-        assert not Path(f"/proc/{pid}").exists()
-
-
-def test_watch_never_asks_a_manual_clock_to_wait(tmp_path: Path) -> None:
-    """A watch with nothing asked of it has nothing to say and starts nothing."""
-    watch = GpuWatch(ManualClock(), sysfs=str(tmp_path))
-    assert watch.collect(0) == GpuReading("unknown", [])
-    assert watch.pid is None
-    watch.close()
+    assert "err" not in reader.read().gpus[0]
