@@ -11,7 +11,7 @@ from dimint.webapp.alerts import AlertLine
 from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.groups import grouped, load_of
 from dimint.webapp.head import SEVERITY
-from dimint.webapp.judge import Problem, holder, use_of
+from dimint.webapp.judge import Problem, holder, units, use_of
 from dimint.webapp.models import Cell, Gpu, Host, Status, Use
 from dimint.webapp.parts import SIGNS
 from dimint.webapp.text import clean, cut, display_name, fit
@@ -119,6 +119,8 @@ def _bar(gpu: Gpu) -> str:
         return "✖"
     if use is Use.FREE:
         return "·"
+    if use is Use.SPLIT:
+        return "M"
     return "?" if gpu.util_pct is None else _BARS[min(7, max(0, gpu.util_pct) * 8 // 101)]
 
 
@@ -148,9 +150,10 @@ def _rows(frame: Frame) -> Lines:
             continue
         known = [gpu.util_pct for gpu in gpus if gpu.util_pct is not None]
         busy = f"{sum(known) // len(known)}" if known else "-"
-        used, total = sum(gpu.used_mib or 0 for gpu in gpus) >> 10, sum(gpu.total_mib or 0 for gpu in gpus) >> 10
+        whole = units(gpus)
+        used, total = sum(gpu.used_mib or 0 for gpu in whole) >> 10, sum(gpu.total_mib or 0 for gpu in whole) >> 10
         heat = max((gpu.temperature_c for gpu in gpus if gpu.temperature_c is not None), default=None)
-        free = f"{sum(use_of(gpu) is Use.FREE for gpu in gpus)}/{len(gpus)}"
+        free = f"{sum(use_of(gpu) is Use.FREE for gpu in whole)}/{len(whole)}"
         yield Line(
             host.name,
             f"{start}{''.join(map(_bar, gpus)):<{max(4, bars)}} {free:>5} {busy:>4}% {used:>5}/{total:<5} "

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from dimint.consumers.rows import GpuTotal, HostRow, StoredSample, XidCount
 from dimint.consumers.untrusted import mapping, mappings, number
 from dimint.limits import GPUS_MAX, PROCESSES_MAX
-from dimint.sample import GPU_STATES
+from dimint.sample import GPU_STATES, NOTHING_WRONG
 from dimint.webapp import metric_families as families
 from dimint.webapp.cluster import ClusterView
 from dimint.webapp.metric_families import FAMILIES, Family
@@ -41,8 +41,6 @@ STALE_INTERVALS: Final = 3
 _LEAST_STALE_S: Final = 15.0
 """Samples that are taken ten times a second still take their way through log and tables."""
 _LABEL_MAX_CHARS: Final = 256
-_READABLE: Final = ("ok", "no_gpu", "no_library")
-"""What a host says of its GPUs when nothing is wrong with reading them."""
 _ENTRIES_MAX: Final = 256
 """Devices, mounts, sensors, fans and failed calls that one host or GPU shows of each."""
 
@@ -180,9 +178,9 @@ def _add_host(lines: "_Lines", name: str | None, sample: Mapping[str, Any]) -> N
     for tier, took_us in list(mapping(sample.get("tier_us")).items())[:_ENTRIES_MAX]:
         lines.add(families.COLLECT, extended(name, ("tier", tier)), took_us, 1e-6)
     entries = mappings(sample.get("gpu"), GPUS_MAX)
-    if isinstance(support := sample.get("gpu_state"), str):
+    if isinstance(support := sample.get("gpu_state"), str) and support != "starting":
         failed = any(entry.get("err") for entry in entries) or bool(sample.get("procs_err"))
-        lines.add(families.COLLECTED, name, int(support in _READABLE and not failed))
+        lines.add(families.COLLECTED, name, int(support in NOTHING_WRONG and not failed))
     spool = mapping(sample.get("spool"))
     lines.add(families.SPOOL, name, spool.get("bytes"))
     lines.add(families.SPOOL_MAX, name, spool.get("max"))
@@ -191,19 +189,23 @@ def _add_host(lines: "_Lines", name: str | None, sample: Mapping[str, Any]) -> N
 
 def _add_gpus(lines: "_Lines", host: str, sample: Mapping[str, Any], facts: Sequence[Mapping[str, Any]]) -> None:
     known = {entry.get("u"): entry for entry in facts if isinstance(entry.get("u"), str)}
-    labels_of: dict[int, tuple[str | None, str]] = {}
-    for place, entry in enumerate(mappings(sample.get("gpu"), GPUS_MAX)):
+    entries = mappings(sample.get("gpu"), GPUS_MAX)
+    split = [entry.get("parent") for entry in entries if entry.get("parent")]
+    unread = mapping(sample.get("procs_err"))
+    labels_of: dict[int, str | None] = {}
+    for place, entry in enumerate(entries):
         index, uuid = entry.get("i", place), entry.get("u")
         if not isinstance(uuid, str) or not uuid or not isinstance(index, int):
             continue
         labels = extended("", ("host", host), ("gpu", str(index)), ("uuid", uuid))
-        labels_of.setdefault(index, (labels, uuid))
         _add_gpu(lines, labels, entry, known.get(uuid, {}))
-    unread = mapping(sample.get("procs_err"))
+        if entry.get("st", "ok") == "ok" and uuid not in unread and uuid not in split:
+            labels_of.setdefault(index, labels)
+    if not isinstance(sample.get("proc"), list):
+        return  # nobody could tell of processes: that is not none
     rows = mappings(sample.get("proc"), PROCESSES_MAX)
-    for index, (labels, uuid) in labels_of.items():
-        if uuid not in unread:
-            _add_processes(lines, labels, [row for row in rows if row.get("g") == index])
+    for index, labels in labels_of.items():
+        _add_processes(lines, labels, [row for row in rows if row.get("g") == index])
 
 
 def _add_gpu(lines: "_Lines", labels: str | None, entry: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
@@ -218,13 +220,15 @@ def _add_gpu(lines: "_Lines", labels: str | None, entry: Mapping[str, Any], fact
             lines.add(families.GPU_STATE, labels, int(each == state), suffix=suffix)
     lines.table(families.GPU, labels, entry)
     lines.table(families.LIMITS, labels, facts)
-    lines.add(families.POWER, extended(labels, ("kind", facts.get("p_kind", "average"))), entry.get("p_mW"), families.MILLI)
+    kind = facts.get("p_kind", "average") or "unknown"
+    lines.add(families.POWER, extended(labels, ("kind", kind)), entry.get("p_mW"), families.MILLI)
     _add_health(lines, labels, entry)
     fans = entry.get("fan_pct")
     for fan, speed in enumerate(fans[:_ENTRIES_MAX] if isinstance(fans, list) else ()):
         lines.add(families.FAN, extended(labels, ("fan", str(fan))), speed, families.PERCENT)
-    for call, code in list(mapping(entry.get("err")).items())[:_ENTRIES_MAX]:
-        lines.add(families.ERRORS, extended(labels, ("call", call), ("code", str(code))), 1)
+    for call, codes in list(mapping(entry.get("errs")).items())[:_ENTRIES_MAX]:
+        for code, count in list(mapping(codes).items())[:_ENTRIES_MAX]:
+            lines.add(families.ERRORS, extended(labels, ("call", call), ("code", code)), count)
 
 
 def _add_health(lines: "_Lines", labels: str | None, entry: Mapping[str, Any]) -> None:

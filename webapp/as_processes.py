@@ -71,7 +71,7 @@ def _table(rows: Iterable[Node]) -> Node:
     heads = (
         ("GPU", "right"),
         ("program", None),
-        ("pid", "right pid"),
+        ("pid", "right wide"),
         ("from", "right"),
         ("to", "right"),
         ("most memory", "right"),
@@ -91,7 +91,7 @@ def _row(one: Interval, names: Mapping[str, str], to_ns: int, zone: tzinfo, *, d
         "tr",
         node("td", users_text(names.get(one.gpu, one.gpu[:12]).removeprefix("GPU ")), cls="right"),
         node("td", *program, cls="name"),
-        node("td", str(one.pid), cls="right pid"),
+        node("td", str(one.pid), cls="right wide"),
         node("td", clock(one.start_ns, zone, day=day), cls="right"),
         node("td", "still there" if still else clock(one.end_ns, zone, day=day), cls="right"),
         node("td", memory, cls="right"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from typing import Final, NamedTuple
 
+from dimint.sample import NOTHING_WRONG
 from dimint.webapp.models import Gpu, Host, Process, Sampled, Status
 from dimint.webapp.text import MISSING, clean, cut, display_name, fit, width
 from dimint.webapp.times import DateOrder, gpu_stamp, stamp
@@ -135,7 +136,7 @@ def _name(host: Host, columns: int) -> str:
 
 def _support(sample: Sampled | None) -> str:
     """Why there are no GPUs, where that is a fault and not just a host without one."""
-    if sample is None or sample.gpu_support in ("ok", "no_gpu", "no_library"):
+    if sample is None or sample.gpu_support in NOTHING_WRONG:
         return ""
     return f" [{clean(sample.gpu_support)}]"
 

@@ -248,7 +248,7 @@ class Board:
         return found
 
     def _take(self, host_id: str, packed: PackedSample) -> None:
-        sample = sampled_of(packed.time_ns, read_packed(packed.sample), self._rules.limits)
+        sample = sampled_of(packed.time_ns, read_packed(packed.sample), self._rules.limits, received_ns=packed.received_ns)
         trends = self._trends.get(host_id)
         if trends is None:
             trends = self._trends[host_id] = Trends()

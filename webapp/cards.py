@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from dimint.sample import NOTHING_WRONG
 from dimint.settings_thresholds import Thresholds
-from dimint.webapp.judge import orphan_mib, slow_reasons
+from dimint.webapp.judge import SKEW_MS, about, orphan_mib, slow_reasons
 from dimint.webapp.models import Gpu, Host, Process, Sampled, Status
 from dimint.webapp.nodes import Child, Node, node, users_text
 from dimint.webapp.parts import (
@@ -40,14 +41,26 @@ def _cpu_part(sample: Sampled, limits: Thresholds) -> Node:
     busy = None if sample.cpu_pm is None else (sample.cpu_pm + 5) // 10
     load = "" if sample.load is None else f"load {' '.join(f'{value:.2f}' for value in sample.load)}"
     cores = "" if sample.cores is None else f"{sample.cores} cores"
+    up = "" if sample.up_s is None else f"up {about(sample.up_s * 1_000_000_000)}"
+    words = " · ".join(part for part in (load, cores, up) if part)
     return node(
         "div",
         _meter("CPU", busy, "cpu", number(busy, "%"), limits),
         _meter("RAM", percent_of(sample.memory_used, sample.memory_total), "ram",
                f"{gib(sample.memory_used)} / {gib(sample.memory_total)} GiB", limits),
-        node("p", " · ".join(part for part in (load, cores) if part), cls="fine"),
+        node("p", words, *_clock_part(sample, " · " if words else ""), cls="fine"),
         cls="cpu",
     )  # fmt: skip
+
+
+def _clock_part(sample: Sampled, before: str) -> list[Child]:
+    """The host's clock against the log's, marked if it is wrong."""
+    if sample.skew_ms is None:
+        return []
+    wrong = abs(sample.skew_ms) >= SKEW_MS
+    text = f"{'▲ ' if wrong else ''}clock {sample.skew_ms / 1000:+.1f} s".replace("-", "−")
+    title = "The host's clock minus the log's; the way of a sample counts too"
+    return [before, node("span", text, cls="warn" if wrong else None, title=title)]
 
 
 def _gpu_part(gpu: Gpu, history: Sequence[int | None]) -> Node:
@@ -59,6 +72,8 @@ def _gpu_part(gpu: Gpu, history: Sequence[int | None]) -> Node:
     if gpu.state != "ok":
         head.append(node("span", f"✖ {users_text(gpu.state)}", cls="badge bad"))
         return node("li", node("div", *head, cls="gpuhead"), cls="gpu gone")
+    if gpu.parent:
+        head.append(node("span", users_text(gpu.profile, "MIG"), cls="badge", title="MIG instance"))
     slowed = slow_reasons(gpu)
     if slowed:
         head.append(node("span", f"▲ {', '.join(slowed)}", cls="badge warn"))
@@ -69,6 +84,8 @@ def _gpu_part(gpu: Gpu, history: Sequence[int | None]) -> Node:
     ]
     if gpu.clock_mhz is not None:
         head.append(node("span", number(gpu.clock_mhz, "MHz"), cls="fact clockrate", title="Clock of the processors"))
+    if gpu.split:
+        return node("li", node("div", *head, cls="gpuhead"), node("p", "split into MIG instances", cls="fine"), cls="gpu")
     meters = node(
         "div",
         _meter("util", gpu.util_pct, "util", number(gpu.util_pct, "%"), gpu.limits),
@@ -79,7 +96,7 @@ def _gpu_part(gpu: Gpu, history: Sequence[int | None]) -> Node:
     return node("li", node("div", *head, cls="gpuhead"), node("div", meters, line, cls="gpubody"), cls="gpu")
 
 
-def _process_row(gpu: Gpu, process: Process) -> Node:
+def _process_row(gpu: Gpu, process: Process, now_ns: int) -> Node:
     orphan = (
         node("span", "orphan", cls="badge warn", title="Holds memory but the process does not exist") if process.orphan else None
     )
@@ -97,7 +114,9 @@ def _process_row(gpu: Gpu, process: Process) -> Node:
             cls="program",
             title=title,
         ),
-        node("td", users_text(process.pid), cls="right pid"),
+        node("td", number(process.busy_pct, "%") if process.busy_pct is not None else "", cls="right wide"),
+        node("td", "" if process.started_ns is None else about(now_ns - process.started_ns), cls="right wide"),
+        node("td", users_text(process.pid), cls="right wide"),
         node("td", number(process.used_mib, "MiB"), cls="right"),
     )
 
@@ -106,13 +125,14 @@ def _nobodys_row(gpu: Gpu) -> Node:
     """Memory in use that belongs to no process: what a crashed one left behind, or one that cannot be seen."""
     words = node("span", "▲ memory of no process", cls="warn")
     size = node("td", number(orphan_mib(gpu), "MiB"), cls="right")
-    cells = [node("td", str(gpu.index), cls="right"), node("td", "–", cls="user"), node("td", words), node("td", "", cls="pid")]
-    return node("tr", *cells, size)
+    cells = [node("td", str(gpu.index), cls="right"), node("td", "–", cls="user"), node("td", words)]
+    return node("tr", *cells, *(node("td", "", cls="wide") for _ in range(3)), size)
 
 
 def _process_table(rows: Iterable[Node], *, headed: bool) -> Node:
     head = node("thead", node("tr", *(node("th", word, scope="col", cls=cls) for word, cls in (
-        ("GPU", "right"), ("user", None), ("program", None), ("pid", "right pid"), ("memory", "right")))))  # fmt: skip
+        ("GPU", "right"), ("user", None), ("program", None), ("busy", "right wide"), ("for", "right wide"), ("pid", "right wide"),
+        ("memory", "right")))))  # fmt: skip
     return node("table", head if headed else None, node("tbody", *rows), cls="procs")
 
 
@@ -124,7 +144,7 @@ def _processes_part(sample: Sampled) -> list[Child]:
     # by user, who holds the most first; then by memory
     pairs.sort(key=lambda pair: (-held[pair[1].user], pair[1].user or "", -(pair[1].used_mib or 0), pair[0].index, pair[1].pid))
     rows = [_nobodys_row(gpu) for gpu in sample.gpus if orphan_mib(gpu)]
-    rows += [_process_row(gpu, process) for gpu, process in pairs]
+    rows += [_process_row(gpu, process, sample.time_ns) for gpu, process in pairs]
     unread = [str(gpu.index) for gpu in sample.gpus if not gpu.processes_known]
     parts: list[Child] = []
     if rows:
@@ -140,8 +160,9 @@ def _processes_part(sample: Sampled) -> list[Child]:
 def _support_part(sample: Sampled) -> Node | None:
     if sample.gpus:
         return None
-    if sample.gpu_support in ("ok", "no_gpu", "no_library"):
-        return node("p", "no GPU", cls="fine")
+    if sample.gpu_support in NOTHING_WRONG:
+        words = "no GPU" if sample.gpu_support != "starting" else "the GPU driver has not answered yet"
+        return node("p", words, cls="fine")
     return node("p", f"▲ GPUs cannot be read: {users_text(sample.gpu_support).replace('_', ' ')}", cls="fine warn")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from dimint.errors import BadQuery
-from dimint.webapp.judge import held_since, use_of
+from dimint.webapp.judge import held_since, units, use_of
 from dimint.webapp.models import Gpu, Host, Status, Use
 
 __all__ = ["FIELDS", "SHORT", "Field", "Subject", "Values", "field_name", "subjects"]
@@ -102,7 +102,7 @@ def _age_s(subject: Subject) -> Values:
 
 
 def _gpus(subject: Subject) -> Values:
-    return None if subject.host.newest is None else len(subject.host.newest.gpus)
+    return None if subject.host.newest is None else len(units(subject.host.newest.gpus))
 
 
 def _tags(subject: Subject) -> Values:
@@ -147,9 +147,7 @@ FIELDS: Final[dict[str, Field]] = {
     "cpu": Field("number", False, _cpu, "CPU, %"),
     "ram": Field("number", False, _ram, "the host's memory in use, %"),
     "load": Field("number", False, _load, "load of the last minute"),
-    "gpus": Field(
-        "number", False, lambda subject: float(len(subject.host.newest.gpus)) if subject.host.newest else None, "how many"
-    ),
+    "gpus": Field("number", False, _gpus, "how many"),
     "age": Field("time", False, _age_s, "since the host was last heard"),
     "simulated": Field("flag", False, lambda subject: subject.host.simulated, "it does not exist"),
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from dimint.webapp.judge import use_of
+from dimint.webapp.judge import units, use_of
 from dimint.webapp.models import Host, Status, Use
 
 __all__ = ["Group", "Load", "grouped", "load_of", "percentile", "quoted"]
@@ -57,7 +57,7 @@ def load_of(hosts: Iterable[Host]) -> Load:
         if host.status is not Status.RUNNING:
             down += 1
             continue
-        for gpu in host.newest.gpus if host.newest is not None else ():
+        for gpu in units(host.newest.gpus) if host.newest is not None else ():
             gpus += 1
             uses[use_of(gpu)] += 1
             if gpu.util_pct is not None:

@@ -45,9 +45,11 @@ def _totals(hosts: Iterable[Host], known: int) -> Node:
         counts[host.status] += 1
         simulated += host.simulated
         for gpu in host.newest.gpus if host.newest is not None and host.status is Status.RUNNING else ():
+            power += gpu.power_w or 0
+            if gpu.split:
+                continue
             uses[use_of(gpu)] += 1
             used, total = used + (gpu.used_mib or 0), total + (gpu.total_mib or 0)
-            power += gpu.power_w or 0
             if gpu.util_pct is not None:
                 busy, measured = busy + gpu.util_pct, measured + 1
     tiles: list[Child] = [_total(f"{shown} of {known}", "hosts match")] if shown != known else []

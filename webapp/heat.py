@@ -32,7 +32,7 @@ LEGEND: Final = node(
 def _kind(util: int | None, use: Use) -> Kind:
     if use is Use.BUSY:
         return None if util is None else f"busy{min(5, 1 + max(0, util) // 20)}"
-    return None if use is Use.UNKNOWN else str(use)
+    return None if use in (Use.UNKNOWN, Use.SPLIT) else str(use)
 
 
 def kind_of_cell(cell: Cell) -> Kind:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
 from dimint.settings_thresholds import THRESHOLDS
-from dimint.webapp.judge import holder
+from dimint.webapp.judge import holder, units
 from dimint.webapp.models import Gpu, Sampled
 
 __all__ = ["OTHERS", "POINTS", "Come", "History", "Series", "Values", "history_of", "summary", "top_users"]
@@ -104,7 +104,7 @@ def history_of(
             steps[place] = sample
     _bridge(steps, longest_ns)
     indices = sorted({gpu.index for sample in steps if sample is not None for gpu in sample.gpus})
-    totals = [sum(gpu.total_mib or 0 for gpu in sample.gpus) for sample in steps if sample is not None]
+    totals = [sum(gpu.total_mib or 0 for gpu in units(sample.gpus)) for sample in steps if sample is not None]
 
     def by_gpu(read: Callable[[Gpu], int | None]) -> tuple[Series, ...]:
         return tuple(Series(f"GPU {index}", _gpu_values(steps, index, read)) for index in indices)

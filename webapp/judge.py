@@ -5,16 +5,20 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, TypeAlias
 
+from dimint.sample import NOTHING_WRONG
 from dimint.webapp.models import Cell, Gpu, Host, Status, Use
 
 __all__ = [
+    "SKEW_MS",
     "Problem",
     "Severity",
+    "about",
     "held_since",
     "holder",
     "orphan_mib",
     "problems",
     "slow_reasons",
+    "units",
     "use_of",
     "users_of",
 ]
@@ -23,6 +27,8 @@ _SLOWED: Final = {0x08: "hardware slow-down", 0x40: "thermal slow-down", 0x80: "
 """NVML's reasons that say something is wrong; the power cap (0x04) is normal under load."""
 _ORPHAN_LEAST_MIB: Final = 1024
 _LATE_LEAST_MS: Final = 10_000
+SKEW_MS: Final = 5_000
+"""A clock that is this far from the log's is wrong; less may be the way that samples take."""
 _GONE: Final = frozenset({"lost", "hung", "missing"})
 
 
@@ -58,6 +64,8 @@ def use_of(gpu: Gpu) -> Use:
     """What the GPU is doing, as far as its sample says."""
     if gpu.state in _GONE:
         return Use.LOST
+    if gpu.split:
+        return Use.SPLIT
     if gpu.state != "ok" or not gpu.processes_known:
         return Use.UNKNOWN
     if gpu.util_pct is not None and gpu.util_pct >= gpu.limits.idle_percent:
@@ -65,6 +73,11 @@ def use_of(gpu: Gpu) -> Use:
     if not gpu.processes:
         return Use.FREE
     return Use.IDLE if gpu.util_pct is not None else Use.UNKNOWN
+
+
+def units(gpus: Iterable[Gpu]) -> list[Gpu]:
+    """What can be held and counted: GPUs, and instead of one that is split its MIG instances."""
+    return [gpu for gpu in gpus if not gpu.split]
 
 
 def holder(gpu: Gpu) -> str | None:
@@ -122,14 +135,17 @@ def _problems(host: Host, now_ns: int) -> Iterator[_Found]:
     sample = host.newest
     if sample is None:
         return
-    if sample.gpu_support not in ("ok", "no_gpu", "no_library"):
+    if sample.gpu_support not in NOTHING_WRONG:
         yield (Severity.CRITICAL, None, f"GPUs cannot be read: {sample.gpu_support.replace('_', ' ')}")
     if (
         sample.interval_ms
         and host.heard_ns is not None
-        and now_ns - host.heard_ns > max(3 * sample.interval_ms, 10_000) * 1_000_000
+        and now_ns - host.heard_ns > max(3 * sample.interval_ms, _LATE_LEAST_MS) * 1_000_000
     ):
         yield (Severity.STALE, None, "reports late")
+    if sample.skew_ms is not None and abs(sample.skew_ms) >= SKEW_MS:
+        way = "ahead of" if sample.skew_ms > 0 else "behind"
+        yield (Severity.WARN, None, f"its clock is {abs(sample.skew_ms) / 1000:.0f} s {way} the log's")
     for gpu in sample.gpus:
         yield from _gpu_problems(host, gpu, now_ns)
 
@@ -154,13 +170,14 @@ def _gpu_problems(host: Host, gpu: Gpu, now_ns: int) -> Iterator[_Found]:
     since = held_since(gpu)
     if use_of(gpu) is Use.IDLE and since is not None and now_ns - since > gpu.limits.idle_held * 1e9:
         minutes = max(1, round(gpu.limits.idle_held / 60))
-        quiet = all(cell.util is None or cell.util < gpu.limits.idle_percent for cell in _line(host, gpu)[-minutes:])
-        if quiet:
-            minutes = (now_ns - since) // 60_000_000_000
-            yield (Severity.WARN, gpu.index, f"held for {_about(minutes)} and idle, by {holder(gpu) or 'somebody'}")
+        known = [cell.util for cell in _line(host, gpu)[-minutes:] if cell.util is not None]
+        if all(util < gpu.limits.idle_percent for util in known):
+            yield (Severity.WARN, gpu.index, f"held for {about(now_ns - since)} and idle, by {holder(gpu) or 'somebody'}")
 
 
-def _about(minutes: int) -> str:
+def about(time_ns: int) -> str:
+    """A length of time in one number: `34 min`, `5 h`, `12 days`."""
+    minutes = max(0, time_ns) // 60_000_000_000
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h" if minutes < 2880 else f"{minutes // 1440} days"
 
 

@@ -29,7 +29,7 @@ class Number(NamedTuple):
 
 MILLI: Final = 0.001
 PERCENT: Final = 0.01
-_POWER_HELP: Final = "Power drawn, the mean of about a second or of this instant."
+_POWER_HELP: Final = "Power drawn, the mean of about a second or of this instant; some GPUs do not tell which."
 
 
 def _gauge(name: str, help_: str, key: str, scale: float = 1, **labels: str) -> Number:
@@ -61,7 +61,9 @@ COLLECT: Final = Family("dimint_agent_collect_duration_seconds", "gauge", "How l
 SPOOL: Final = Family("dimint_host_spool_bytes", "gauge", "What waits on the agent's disk.")
 SPOOL_MAX: Final = Family("dimint_host_spool_max_bytes", "gauge", "What may wait on the agent's disk.")
 INTERVAL: Final = Family("dimint_agent_interval_seconds", "gauge", "Time between two samples that the agent aims at.")
-ERRORS: Final = Family("dimint_agent_collect_errors", "gauge", "NVML calls that failed in the newest sample, by code.")
+ERRORS: Final = Family(
+    "dimint_agent_collect_errors_total", "counter", "NVML calls about a GPU that failed since the agent's start, by NVML's code."
+)
 GPU_INFO: Final = Family("dimint_gpu_info", "gauge", "What a GPU or MIG instance is; always 1.")
 GPU_UP: Final = Family("dimint_gpu_up", "gauge", "1 while the GPU answers.")
 GPU_STATE: Final = Family("dimint_gpu_state", "gauge", "1 for the state that the GPU is in, 0 for the others.")
@@ -117,6 +119,7 @@ GPU: Final = (
     _gauge("dimint_gpu_memory_total_bytes", "Memory of the GPU.", "mem_tot"),
     _gauge("dimint_gpu_temperature_celsius", "Temperature.", "t_mC", MILLI, sensor="core"),
     _gauge("dimint_gpu_temperature_celsius", "Temperature.", "tmem_mC", MILLI, sensor="memory"),
+    _gauge("dimint_gpu_temperature_margin_celsius", "How much hotter it may get before it slows down.", "t_margin_mC", MILLI),
     _gauge("dimint_gpu_power_watts", _POWER_HELP, "p_inst_mW", MILLI, kind="instant"),
     _gauge("dimint_gpu_power_limit_watts", "Enforced power limit.", "p_lim_mW", MILLI),
     _counter("dimint_gpu_energy_joules_total", "Energy used since the driver was loaded.", "e_mJ", MILLI),

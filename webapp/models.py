@@ -36,6 +36,8 @@ class Use(StrEnum):
     LOST = "lost"
     """Not usable: lost, hung or missing."""
     UNKNOWN = "unknown"
+    SPLIT = "split"
+    """Divided into MIG instances, which stand for it: nobody holds it as a whole."""
 
 
 class Cell(NamedTuple):
@@ -103,6 +105,8 @@ class Gpu(msgspec.Struct, frozen=True, gc=False):
     """What it is judged by: from when on it is idle or hot."""
     faults: tuple[str, ...] = ()
     """What is wrong with its memory, in words: uncorrected errors, rows that wait for a reset."""
+    split: bool = False
+    """It is divided into MIG instances, which are GPUs of the sample too."""
 
     @property
     def available_mib(self) -> int | None:
@@ -132,6 +136,10 @@ class Sampled:
     memory_used: int | None
     memory_total: int | None
     interval_ms: int | None = None
+    up_s: int | None = None
+    """How long the host has been up, without the time that it slept; None where the sender does not say."""
+    skew_ms: int | None = None
+    """Its clock minus the log's when this sample arrived, way included; None for a sample that waited, or without a clock."""
 
     @property
     def has_cpu(self) -> bool:

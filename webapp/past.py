@@ -61,7 +61,7 @@ def past_hosts(
             found.append(host_view(row.id, shown[row.id], row.ip, facts, Status.WAITING, None, ()))
             continue
         status = Status.DOWN if at_ns - stored.time_ns > down_after_s * 1e9 else Status.RUNNING
-        sample = sampled(stored.time_ns, stored.sample, limits)
+        sample = sampled(stored.time_ns, stored.sample, limits, received_ns=stored.received_ns)
         trends = _trends(reader, row.id, at_ns, from_ns, limits) if traced and status is Status.RUNNING else Trends()
         if gridded and status is Status.RUNNING:
             recent = (live or {}).get(row.id)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dimint.webapp.judge import holder, use_of, users_of
+from dimint.webapp.judge import holder, units, use_of, users_of
 from dimint.webapp.models import Gpu, Host, Sampled, Status, Use
 from dimint.webapp.nodes import Child, Node, node, users_text
 from dimint.webapp.parts import (
@@ -72,13 +72,14 @@ def row_node(host: Host, style: PageStyle) -> Node:
         words = "no GPU" if sample else SIGNS[host.status][1]
         middle: list[Child] = [node("td", words, colspan=str(len(ROW_COLUMNS) - 4), cls="fine")]
     else:
-        free = sum(use_of(gpu) is Use.FREE for gpu in gpus)
+        whole = units(gpus)
+        free = sum(use_of(gpu) is Use.FREE for gpu in whole)
         heats = [gpu.temperature_c for gpu in gpus if gpu.temperature_c is not None]
-        used = [gpu.used_mib for gpu in gpus if gpu.used_mib is not None]
-        total = [gpu.total_mib for gpu in gpus if gpu.total_mib is not None]
+        used = [gpu.used_mib for gpu in whole if gpu.used_mib is not None]
+        total = [gpu.total_mib for gpu in whole if gpu.total_mib is not None]
         middle = [
             node("td", _details(gpus)),
-            node("td", f"{free} of {len(gpus)}", cls="right free" if free else "right"),
+            node("td", f"{free} of {len(whole)}", cls="right free" if free else "right"),
             node("td", trend(_hour(host), "all GPUs, last hour"), cls="spark"),
             node("td", number(_mean([gpu.util_pct for gpu in gpus]), "%"), cls="right"),
             node(
@@ -105,7 +106,8 @@ def _details(gpus: Sequence[Gpu]) -> Node:
         facts += f"{number(gpu.temperature_c, '°C')} · {number(gpu.power_w, 'W')}"
         if gpu.state != "ok":
             facts = f"✖ {users_text(gpu.state)}"
-        users = users_text(", ".join(users_of((gpu,))), "free" if use_of(gpu) is Use.FREE else "–")
+        none = {Use.FREE: "free", Use.SPLIT: "split into MIG instances"}.get(use_of(gpu), "–")
+        users = users_text(", ".join(users_of((gpu,))), none)
         lines.append(node("li", node("span", str(gpu.index), cls="index"), f" {facts} ", node("bdi", users)))
     return node("details", node("summary", *(_tile(gpu) for gpu in gpus), cls="tiles"), node("ul", *lines, cls="gpulines"))
 

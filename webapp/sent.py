@@ -104,6 +104,8 @@ class Sent(Struct):
     """A sample."""
 
     int_ms: Integer = None
+    mono_ns: Integer = None
+    late: Yes = None
     gpu_state: Text = None
     procs_err: dict[Any, Any] | None = None
     cpu: SentCpu | None = None
@@ -153,6 +155,8 @@ def read_doubtful(sample: Mapping[str, Any]) -> Sent:
     """The same value by value, whatever their types are."""
     return Sent(
         integer(sample.get("int_ms")),
+        integer(sample.get("mono_ns")),
+        sample.get("late") is True or None,
         text(sample.get("gpu_state")),
         dict(mapping(sample.get("procs_err"))),
         _read(SentCpu, sample.get("cpu")),

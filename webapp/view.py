@@ -28,13 +28,22 @@ def status_of(heard_ns: int | None, *, started_ns: int, now_ns: int, down_after_
     return Status.DOWN if now_ns - heard_ns > down_after_s * 1e9 else Status.RUNNING
 
 
-def sampled(time_ns: int, sample: Mapping[str, Any], limits: Thresholds = THRESHOLDS) -> Sampled:
-    """One stored sample (dimint/sample.py), as shown; `limits` says what counts as idle or hot."""
-    return sampled_of(time_ns, read_sent(sample), limits)
+def sampled(
+    time_ns: int, sample: Mapping[str, Any], limits: Thresholds = THRESHOLDS, *, received_ns: int | None = None
+) -> Sampled:
+    """One stored sample (dimint/sample.py), as shown; `limits` says what counts as idle or hot.
+
+    With `received_ns`, when the log had it, it also tells by how much the host's clock is off.
+    """
+    return sampled_of(time_ns, read_sent(sample), limits, received_ns=received_ns)
 
 
-def sampled_of(time_ns: int, sent: Sent, limits: Thresholds = THRESHOLDS) -> Sampled:
+def sampled_of(time_ns: int, sent: Sent, limits: Thresholds = THRESHOLDS, *, received_ns: int | None = None) -> Sampled:
     """The same of what was read already."""
+    skew_ms = None
+    if received_ns is not None and sent.mono_ns is not None and sent.late is not True:
+        # what waited on the agent's disk tells nothing of its clock, and senders have none of their own
+        skew_ms = (time_ns - received_ns) // 1_000_000
     cpu, memory = sent.cpu, sent.mem
     return Sampled(
         time_ns=time_ns,
@@ -46,6 +55,8 @@ def sampled_of(time_ns: int, sent: Sent, limits: Thresholds = THRESHOLDS) -> Sam
         memory_used=None if memory is None else memory.used,
         memory_total=None if memory is None else memory.tot,
         interval_ms=sent.int_ms,
+        up_s=None if sent.mono_ns is None else sent.mono_ns // 1_000_000_000,
+        skew_ms=skew_ms,
     )
 
 
@@ -120,6 +131,7 @@ def _gpus(sent: Sent, limits: Thresholds) -> tuple[Gpu, ...]:
             processes.setdefault(process.g, []).append(_process(process))
     gpus: list[Gpu] = []
     keys: set[str] = set()
+    split = {one.parent for one in sent.gpu or () if one.parent}
     for place, one in enumerate(sent.gpu or ()):
         index = place if one.i is None else one.i
         key = f"gpu:{index}"
@@ -157,6 +169,7 @@ def _gpus(sent: Sent, limits: Thresholds) -> tuple[Gpu, ...]:
                 None if other is None else other >> 20,
                 limits,
                 () if one.ecc is None and one.remap is None else _memory_faults(one),
+                uuid in split,
             )
         )
     return tuple(gpus)

@@ -221,7 +221,7 @@ def test_errors_stay_as_long_as_their_values_are_missing(driver: FakeDriver, rea
     fast = Want(processes=False, slow=False)
     second = reader.read(fast)
     assert second.gpus[0]["err"] == {"ecc_ac": 999, "sm_clock": 17, "memory_clock": 17}
-    assert sorted(second.failed) == [[0, "memory_clock", 17], [0, "sm_clock", 17]], "ECC was not read this time"
+    assert sorted(map(list, second.failed)) == [[0, "memory_clock", 17], [0, "sm_clock", 17]], "ECC was not read this time"
     driver.tell("count 1")
     assert reader.read(fast).gpus[0]["err"] == {"ecc_ac": 999}
     healed = reader.read()

@@ -25,8 +25,8 @@ def test_no_library(tmp_path: Path) -> None:
         assert watch.pid is None
         clock.ahead += 31
         watch.ask(Want())
-        assert watch.pid is not None, "it is tried again after a while"
-        assert watch.collect(0) == reading, "what is known stays known meanwhile"
+        assert watch.collect(0) == reading, "what is known stays known while it is tried again"
+        assert watch.pid is not None
 
 
 def test_driver_that_comes_later(driver: FakeDriver, reader: Reader) -> None:

@@ -173,6 +173,7 @@ def test_whether_all_could_be_read() -> None:
         return _series(_host(sample([gpu(0, H100, 1, 2, 3, 4)]) | more))['dimint_agent_last_collect_success{host="gpu_01"}']
 
     assert success(gpu_state="ok") == success(gpu_state="no_gpu") == 1
+    assert not [name for name in _series(_host(sample([]) | {"gpu_state": "starting"})) if "success" in name]
     assert success(gpu_state="hung") == success(gpu_state="ok", procs_err={"GPU-00000000": 999}) == 0
     assert success(gpu_state="ok", gpu=[{"i": 0, "u": "x", "err": {"memory": 15}}]) == 0
 
@@ -251,3 +252,44 @@ def test_names_follow_the_rules() -> None:
         assert re.fullmatch(r"dimint_[a-z0-9_]+", family.name)
         assert (family.type == "counter") == family.name.endswith("_total"), family.name
         assert family.help.endswith(".")
+
+
+def test_failed_calls_are_counted_by_gpu_call_and_code() -> None:
+    """The agent's own counts; a GPU without any has no series."""
+    cards = [gpu(0, H100, 1, 2, 3, 4) | {"errs": {"temperature": {"10": 3, "999": 1}}}, gpu(1, H100, 1, 2, 3, 4)]
+    series = {name: value for name, value in _series(_host(sample(cards))).items() if "collect_errors" in name}
+    labels = 'host="gpu_01",gpu="0",uuid="GPU-00000000",call="temperature"'
+    assert series == {
+        f'dimint_agent_collect_errors_total{{{labels},code="10"}}': 3,
+        f'dimint_agent_collect_errors_total{{{labels},code="999"}}': 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"gpu_state": "hung", "proc": None}, {"gpu": [gpu(0, H100, None, None, None, None) | {"st": "lost"}]}],
+    ids=["no list", "a lost GPU"],
+)
+def test_processes_that_nobody_could_list_are_not_none(change: dict[str, Any]) -> None:
+    """A count of 0 says that somebody looked."""
+    content = sample([gpu(0, H100, 1, 2, 3, 4)]) | change
+    assert not [name for name in _series(_host(content)) if name.startswith("dimint_gpu_processes")]
+
+
+def test_a_split_gpu_has_its_processes_on_its_instances() -> None:
+    """A MIG instance is a GPU of its own, with its parent and shape; the whole GPU has no count of processes."""
+    whole, part = gpu(0, H100, 1, 2, None, 4), gpu(1, H100, 1, 2, None, None) | {"parent": "GPU-00000000", "profile": "1g.10gb"}
+    series = _series(_host(sample([whole, part], [{"g": 1, "pid": 1, "user": "alice", "mem": MIB}])))
+    assert {name: value for name, value in series.items() if name.startswith("dimint_gpu_processes")} == {
+        'dimint_gpu_processes{host="gpu_01",gpu="1",uuid="GPU-00000001"}': 1
+    }
+    assert any('parent_uuid="GPU-00000000",mig_profile="1g.10gb"' in name for name in series)
+
+
+def test_power_of_a_gpu_that_does_not_say_what_it_is() -> None:
+    """Older drivers give one number of either kind: it is given out, and not named what it may not be."""
+    card = gpu(0, H100, 1, 2, 3, 4) | {"p_mW": 99_000, "t_margin_mC": 12_000}
+    series = _series(_host(sample([card]), gpus=[{"u": "GPU-00000000", "p_kind": None}]))
+    labels = 'host="gpu_01",gpu="0",uuid="GPU-00000000"'
+    assert series[f'dimint_gpu_power_watts{{{labels},kind="unknown"}}'] == 99
+    assert series[f"dimint_gpu_temperature_margin_celsius{{{labels}}}"] == 12

@@ -1,6 +1,7 @@
 """The pages: everything escaped, nothing that a name can break, the same tree for the first page and its updates."""
 
 import json
+from dataclasses import replace
 from datetime import UTC
 from html.parser import HTMLParser
 from typing import Any
@@ -11,10 +12,13 @@ from hypothesis import strategies as st
 from dimint.webapp.as_html import Page, hosts_page, message_page
 from dimint.webapp.asked import LAYOUTS, Asked, Layout
 from dimint.webapp.cards import card_node
-from dimint.webapp.models import Host, Snapshot, Status
-from dimint.webapp.nodes import Node, dump_json, node, to_json
+from dimint.webapp.groups import load_of
+from dimint.webapp.judge import problems, use_of
+from dimint.webapp.models import Host, Snapshot, Status, Use
+from dimint.webapp.nodes import Node, dump_json, node, to_html, to_json
 from dimint.webapp.parts import PageStyle, trend
 from dimint.webapp.shown import Kept, show
+from dimint.webapp.view import sampled
 from tests.support.hosts import GTX, MIB, cpu, gpu, host, ns, sample
 
 STYLE = PageStyle(UTC, title="<DiMint>", description="a & b")
@@ -157,3 +161,31 @@ def test_processes_stand_by_user_and_orphans_first() -> None:
     places = [text.index(words) for words in ("memory of no process", "pod lab/train-0", "docker 0123456789ab", "job 77")]
     assert places == sorted(places)
     assert "3000 MiB belong to no process" in text
+
+
+def test_a_card_says_for_how_long_and_how_right_its_clock_is() -> None:
+    """Up time, clock, and for each process its share and its age."""
+    rows = [{"g": 0, "pid": 7, "user": "ada", "name": "train", "mem": MIB, "sm_pct": 37, "t0_ms": (NOW - 7200 * 10**9) // 10**6}]
+    content = sample([gpu(0, GTX, 1, 2, 93, 40)], rows, **cpu()) | {"mono_ns": 3 * 86_400 * 10**9}
+    for late_s, words in ((0.2, "clock −0.2 s"), (-7, "▲ clock +7.0 s")):
+        taken = sampled(NOW, content, received_ns=NOW + int(late_s * 10**9))
+        shown = replace(host("a", None, at="2018/12/03 23:17:09"), samples=(taken,))
+        text = Outline(to_html(card_node(shown, STYLE))).text
+        for part in ("up 3 days", words, "37 %", "2 h"):
+            assert part in text, part
+        found = [problem.text for problem in problems([shown], NOW)]
+        assert found == ([] if late_s > 0 else ["its clock is 7 s ahead of the log's"])
+
+
+def test_mig_instances_stand_for_their_gpu() -> None:
+    """A split GPU is neither free nor counted; its instances are, and say their shape."""
+    whole, part = gpu(0, GTX, 4, 80_000, None, 40), gpu(1, GTX, 1, 10_000, None, None)
+    part |= {"parent": whole["u"], "profile": "1g.10gb"}
+    shown = host("a", sample([whole, part]))
+    assert [use_of(one) for one in shown.samples[0].gpus] == [Use.SPLIT, Use.FREE]
+    text = Outline(to_html(card_node(shown, STYLE))).text
+    assert "split into MIG instances" in text
+    assert "1g.10gb" in text
+    assert "GPUs1free GPUs1" in Outline(whole_page([shown], "rows")).text
+    assert "1 of 1" in Outline(whole_page([shown], "rows")).text
+    assert load_of([shown]).gpus == 1

@@ -131,3 +131,12 @@ def test_what_is_shown_is_all_that_is_read() -> None:
     for content in (whole, *simulated):
         assert sampled(1, SHOWN.of(content)) == sampled(1, content)
     assert "util_pct" not in SHOWN.of(whole)["cpu"]
+
+
+def test_a_clock_that_is_off_and_how_long_the_host_is_up() -> None:
+    """Told by agents, of samples that came at once; senders have neither, and what waited on a disk tells no clock."""
+    content = sample([]) | {"mono_ns": 7_300_000_000_000}
+    shown = sampled(10_000_000_000, content, received_ns=3_000_000_000)
+    assert (shown.up_s, shown.skew_ms) == (7300, 7000)
+    assert sampled(10, content | {"late": True}, received_ns=3).skew_ms is None
+    assert sampled(10, sample([]), received_ns=3).skew_ms is None
