@@ -158,6 +158,10 @@ class Network:
             link.pause_s = NODE_PAUSE_S
         return part, reply
 
+    def nobody(self) -> str:
+        """What an error says if no overlord ever answered."""
+        return f"no overlord answered at {', '.join(address.removeprefix('tcp://') for address in self._seeds)}"
+
     # --- topology and home -------------------------------------------------------------------------------------------
     def want_home(self, now: float) -> None:
         """Ask whoever may be an overlord; the first answer makes the home."""

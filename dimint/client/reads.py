@@ -95,7 +95,7 @@ class Reads:
         if call.problem is not None:
             return call.problem
         if self._network.home is None:
-            return TimedOut("no overlord answered", hint=NO_ANSWER_HINT)
+            return TimedOut(self._network.nobody(), hint=NO_ANSWER_HINT)
         return TimedOut("no answer in time")
 
     def end(self, call: Call) -> None:

@@ -132,7 +132,7 @@ class Watching:
         if self._error is not None:
             raise self._error
         if is_late:
-            raise self._problem or TimedOut("no overlord answered", hint=NO_ANSWER_HINT)
+            raise self._problem or TimedOut(self._network.nobody(), hint=NO_ANSWER_HINT)
 
     # --- the driver's side -------------------------------------------------------------------------------------------
     def received(self, address: str, frame: bytes, now: float) -> None:

@@ -137,7 +137,7 @@ class Writes:
             if isinstance(call.problem, _NOT_DONE):
                 return call.problem
             if self._network.home is None:
-                return NotApplied("no overlord answered, nothing was sent", hint=NO_ANSWER_HINT)
+                return NotApplied(f"{self._network.nobody()}, nothing was sent", hint=NO_ANSWER_HINT)
             return NotApplied("it could not be sent in time")
         key = next(key for key in call.op.keys if key in unsure)
         self._remember(Unresolved(key, self.client, call.seq))
