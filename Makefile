@@ -1,5 +1,5 @@
 # `make up` runs the whole system on this machine, `make test` checks everything; each sets itself up.
-# ARGS="…" is handed to `dimint up` or to pytest.
+# `make check` leaves out what needs a server in Java or a browser. ARGS="…" is handed to `dimint up` or to pytest.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,13 +8,16 @@ MINUTES ?= 10
 # the tests of processes start up to a dozen each: more than two at a time, and they wait for each other
 WORKERS ?= 2
 
-.PHONY: up test lint types pytest chaos bench screenshots clean
+.PHONY: up test check lint types pytest chaos bench screenshots clean
 .DEFAULT_GOAL := up
+
+# of what a test asks for, `make check` leaves out servers in Java and browsers
+check: export DIMINT_TESTS_FOUNDATION = true
 
 up: .venv/installed
 	@exec $(BIN)/dimint up $(ARGS)
 
-test: .venv/installed-dev
+test check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -8,6 +8,8 @@ from typing import Final
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.support.foundation import LEFT_OUT
+
 __all__ = ["CHROMIUM", "browser_page", "launched", "why_no_browser"]
 
 CHROMIUM: Final = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -17,6 +19,8 @@ WAIT_MS: Final = 15_000
 
 def why_no_browser() -> str | None:
     """The reason to skip a test that needs a browser; None where there is one."""
+    if LEFT_OUT:
+        return LEFT_OUT
     return None if CHROMIUM else "no Chromium here; on Debian: apt install chromium"
 
 
