@@ -12,11 +12,13 @@ from typing import Any, Final
 
 from dimint.assignment import LEAVING
 
-__all__ = ["GRACE_S", "HEARD_S", "Absences"]
+__all__ = ["GRACE_S", "HEARD_S", "REMARKABLE_S", "Absences"]
 
 GRACE_S: Final = 10.0
 HEARD_S: Final = 1.2
 """Whoever reported within this time is alive: a bit more than two of a node's reports."""
+REMARKABLE_S: Final = 2 * HEARD_S
+"""Who ends has reported until a moment before, so an absence says something only when it lasts."""
 
 
 class Absences:
@@ -27,6 +29,8 @@ class Absences:
         self._since: dict[str, float] = {}
         self.waited_for: frozenset[str] = frozenset()
         """Holders that are not in the registry and count as there all the same."""
+        self.remarkable: frozenset[str] = frozenset()
+        """Those of them that have not just ended."""
 
     def see(
         self,
@@ -46,4 +50,5 @@ class Absences:
         together = len(missing) >= 2 and 2 * len(missing) > len(holders)
         alive = {node for node in fresh if now - heard_at.get(node, float("-inf")) < HEARD_S}
         self.waited_for = frozenset(fresh if together else alive)
+        self.remarkable = frozenset(node for node in self.waited_for if now - self._since[node] >= REMARKABLE_S)
         return {**{node: self._infos[node] for node in self.waited_for if node in self._infos}, **live}

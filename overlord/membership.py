@@ -144,12 +144,12 @@ class Membership:
         self._version = 0 if stored is None else stored.version
         self._assignment = None if stored is None else assignments.decode(stored.value)
         holders = () if self._assignment is None else self._assignment.holders()
-        before = self._absences.waited_for
+        before = self._absences.remarkable
         self._members = Members(overlords, self._absences.see(nodes, holders, self.heard_at, self._clock.monotonic()))
-        if self._absences.waited_for - before:
+        if self._absences.remarkable - before:
             log.warning(
                 "%d of %d nodes are gone from the registry only, or all together: waiting before anything of theirs moves",
-                len(self._absences.waited_for),
+                len(self._absences.remarkable),
                 len(holders),
             )
         self._post(Seen(self._members, self._assignment))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dimint.assignment import LEAVING
-from dimint.overlord.absences import GRACE_S, HEARD_S, Absences
+from dimint.overlord.absences import GRACE_S, HEARD_S, REMARKABLE_S, Absences
 
 
 def infos(nodes: str, **more: object) -> dict[str, dict[str, object]]:
@@ -29,6 +29,21 @@ def test_one_that_still_reports_has_lost_its_session_only() -> None:
     assert absences.see(infos("bc"), "abc", {"a": 0.9}, 1.0 + HEARD_S) == infos("bc")
     assert absences.waited_for == frozenset()
     assert absences.see(infos("bc"), "abc", {"a": 1.0 + GRACE_S}, 1.0 + GRACE_S) == infos("bc")
+
+
+def test_only_what_lasts_is_remarkable() -> None:
+    """A node that ends was heard until a moment before; one that goes on reporting has lost its session."""
+    absences = Absences()
+    absences.see(infos("a"), "a", {"a": 0.9}, 1.0)
+    heard = 1.1  # its last report, taken in late
+    for tenths in range(10, 40):
+        absences.see({}, "a", {"a": heard}, tenths / 10)
+        assert absences.remarkable == frozenset()
+    absences.see(infos("a"), "a", {"a": 4.0}, 4.0)
+    for tenths in range(50, 80):
+        now = tenths / 10
+        absences.see({}, "a", {"a": now - 0.5}, now)
+        assert absences.remarkable == ({"a"} if now >= 5.0 + REMARKABLE_S else frozenset())
 
 
 def test_most_of_them_together_are_waited_for() -> None:
