@@ -12,7 +12,7 @@ WORKERS ?= 2
 .DEFAULT_GOAL := up
 
 # of what a test asks for, `make check` leaves out servers in Java and browsers
-check: export DIMINT_TESTS_FOUNDATION = true
+check: export FOUNDATION_ONLY = true
 
 up: .venv/installed
 	@exec $(BIN)/dimint up $(ARGS)
@@ -21,7 +21,8 @@ test check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+	# in the order of the files, so that the long ones of processes come first and the short ones fill up the end
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check --fix .

@@ -8,5 +8,5 @@ from typing import Final
 
 __all__ = ["LEFT_OUT"]
 
-LEFT_OUT: Final = "left out by `make check`" if os.environ.get("DIMINT_TESTS_FOUNDATION") else ""
+LEFT_OUT: Final = "left out by `make check`" if os.environ.get("FOUNDATION_ONLY") else ""
 """Why a test that needs more than Python is skipped; empty where all tests run."""
