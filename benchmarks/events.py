@@ -16,12 +16,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dimint.batch import By, encode
+from dimint.collector import tune_collector
 from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.embedded import EmbeddedLog
 from dimint.log.opening import GenesisSettings, genesis
 from dimint.log.port import Entry, Log
-from dimint.node.loop import tune_collector
 from dimint.node.rebuild import rebuild_store
 from dimint.node.store import Store
 from dimint.replay import Stream, select

@@ -36,7 +36,7 @@ class FleetTables:
         self._path = folder / "status-000001.db"
         self._tables = StatusTables(self._path)
         self._since_ns = since_ns
-        self._n = 1
+        self._sealed, self._single = 0, [0] * hosts
         packed = [msgpack.packb(machine.facts) for machine in self._machines]
         names = {host: f"gpu-{number:04d}" for number, host in enumerate(self.ids)}
         facts = [
@@ -55,7 +55,7 @@ class FleetTables:
         self._tables.close()
 
     def hour(self, until_ns: int) -> None:
-        """Every host's hour before a time, oldest hours first: the last chunk of it, its minutes, its use."""
+        """Every host's hour before a time, oldest first, before all reports: its last chunk, its minutes, its use."""
         first_ns = until_ns - len(self._samples[0]) * INTERVAL_NS
         chunks: list[tuple[int, int, bytes]] = []
         blocks: list[dict[int, bytes]] = []
@@ -65,7 +65,9 @@ class FleetTables:
                 for at, sample in enumerate(samples)
             ]
             last = stored[-CHUNK:]
-            chunks.append((last[0].time_ns, last[-1].time_ns, seal([(self._n + at, one) for at, one in enumerate(last)])))
+            chunks.append(
+                (last[0].time_ns, last[-1].time_ns, seal([(1 + self._sealed + at, one) for at, one in enumerate(last)]))
+            )
             slots = sum_up(stored, MINUTE_NS)
             blocks.append({
                 block: pack_block({number: slot for number, slot in slots.items() if block_of(number) == block})
@@ -76,13 +78,13 @@ class FleetTables:
             for number, host in enumerate(self.ids):
                 make = number % len(chunks)
                 first, until, blob = chunks[make]
-                db.execute(f"insert into host_{host} values(?, ?, 1, ?, ?)", (self._n, first, until, blob))
+                db.execute(f"insert into host_{host} values(?, ?, 1, ?, ?)", (1 + self._sealed, first, until, blob))
                 db.executemany(
                     "insert or ignore into tiers(host, length_ns, block, blob) values(?, ?, ?, ?)",
                     [(host, MINUTE_NS, block, made) for block, made in blocks[make].items()],
                 )
         db.close()
-        self._n += CHUNK
+        self._sealed += CHUNK
         hour = first_ns // HOUR_NS
         uses = [use_of(samples[-1], HOUR_US) for samples in self._samples]
         rows = [(host, uses[number % len(uses)]) for number, host in enumerate(self.ids)]
@@ -98,12 +100,14 @@ class FleetTables:
             pack_sample(StoredSample(time_ns, time_ns + 2_000_000, b"r" * 8, tick + 1, samples[tick % len(samples)]))[0]
             for samples in self._samples
         ]
-        hosts = [(self.ids[number], packed[number % len(packed)]) for number in numbers]
+        hosts = []
+        for number in numbers:
+            self._single[number] += 1
+            hosts.append((self.ids[number], self._sealed + self._single[number], packed[number % len(packed)]))
         self._commit(
-            [PutTail(host, self._n, time_ns, blob) for host, blob in hosts],
-            latest=tuple(HostLatest(host, self._n, self._since_ns, time_ns, time_ns + 2_000_000) for host, _ in hosts),
+            [PutTail(host, n, time_ns, blob) for host, n, blob in hosts],
+            latest=tuple(HostLatest(host, n, self._since_ns, time_ns, time_ns + 2_000_000) for host, n, _ in hosts),
         )
-        self._n += 1
 
     def _commit(self, writes: Iterable[object], **more: object) -> None:
         changes = Changes((), (), {}, (), (), {})._replace(writes=tuple(writes), **more)  # type: ignore[arg-type]

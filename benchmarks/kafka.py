@@ -27,11 +27,11 @@ from statistics import median
 import psutil
 
 from benchmarks.kv import System, measure, show, start_dimint, start_etcd
+from dimint.collector import tune_collector
 from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.kafka import KafkaLog, KafkaOptions
 from dimint.log.port import Log, TopicPartition, TopicSpec
-from dimint.node.loop import tune_collector
 from dimint.node.replica import Replica
 from dimint.node.store import Store
 from dimint.writer import BatchWriter, Outgoing

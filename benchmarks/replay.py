@@ -15,10 +15,10 @@ import time
 from pathlib import Path
 
 from dimint.batch import By, encode
+from dimint.collector import tune_collector
 from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.port import Record
-from dimint.node.loop import tune_collector
 from dimint.node.replica import Replica
 from dimint.node.store import Store
 

@@ -29,7 +29,10 @@ from xxhash import xxh3_64_digest
 from dimint.consumers.columns import decode_column, encode_column
 from dimint.errors import CorruptRecord, UnknownVersion
 
-__all__ = ["BODY_MAX_BYTES", "DEPTH_MAX", "build", "damage_named", "decode", "encode", "hashable", "open_body", "paths_of"]
+__all__ = [
+    "BODY_MAX_BYTES", "DEPTH_MAX", "Path", "build", "damage_named", "decode", "encode", "flatten", "hashable", "open_body",
+    "paths_of",
+]  # fmt: skip
 
 VERSION: Final = 1
 DEPTH_MAX: Final = 16
@@ -106,7 +109,7 @@ def _encode_columns(values: Sequence[Any]) -> bytes | None:
     paths, leaves = 0, 0
     for value in values:
         row: list[Any] = []
-        shape = _flatten(value, row, 0)
+        shape = flatten(value, row, 0)
         index = indexes.get(shape)
         if index is None:
             index = indexes[shape] = len(indexes)
@@ -129,25 +132,25 @@ def _encode_columns(values: Sequence[Any]) -> bytes | None:
     return body
 
 
-def _flatten(value: Any, leaves: list[Any], depth: int) -> Shape:
+def flatten(value: Any, leaves: list[Any], depth: int) -> Shape:
     """Append the value's leaves and return its shape."""
     kind = type(value)
     if kind is dict and depth < DEPTH_MAX:
         if _CONTAINERS.isdisjoint(map(type, value.values())):
             leaves += value.values()
             return True, tuple(value), (None,) * len(value)
-        return True, tuple(value), tuple([_flatten(part, leaves, depth + 1) for part in value.values()])
+        return True, tuple(value), tuple([flatten(part, leaves, depth + 1) for part in value.values()])
     if (kind is list or kind is tuple) and depth < DEPTH_MAX:
         if _CONTAINERS.isdisjoint(map(type, value)):
             leaves += value
             return len(value)
-        return False, *[_flatten(part, leaves, depth + 1) for part in value]
+        return False, *[flatten(part, leaves, depth + 1) for part in value]
     leaves.append(value)
     return None
 
 
 def paths_of(shape: Shape, path: Path) -> Iterator[Path]:
-    """The path of every leaf of a hashable shape, in the order of `_flatten`."""
+    """The path of every leaf of a hashable shape, in the order of `flatten`."""
     if shape is None:
         yield path
     elif type(shape) is int:

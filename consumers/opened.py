@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgpack
 
-from dimint.consumers.chunk import Path, build, damage_named, hashable, open_body, paths_of
+from dimint.consumers.chunk import Path, build, damage_named, flatten, hashable, open_body, paths_of
 from dimint.consumers.columns import SAME, decode_column, pick
 from dimint.consumers.wanted import Keys, Wanted, keys_under
 
@@ -66,29 +66,49 @@ class OpenedChunk:
             if self._values is not None:
                 return self._values[at] if wanted is None else wanted.of(self._values[at])
             which = self._which[at]
-            joined = self._join(tuple(self._layouts))
-            shape, picked = self._layouts[which].shape, joined[which]
+            names, holders = self._join(tuple(self._layouts))
+            shape, picked = self._layouts[which].shape, names[which]
             if wanted is not None:
                 shape, places = self._part(self._layouts[which], wanted)
                 picked = [picked[place] for place in places]
+            # a column has leaves of the values whose layouts have it: so many are before this one
             earlier = Counter(self._which[:at])
+            before = {layouts: sum(earlier[layout] for layout in layouts) for layouts in {holders[name] for name in picked}}
             columns = self._columns
-            if len(earlier) == 1 and which in earlier:  # all before it were alike, so each of its leaves is number `at`
-                found = [column[1] if (column := columns[name])[0] == SAME else pick(column, at) for name in picked]
-            else:
-                before = [0] * len(columns)
-                for index, times in earlier.items():
-                    for name in joined[index]:
-                        before[name] += times
-                found = [pick(columns[name], before[name]) for name in picked]
+            found = [
+                column[1] if (column := columns[name])[0] == SAME else pick(column, before[holders[name]]) for name in picked
+            ]
             return build(shape, iter(found))
+
+    def numbers(self, chosen: Callable[[Path], bool]) -> dict[Path, list[Any]]:
+        """The leaves at the chosen paths, for each path one of every value, None where it has none; no other is decoded.
+
+        `chosen` is remembered with the shapes: a function of a module, not one made for the call.
+        """
+        with damage_named():
+            found: dict[Path, list[Any]] = {}
+            if self._values is not None:
+                for at, value in enumerate(self._values):
+                    leaves: list[Any] = []
+                    for path, leaf in zip(paths_of(flatten(value, leaves, 0), ()), leaves, strict=True):
+                        if chosen(path):
+                            found.setdefault(path, [None] * self._count)[at] = leaf
+                return found
+            counts = Counter(self._which)
+            for path, name, layouts in self._choose(tuple(self._layouts), chosen):
+                values = decode_column(self._columns[name], sum(counts[layout] for layout in layouts))
+                if len(values) < self._count:
+                    stream = iter(values)
+                    values = [next(stream) if layout in layouts else None for layout in self._which]
+                found[path] = values
+            return found
 
     def values(self, wanted: Wanted) -> list[Any]:
         """All of them, with the wanted keys of their maps only: no other column is decoded."""
         with damage_named():
             if self._values is not None:
                 return [wanted.of(value) for value in self._values]
-            joined = self._join(tuple(self._layouts))
+            joined, _ = self._join(tuple(self._layouts))
             counts = Counter(self._which)
             sizes = [0] * len(self._columns)
             for index, times in counts.items():
@@ -114,7 +134,8 @@ class OpenedChunk:
             self._values = unpacker.unpack()
             return
         self._layouts: list[_Layout] = []
-        self._join: Callable[[tuple[_Layout, ...]], list[list[int]]] = _joined
+        self._join: Callable[[tuple[_Layout, ...]], tuple[list[list[int]], list[_Holders]]] = _joined
+        self._choose: Callable[[tuple[_Layout, ...], Callable[[Path], bool]], list[tuple[Path, int, _Holders]]] = _chosen
         self._part: Callable[[_Layout, Wanted], tuple[Any, list[int]]] = _parts
         for _ in range(unpacker.read_array_header()):
             start = unpacker.tell()
@@ -122,7 +143,7 @@ class OpenedChunk:
             raw = body[start : unpacker.tell()]
             self._layouts.append(_layout(raw) if len(raw) <= _SHAPE_KEPT_MAX_BYTES else _make_layout(raw))
             if len(raw) > _SHAPE_KEPT_MAX_BYTES:
-                self._join, self._part = _join, _part
+                self._join, self._part, self._choose = _join, _part, _choose
         self._which: list[int] = decode_column(unpacker.unpack(), self._count)
         self._columns: list[Any] = unpacker.unpack()
 
@@ -135,12 +156,31 @@ def _make_layout(raw: bytes) -> _Layout:
 _layout = lru_cache(_LAYOUTS)(_make_layout)
 
 
-def _join(layouts: tuple[_Layout, ...]) -> list[list[int]]:
-    """For each shape the numbers of the columns in which its leaves stand."""
+_Holders: TypeAlias = frozenset[int]
+"""The numbers of the layouts that have a path."""
+
+
+def _join(layouts: tuple[_Layout, ...]) -> tuple[list[list[int]], list[_Holders]]:
+    """For each layout the numbers of the columns in which its leaves stand, and for each column the layouts that have it."""
     columns: dict[Path, int] = {}
-    return [[columns.setdefault(path, len(columns)) for path in layout.paths] for layout in layouts]
+    names = [[columns.setdefault(path, len(columns)) for path in layout.paths] for layout in layouts]
+    holders: list[set[int]] = [set() for _ in columns]
+    for number, mine in enumerate(names):
+        for name in mine:
+            holders[name].add(number)
+    return names, list(map(frozenset, holders))
 
 
+def _choose(layouts: tuple[_Layout, ...], chosen: Callable[[Path], bool]) -> list[tuple[Path, int, _Holders]]:
+    """The chosen paths, each with its column and the layouts that have it."""
+    names, holders = _join(layouts)
+    paths = {
+        path: name for layout, mine in zip(layouts, names, strict=True) for path, name in zip(layout.paths, mine, strict=True)
+    }
+    return [(path, name, holders[name]) for path, name in paths.items() if chosen(path)]
+
+
+_chosen = lru_cache(_LAYOUTS)(_choose)
 _joined = lru_cache(_LAYOUTS)(_join)
 
 

@@ -6,6 +6,7 @@ merged into it, as one line of time. Every call sees one committed state: a samp
 everything that was committed with it. Nothing is created and nothing is waited for.
 """
 
+import json
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -54,7 +55,7 @@ SERIES_POINTS: Final = 600
 _FILE_BITS = 20
 """Versions of different table files never coincide: their upper part counts the switches."""
 
-_NEWEST = "select timestamp, n, blob from newest where host = ?"
+_NEWEST = "select host, timestamp, n, blob from newest where host in (select value from json_each(?))"
 _ALERTS = """select host, rule, subject, severity, since_ns, raised_ns, text, told from alerts
              order by raised_ns desc, host, rule, subject"""
 _EVENTS = """select host, n, kind, timestamp, received_ns, fields from events where timestamp between ?1 and ?2
@@ -129,11 +130,11 @@ class StatusReader:
     # --- samples ----------------------------------------------------------------------------------------------------
     def newest(self, host_ids: Iterable[str]) -> dict[str, PackedSample]:
         """The newest sample of each of these hosts that has one, as it is stored."""
-        return {host: packed_sample(*row) for host, row in self._newest(host_ids)}
+        return {host: packed_sample(*row) for host, row in self._newest(host_ids).items()}
 
     def latest(self, host_ids: Iterable[str]) -> dict[str, StoredSample]:
         """The newest sample of each of these hosts that has one."""
-        return {host: unpack_sample(time_ns, blob) for host, (time_ns, _, blob) in self._newest(host_ids)}
+        return {host: unpack_sample(time_ns, blob) for host, (time_ns, _, blob) in self._newest(host_ids).items()}
 
     def last(self, host_id: str, n: int) -> list[StoredSample]:
         """The newest `n` samples (at most FETCH_MAX_SAMPLES), oldest first."""
@@ -317,18 +318,18 @@ class StatusReader:
         return {} if db is None else dict(db.execute("select name, n from counts order by name"))
 
     # --- inside -----------------------------------------------------------------------------------------------------
-    def _newest(self, host_ids: Iterable[str]) -> list[tuple[str, tuple[int, int, bytes]]]:
-        """Host and time, number and blob of its newest sample."""
+    def _newest(self, host_ids: Iterable[str]) -> dict[str, tuple[int, int, bytes]]:
+        """Of each host time, number and blob of its newest sample."""
         db = self._open()
         if db is None:
-            return []
+            return {}
         with snapshot(db):
             parts = parts_by_owner(owners(db))
-            found = []
-            for host in host_ids:
-                rows = [row for part in parts.get(host, (host,)) if (row := db.execute(_NEWEST, (part,)).get) is not None]
-                if rows:
-                    found.append((host, max(rows)))
+            of = {part: host for host in host_ids for part in parts.get(host, (host,))}
+            found: dict[str, tuple[int, int, bytes]] = {}
+            for part, *row in db.execute(_NEWEST, (json.dumps(list(of)),)):
+                host, newest = of[part], (row[0], row[1], row[2])
+                found[host] = max(found.get(host, newest), newest)
         return found
 
     def _open(self) -> apsw.Connection | None:

@@ -4,13 +4,13 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from dimint.consumers.chunk import Path
 from dimint.consumers.intervals import Interval, joined, processes_of
 from dimint.consumers.opened import OpenedChunk
 from dimint.consumers.reading_host import LAST_NS, HostSamples
 from dimint.consumers.reading_joined import JoinedSamples, parts_of
 from dimint.consumers.tables_summaries import INTERVAL_COLUMNS, interval_of
 from dimint.consumers.tiers import HOUR_NS, MINUTE_NS, SLOTS, Slots, block_of, coarser, merge, sum_up, unpack_block
-from dimint.consumers.wanted import ANY, Wanted
 
 __all__ = ["RAW_RANGE_MAX_NS", "Busy", "Series", "busy", "processes", "series"]
 
@@ -43,8 +43,12 @@ class Busy(NamedTuple):
     holders: list[tuple[str, str, int, int]]
 
 
-_UTILISATION: Final = Wanted({ANY: {"util_pct": None}})
 _SUM, _COUNT = 2, 3
+
+
+def _is_utilisation(path: Path) -> bool:
+    """Whether a leaf of a block is a slot's number, or the sum or the count of a GPU's utilisation."""
+    return path == (0,) or (len(path) == 4 and path[2] == "util_pct" and path[3] in (_SUM, _COUNT))
 
 
 def busy(db: apsw.Connection, host: str, from_ns: int, to_ns: int, tier_ns: int) -> Busy:
@@ -54,10 +58,11 @@ def busy(db: apsw.Connection, host: str, from_ns: int, to_ns: int, tier_ns: int)
     slots: dict[int, dict[str, tuple[int, int]]] = {}
     sql = "select blob from tiers where host = ? and length_ns = ? and block between ? and ?"
     for (blob,) in list(db.execute(sql, (host, tier_ns, block_of(first), block_of(last)))):
-        for number, gpus in OpenedChunk(blob).values(_UTILISATION):
-            if first <= number <= last:
-                known = ((uuid, series["util_pct"]) for uuid, series in gpus.items() if "util_pct" in series)
-                slots[number] = {uuid: (summed[_SUM], summed[_COUNT]) for uuid, summed in known}
+        leaves = OpenedChunk(blob).numbers(_is_utilisation)
+        inside = [(at, number) for at, number in enumerate(leaves.pop((0,))) if first <= number <= last]
+        gpus = [(path[1], leaf, leaves[*path[:3], _COUNT]) for path, leaf in leaves.items() if path[3] == _SUM]
+        for at, number in inside:
+            slots[number] = {uuid: (sums[at], counts[at]) for uuid, sums, counts in gpus if counts[at]}
     sql = "select gpu, user, start_ns, end_ns from processes where host = ? and end_ns >= ? and start_ns <= ? order by start_ns"
     return Busy(slots, list(db.execute(sql, (host, from_ns, to_ns))))
 

@@ -8,11 +8,10 @@ host in log order, so it is the same in every rebuild; it orders samples of the 
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import lz4.block
 import msgpack
-import msgspec
 
 from dimint.consumers import chunk
 from dimint.errors import CorruptRecord
@@ -20,10 +19,9 @@ from dimint.limits import SAMPLE_MAX_BYTES
 
 __all__ = [
     "GpuTotal", "HostEvent", "HostRow", "PackedSample", "Placed", "StoredSample", "XidCount", "is_host_id", "pack_sample",
-    "packed_sample", "placed_of", "seal", "unpack_sample", "unseal",
+    "packed_sample", "placed_of", "seal", "unpack_row", "unpack_sample", "unseal",
 ]  # fmt: skip
 
-_TAIL: Final = msgspec.msgpack.Decoder(tuple[int, bytes, int, msgspec.Raw])
 _HEX = frozenset("0123456789abcdef")
 
 
@@ -91,12 +89,11 @@ class StoredSample(NamedTuple):
 
 
 class PackedSample(NamedTuple):
-    """The same with its sample as msgpack, for who has a decoder of his own. `n` is its number in the host's log order."""
+    """A sample for who has a decoder of his own. `n` is its number in the host's log order, `row` a tail row's msgpack."""
 
     time_ns: int
     n: int
-    received_ns: int
-    sample: bytes
+    row: bytes
 
 
 Placed: TypeAlias = tuple[int, StoredSample]
@@ -119,16 +116,20 @@ def pack_sample(stored: StoredSample) -> tuple[bytes, int]:
 
 def unpack_sample(time_ns: int, blob: bytes) -> StoredSample:
     """A tail row's sample. Raises CorruptRecord."""
+    return unpack_row(time_ns, packed_sample(time_ns, 0, blob).row)
+
+
+def unpack_row(time_ns: int, row: bytes) -> StoredSample:
+    """The same of a row that is inflated already."""
     with _damage_named():
-        late_ns, run, seq, sample = msgpack.unpackb(_inflated(blob), strict_map_key=False)
-    return StoredSample(time_ns, time_ns + late_ns, run, seq, sample)
+        late_ns, run, seq, sample = msgpack.unpackb(row, strict_map_key=False)
+        return StoredSample(time_ns, time_ns + late_ns, run, seq, sample)
 
 
 def packed_sample(time_ns: int, n: int, blob: bytes) -> PackedSample:
     """A tail row's sample, not decoded. Raises CorruptRecord."""
     with _damage_named():
-        late_ns, _, _, packed = _TAIL.decode(_inflated(blob))
-    return PackedSample(time_ns, n, time_ns + late_ns, bytes(packed))
+        return PackedSample(time_ns, n, _inflated(blob))
 
 
 def seal(placed: Sequence[Placed]) -> bytes:
@@ -159,5 +160,5 @@ def _inflated(blob: bytes) -> bytes:
 def _damage_named() -> Iterator[None]:
     try:
         yield
-    except (ValueError, TypeError, lz4.block.LZ4BlockError, msgpack.UnpackException, msgspec.MsgspecError) as error:
+    except (ValueError, TypeError, lz4.block.LZ4BlockError, msgpack.UnpackException) as error:
         raise CorruptRecord(f"a stored sample is damaged: {error}", hint="rebuild the status tables") from error

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+from dimint.collector import tune_collector
 from dimint.curve import read_key
 from dimint.errors import SettingsError
 from dimint.events import KV_TOPIC
@@ -15,7 +16,7 @@ from dimint.log.opening import genesis, open_settings_log
 from dimint.log.port import Log
 from dimint.log.waiting import open_when_there
 from dimint.node.finding import with_log_of_overlord
-from dimint.node.loop import Addresses, Node, tune_collector
+from dimint.node.loop import Addresses, Node
 from dimint.node.membership import Ports
 from dimint.node.rebuild import Rebuilt, Snapshots
 from dimint.node.rebuilding import rebuild_into, rebuild_live

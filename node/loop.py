@@ -5,7 +5,6 @@ of it, and commits if it is time. Records are taken in small portions, so that r
 Nothing waits while an LMDB transaction is open but the write transaction of at most COMMIT_S.
 """
 
-import gc
 import logging
 import os
 import threading
@@ -39,7 +38,7 @@ from dimint.node.watches import Watches
 from dimint.service import spawn_thread
 from dimint.transport import Context, Dealer, Door, Peer
 
-__all__ = ["Addresses", "Node", "tune_collector"]
+__all__ = ["Addresses", "Node"]
 
 TURN_S: Final = 0.2
 """Longest wait for something to come: progress is looked for this often."""
@@ -67,13 +66,6 @@ class Addresses(NamedTuple):
     port: int
     allow_plain: bool = False
     key: Key | None = None
-
-
-def tune_collector() -> None:
-    """Collect garbage cycles rarely: decoded batches are thousands of short-lived lists without any."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
 
 
 class Node:

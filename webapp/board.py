@@ -9,7 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from dimint.clock import Clock
 from dimint.consumers.accounting import Accounting, Question
@@ -25,12 +25,12 @@ from dimint.settings_thresholds import THRESHOLDS, Thresholds
 from dimint.webapp.alerts import XID_NS
 from dimint.webapp.asked import Layout
 from dimint.webapp.models import Cell, Host, Sampled, Snapshot, Status, UserDay
-from dimint.webapp.past import hour_before, past_hosts
+from dimint.webapp.past import MANY, hour_before, past_hosts
 from dimint.webapp.positions import write_positions
-from dimint.webapp.sent import SHOWN, read_packed
+from dimint.webapp.sent import OF_MANY, SHOWN, read_packed
 from dimint.webapp.today import FIRST_S, TODAY_S, read_day
 from dimint.webapp.trends import Trend, Trends
-from dimint.webapp.view import host_view, ordered, sampled, sampled_of, status_of, thinned
+from dimint.webapp.view import Facts, host_view, ordered, sampled, sampled_of, status_of, thinned
 
 __all__ = ["Board", "BoardRules", "Tables"]
 
@@ -108,10 +108,12 @@ class Board:
         self._rows: list[HostRow] = []
         self._samples: dict[str, Sampled] = {}
         self._trends: dict[str, Trends] = {}
+        self._facts: dict[str, tuple[Mapping[str, Any], Facts]] = {}
+        """What hosts say of themselves, as read and as shown."""
         self._position = ""
         self._unread: deque[str] = deque()
         """Hosts whose last hour is still to be read."""
-        self._past: OrderedDict[tuple[int, int | None, bool, Layout | None], tuple[int, Snapshot]] = OrderedDict()
+        self._past: OrderedDict[tuple[int, int | None, bool, Layout | None, bool], tuple[int, Snapshot]] = OrderedDict()
         self._alerts: tuple[OpenAlert, ...] = ()
         self._xids: tuple[HostEvent, ...] = ()
         self._today: tuple[UserDay, ...] = ()
@@ -132,6 +134,8 @@ class Board:
             self._position = write_positions(self._reader.generation(), self._reader.positions())
             self._read_to, fresh = self._reader.changed_since(self._read_to)
             self._rows = self._reader.hosts()
+            if len(self._samples) > len(self._rows):
+                self._forget({row.id for row in self._rows})
             for host_id, packed in self._reader.newest(fresh).items():
                 self._take(host_id, packed)
             self._alerts = tuple(self._reader.alerts())
@@ -150,18 +154,27 @@ class Board:
         stored = [sampled(entry.time_ns, entry.sample, self._rules.limits) for entry in self._reader.last(host.id, wanted)]
         return thinned(stored, interval, most)
 
-    def past(self, at_ns: int, from_ns: int | None = None, *, traced: bool = True, layout: Layout | None = None) -> Snapshot:
+    def past(
+        self,
+        at_ns: int,
+        from_ns: int | None = None,
+        *,
+        traced: bool = True,
+        layout: Layout | None = None,
+        whole: bool = False,
+    ) -> Snapshot:
         """All hosts as they were at `at_ns`, with their lines from `from_ns` on if `traced` and this layout shows them.
 
-        Samples that came late are in it.
+        Samples that came late are in it. With `whole` nothing of a sample is left out, however many hosts there are.
         """
         version = self._reader.version()
-        key = at_ns, from_ns, traced, layout
+        wanted = SHOWN if whole or layout == "cards" or len(self._rows) <= MANY else OF_MANY
+        key = at_ns, from_ns, traced, layout, wanted is SHOWN
         if (kept := self._past.get(key)) is not None and kept[0] == version:
             return kept[1]
         hosts = past_hosts(
             self._reader, self._names, at_ns, from_ns, self._rules.down_after_s, self._rules.limits, traced=traced, layout=layout,
-            live=self._trends,
+            wanted=wanted, live=self._trends,
         )  # fmt: skip
         arranged = ordered(hosts, self._rules.order)
         data_ns = max((host.heard_ns for host in hosts if host.heard_ns is not None), default=None)
@@ -247,8 +260,17 @@ class Board:
             found.add(host_id)
         return found
 
+    def _forget(self, known: set[str]) -> None:
+        """Let go of hosts that are no more."""
+        kept: tuple[dict[str, Any], ...] = (self._samples, self._trends, self._facts)
+        for of in kept:
+            for gone in of.keys() - known:
+                del of[gone]
+        self._unread = deque(host for host in self._unread if host in known)
+
     def _take(self, host_id: str, packed: PackedSample) -> None:
-        sample = sampled_of(packed.time_ns, read_packed(packed.sample), self._rules.limits, received_ns=packed.received_ns)
+        late_ns, sent = read_packed(packed.row)
+        sample = sampled_of(packed.time_ns, sent, self._rules.limits, received_ns=packed.time_ns + late_ns)
         trends = self._trends.get(host_id)
         if trends is None:
             trends = self._trends[host_id] = Trends()
@@ -300,7 +322,10 @@ class Board:
         if sample is not None:
             trends, gpus = self._trends[row.id], len(sample.gpus)
             lines, hour = trends.lines(gpus), trends.hour(gpus)
-        facts = {**row.facts, "simulated": row.simulated}
+        said, facts = self._facts.get(row.id, (None, None))
+        if facts is None or said is not row.facts or facts.simulated is not row.simulated:
+            facts = Facts.of(row.facts, row.simulated)
+            self._facts[row.id] = row.facts, facts
         return host_view(row.id, name, row.ip, facts, status, row.received_ns, samples, lines, hour)
 
     def _names(self, rows: Sequence[HostRow]) -> dict[str, str]:

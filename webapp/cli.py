@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from dimint.collector import tune_collector
 from dimint.consumers.reading import TABLES_FOLDER, StatusReader
 from dimint.errors import SettingsError
 from dimint.log.opening import Genesis, genesis, open_settings_log
@@ -25,6 +26,7 @@ from dimint.zone import local_zone
 __all__ = ["open_web_log", "read_ip2name", "run"]
 
 _IP2NAME_MAX_BYTES: Final = 4 << 20
+_YOUNG: Final = 5_000
 
 
 def run(settings: WebSettings, service: Service) -> None:
@@ -49,6 +51,7 @@ def run(settings: WebSettings, service: Service) -> None:
         host, port = server.address
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         registry.join("webapp", where, {"http": f"http://{where}/", "pid": os.getpid(), "host": socket.gethostname()})
+        tune_collector(_YOUNG)
         service.run(server, intake)
 
 

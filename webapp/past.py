@@ -13,11 +13,11 @@ from dimint.webapp.asked import Layout, layout_for
 from dimint.webapp.models import Host, Sampled, Status, Use
 from dimint.webapp.sent import SHOWN
 from dimint.webapp.trends import CELL_NS, CELLS, STEP_NS, STEPS, Minute, Trends
-from dimint.webapp.view import host_view, sampled
+from dimint.webapp.view import Facts, host_view, sampled
 
-__all__ = ["PastTables", "hour_before", "past_hosts"]
+__all__ = ["MANY", "PastTables", "hour_before", "past_hosts"]
 
-_TRACED_MAX: Final = 64
+MANY: Final = 64
 """Hosts whose samples before the time are read too, for lines and grids; with more of them a grid is made of the minute tier."""
 
 
@@ -41,22 +41,23 @@ def past_hosts(
     *,
     traced: bool,
     layout: Layout | None = None,
+    wanted: Wanted = SHOWN,
     live: Mapping[str, Trends] | None = None,
 ) -> list[Host]:
     """The hosts that were known at `at_ns`; `from_ns` is where their lines begin (None: ten minutes and an hour before).
 
-    Of many hosts minutes are read only if `layout` (None = what their number makes of it) shows them; `live` has the last
-    minutes by host, which are in no tier yet.
+    Of a sample at least what is wanted is there. Of many hosts minutes are read only if `layout` (None = what their number
+    makes of it) shows them; `live` has the last minutes by host, which are in no tier yet.
     """
     found = []
-    fleet = reader.fleet_at(at_ns, SHOWN)
+    fleet = reader.fleet_at(at_ns, wanted)
     shown = names([one.host for one in fleet])
-    many = len(fleet) > _TRACED_MAX
+    many = len(fleet) > MANY
     gridded = traced and many and (layout or layout_for(len(fleet))) in ("rows", "grid")
     traced = traced and not many
     for one in fleet:
         row, stored = one.host, one.sample
-        facts = {**row.facts, "simulated": row.simulated}
+        facts = Facts.of(row.facts, row.simulated)
         if stored is None:
             found.append(host_view(row.id, shown[row.id], row.ip, facts, Status.WAITING, None, ()))
             continue
@@ -127,19 +128,18 @@ def _minute(
     """A cell of the sample's GPUs. Who was on one is told from the times of processes."""
     begin_ns, end_ns = number * cell_ns, (number + 1) * cell_ns
     users = {uuid: user for uuid, user, start, end in holders if start < end_ns and end >= begin_ns}
-    sums, counts, ends = [], [], []
+    utils, ends = [], []
     for gpu in sample.gpus:
         total, count = cell.get(gpu.uuid, (0, 0))
         user = users.get(gpu.uuid)
-        sums.append(total)
-        counts.append(count)
+        utils.append(total // count if count else None)
         if not count:
             ends.append((Use.UNKNOWN, user))
         elif total >= gpu.limits.idle_percent * count:
             ends.append((Use.BUSY, user))
         else:
             ends.append((Use.FREE if user is None else Use.IDLE, user))
-    return Minute(number, tuple(sums), tuple(counts), tuple(ends))
+    return Minute(number, tuple(utils), tuple(ends))
 
 
 assert STEPS == CELLS, "a range has as many steps as cells"

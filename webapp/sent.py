@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
-import msgpack
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from dimint.consumers.rows import unpack_row
 from dimint.consumers.untrusted import LARGEST, integer, mapping, mappings, text
-from dimint.consumers.wanted import Wanted
+from dimint.consumers.wanted import Keys, Wanted
 from dimint.limits import GPUS_MAX, PROCESSES_MAX
 
-__all__ = ["SHOWN", "Sent", "SentGpu", "SentProcess", "read_doubtful", "read_packed", "read_sent"]
+__all__ = ["OF_MANY", "SHOWN", "Sent", "SentGpu", "SentProcess", "read_doubtful", "read_packed", "read_sent"]
 
 Integer: TypeAlias = Annotated[int, Meta(ge=1 - LARGEST, le=LARGEST - 1)] | None
 Text: TypeAlias = str | None
@@ -127,7 +127,19 @@ SHOWN: Final = Wanted({
 })  # fmt: skip
 """What pages read of a sample."""
 
-_decoder: Final = msgspec.msgpack.Decoder(Sent)
+_OF_ONE: Final = frozenset((
+    "mutil_pct", "tmem_mC", "sm_MHz", "fan_pct", "p_lim_mW", "profile", "sm_pct", "foreign", "job", "pod", "ns", "ctr", "rt",
+))  # fmt: skip
+
+
+def _without(keys: Keys | None) -> Keys | None:
+    return None if keys is None else {key: _without(under) for key, under in keys.items() if key not in _OF_ONE}
+
+
+OF_MANY: Final = Wanted(_without(SHOWN.keys) or {})
+"""The same without what only the card of a single GPU shows, for a look at very many: each leaf has to be picked."""
+
+_decoder: Final = msgspec.msgpack.Decoder(tuple[int, Any, Any, Sent])
 
 
 def read_sent(sample: Mapping[str, Any]) -> Sent:
@@ -138,12 +150,17 @@ def read_sent(sample: Mapping[str, Any]) -> Sent:
         return read_doubtful(sample)
 
 
-def read_packed(packed: bytes) -> Sent:
-    """The same of a sample's msgpack, which is known to be some map."""
+def read_packed(row: bytes) -> tuple[int, Sent]:
+    """The same of a tail row's msgpack (consumers/rows.py), and how long after it was taken it was received, ns.
+
+    Raises CorruptRecord.
+    """
     try:
-        return _decoder.decode(packed)
+        late_ns, _, _, sent = _decoder.decode(row)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return read_doubtful(msgpack.unpackb(packed, strict_map_key=False))
+        stored = unpack_row(0, row)
+        return stored.received_ns, read_doubtful(stored.sample)
+    return late_ns, sent
 
 
 # --- what has values of wrong types ---------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from dimint.errors import BadQuery, BadTime
 from dimint.webapp.as_json import Fields, live_update, states_item
 from dimint.webapp.as_terminal import TerminalStyle, TerminalView
 from dimint.webapp.asked import Asked, read_asked
+from dimint.webapp.board import Board
 from dimint.webapp.feed import Feed
 from dimint.webapp.models import Host, Snapshot
 from dimint.webapp.nodes import dump_json, to_json
@@ -98,13 +99,17 @@ class Site:
         except BadTime as error:
             raise BadQuery(f"{name}: {error}") from None
 
-    async def snapshot(self, asked: Asked) -> tuple[Snapshot, Asked, Moment | None]:
-        """All hosts at the time asked for. Raises BadQuery, or Unreadable."""
+    async def snapshot(self, asked: Asked, *, bare: bool = False) -> tuple[Snapshot, Asked, Moment | None]:
+        """All hosts at the time asked for; `bare` = without what was before it. Raises BadQuery, or Unreadable."""
         moment = self.moment(asked)
         if moment is None:
             return await self.feed.current(), asked, None
         asked = self.fixed(asked, moment)
-        return await self.feed.read(lambda board: board.past(moment.at_ns, moment.from_ns, layout=asked.layout)), asked, moment
+
+        def read(board: Board) -> Snapshot:
+            return board.past(moment.at_ns, moment.from_ns, traced=not bare, layout=asked.layout, whole=asked.narrows)
+
+        return await self.feed.read(read), asked, moment
 
     def hosts_of(self, snapshot: Snapshot, page: int) -> Sequence[Host]:
         """The hosts of page 1, 2, …; 0 is all."""

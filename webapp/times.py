@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
+from functools import lru_cache
 from typing import Protocol
 
 __all__ = ["NO_ENTRY", "DateOrder", "clock", "compact", "gpu_stamp", "iso", "iso_us", "stamp", "stamp_us"]
@@ -11,6 +12,7 @@ NO_ENTRY = "no entry received."
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_NS = 253_402_214_400 * 1_000_000_000  # 9999-12-31: one day is left for the zone's offset
+_SECONDS_KEPT = 4096
 
 
 class DateOrder(StrEnum):
@@ -39,14 +41,24 @@ class Zoned(Protocol):
 
 def _local(time_ns: int, zone: tzinfo) -> datetime:
     """The time in `zone`; what lies before 1970 or after 9999 (a sender's broken clock) becomes the nearest bound."""
-    bounded = min(max(time_ns, 86_400 * 1_000_000_000), _LAST_NS)
-    return (_EPOCH + timedelta(microseconds=bounded // 1000)).astimezone(zone)
+    return (_EPOCH + timedelta(microseconds=_bounded(time_ns) // 1000)).astimezone(zone)
+
+
+def _bounded(time_ns: int) -> int:
+    return min(max(time_ns, 86_400 * 1_000_000_000), _LAST_NS)
+
+
+@lru_cache(_SECONDS_KEPT)
+def _second(second: int, zone: tzinfo) -> tuple[int, str]:
+    """YYYYMMDDhhmmss, and `2018/11/30 23:29:47`: many hosts have samples of one second."""
+    at = (_EPOCH + timedelta(seconds=second)).astimezone(zone)
+    text = f"{at.year:04d}/{at:%m/%d %H:%M:%S}"
+    return int("".join(filter(str.isdigit, text))), text
 
 
 def compact(time_ns: int, zone: tzinfo) -> int:
     """YYYYMMDDhhmmss as an integer, as in `/states/`."""
-    at = _local(time_ns, zone)
-    return ((((at.year * 100 + at.month) * 100 + at.day) * 100 + at.hour) * 100 + at.minute) * 100 + at.second
+    return _second(_bounded(time_ns) // 1_000_000_000, zone)[0]
 
 
 def stamp(time_ns: int | None, zone: tzinfo, order: DateOrder = DateOrder.YMD) -> str:
@@ -65,8 +77,8 @@ def clock(time_ns: int, zone: tzinfo, *, day: bool = False) -> str:
 
 def gpu_stamp(time_ns: int, zone: tzinfo) -> str:
     """`2018/11/30 23:29:47.115`, the time inside a GPU's map."""
-    at = _local(time_ns, zone)
-    return f"{at:%Y/%m/%d %H:%M:%S}.{at.microsecond // 1000:03d}"
+    second, rest_ns = divmod(_bounded(time_ns), 1_000_000_000)
+    return f"{_second(second, zone)[1]}.{rest_ns // 1_000_000:03d}"
 
 
 def stamp_us(time_us: int, style: Zoned) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, overload
 
 from dimint.webapp.judge import holder, use_of
-from dimint.webapp.models import Cell, Sampled, Use
+from dimint.webapp.models import Cell, Gpu, Sampled, Use
 
 __all__ = ["CELLS", "Minute", "CELL_NS", "NO_CELL", "Hour", "Lines", "STEPS", "STEP_NS", "Trend", "Trends"]
 
@@ -24,12 +24,24 @@ Row = TypeVar("Row")
 
 
 class Minute(NamedTuple):
-    """For each GPU, by its place: sum of % and number of samples of one minute, and how it stood at the minute's end."""
+    """For each GPU, by its place: its mean utilisation in %, None = not known, and how it stood at the minute's end."""
+
+    number: int
+    utils: tuple[int | None, ...]
+    ends: tuple[tuple[Use, str | None], ...]
+
+
+class _Open(NamedTuple):
+    """A minute of which more samples may come: sum of % and number of samples of each GPU, and how they were seen last."""
 
     number: int
     sums: tuple[int, ...]
     counts: tuple[int, ...]
-    ends: tuple[tuple[Use, str | None], ...]
+    gpus: tuple[Gpu, ...]
+
+    def minute(self) -> Minute:
+        utils = tuple(total // count if count else None for total, count in zip(self.sums, self.counts, strict=True))
+        return Minute(self.number, utils, tuple((use_of(gpu), holder(gpu)) for gpu in self.gpus))
 
 
 class _Looked(Sequence[Row]):
@@ -61,8 +73,9 @@ class Hour(_Looked[tuple[Cell, ...]]):
     """For each GPU its cells."""
 
     def _make(self) -> tuple[tuple[Cell, ...], ...]:
-        newest = self._known[-1].number
-        known = {minute.number: minute for minute in self._known}
+        minutes = [minute.minute() if isinstance(minute, _Open) else minute for minute in self._known]
+        newest = minutes[-1].number
+        known = {minute.number: minute for minute in minutes}
         window = [known.get(number) for number in range(newest - CELLS + 1, newest + 1)]
         return tuple(tuple(_cell(minute, gpu) for minute in window) for gpu in range(self._gpus))
 
@@ -87,12 +100,14 @@ class Trends:
         self._step_ns, self._cell_ns = step_ns, cell_ns
         self._steps: deque[tuple[int, tuple[int | None, ...]]] = deque(maxlen=STEPS)
         self._minutes: deque[Minute] = deque(maxlen=CELLS)
+        self._open: _Open | None = None
+        """The minute of the newest sample; how its GPUs stand is only judged when it is over, or somebody looks."""
 
     def add(self, sample: Sampled) -> None:
         """Take in a sample: the last one of a step counts, a minute has the mean of its samples."""
-        self._add_minute(sample)
-        step = sample.time_ns // self._step_ns
         values = tuple(gpu.util_pct for gpu in sample.gpus)
+        self._add_minute(sample.time_ns // self._cell_ns, values, sample.gpus)
+        step = sample.time_ns // self._step_ns
         if self._steps and step <= self._steps[-1][0]:
             if step == self._steps[-1][0]:
                 self._steps[-1] = step, values
@@ -100,13 +115,15 @@ class Trends:
         self._steps.append((step, values))
 
     def summed(self, minutes: Iterable[Minute]) -> None:
-        """Take in minutes that were summed up before, by their numbers, instead of samples."""
-        self._minutes.extend(sorted(minutes, key=lambda minute: minute.number)[-CELLS:])
+        """Take in minutes that were summed up before, by their numbers, instead of samples; of those that are known too less."""
+        mine = {minute.number: minute for minute in minutes} | {minute.number: minute for minute in self.minutes}
+        self._open = None
+        self._minutes.extend(mine[number] for number in sorted(mine))
 
     @property
     def minutes(self) -> tuple[Minute, ...]:
         """The minutes that are kept, oldest first."""
-        return tuple(self._minutes)
+        return (*self._minutes, self._open.minute()) if self._open is not None else tuple(self._minutes)
 
     def lines(self, gpus: int) -> Lines:
         """For each of `gpus` GPUs STEPS values up to the newest sample; None where nothing is known."""
@@ -114,32 +131,38 @@ class Trends:
 
     def hour(self, gpus: int) -> Hour:
         """For each of `gpus` GPUs CELLS minutes up to the newest sample."""
-        return Hour(tuple(self._minutes), gpus)
+        return Hour((*self._minutes, self._open) if self._open is not None else tuple(self._minutes), gpus)
 
-    def _add_minute(self, sample: Sampled) -> None:
-        number = sample.time_ns // self._cell_ns
-        ends = tuple((use_of(gpu), holder(gpu)) for gpu in sample.gpus)
-        if not self._minutes or number > self._minutes[-1].number:
-            self._minutes.append(Minute(number, (), (), ()))
-        minute = self._minutes[-1]
-        if number < minute.number:
-            return
-        sums, counts = list(minute.sums), list(minute.counts)
-        missing = len(sample.gpus) - len(sums)
-        sums += [0] * missing
-        counts += [0] * missing
-        for index, gpu in enumerate(sample.gpus):
-            if gpu.util_pct is not None:
-                sums[index] += gpu.util_pct
-                counts[index] += 1
-        self._minutes[-1] = Minute(number, tuple(sums), tuple(counts), ends)
+    def _add_minute(self, number: int, utils: tuple[int | None, ...], gpus: tuple[Gpu, ...]) -> None:
+        before = self._open
+        if before is None or number > before.number:
+            if before is not None:
+                self._close(before.minute())
+            if not self._minutes or number > self._minutes[-1].number:
+                sums = tuple(0 if util is None else util for util in utils)
+                self._open = _Open(number, sums, tuple(int(util is not None) for util in utils), gpus)
+            elif number == self._minutes[-1].number:  # it was summed up before: only how it ends is news
+                self._minutes[-1] = self._minutes[-1]._replace(ends=_Open(number, (), (), gpus).minute().ends)
+        elif number == before.number:
+            more, fewer = len(utils) - len(before.sums), len(before.sums) - len(utils)
+            sums, counts, utils = before.sums + (0,) * more, before.counts + (0,) * more, utils + (None,) * fewer
+            self._open = _Open(
+                number,
+                tuple(total if util is None else total + util for total, util in zip(sums, utils, strict=True)),
+                tuple(count if util is None else count + 1 for count, util in zip(counts, utils, strict=True)),
+                gpus,
+            )
+
+    def _close(self, minute: Minute) -> None:
+        if self._minutes and minute.ends == self._minutes[-1].ends:
+            minute = minute._replace(ends=self._minutes[-1].ends)  # as mostly: one of them is kept for all
+        self._minutes.append(minute)
 
 
 def _cell(minute: Minute | None, gpu: int) -> Cell:
     if minute is None or gpu >= len(minute.ends):
         return NO_CELL
-    count = minute.counts[gpu]
-    return Cell(minute.sums[gpu] // count if count else None, *minute.ends[gpu])
+    return Cell(minute.utils[gpu] if gpu < len(minute.utils) else None, *minute.ends[gpu])
 
 
 def _bridge(window: list[tuple[int | None, ...]]) -> None:

@@ -5,7 +5,7 @@ error; a GPU list in which two entries claim one index still gets distinct keys.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
@@ -15,7 +15,7 @@ from dimint.settings_thresholds import THRESHOLDS, Thresholds
 from dimint.webapp.models import Cell, Gpu, Host, Process, Sampled, Status
 from dimint.webapp.sent import Sent, SentGpu, SentProcess, read_sent
 
-__all__ = ["host_view", "ordered", "paged", "sampled", "sampled_of", "status_of", "thinned"]
+__all__ = ["Facts", "host_view", "ordered", "paged", "sampled", "sampled_of", "status_of", "thinned"]
 
 
 def status_of(heard_ns: int | None, *, started_ns: int, now_ns: int, down_after_s: float) -> Status:
@@ -60,11 +60,25 @@ def sampled_of(time_ns: int, sent: Sent, limits: Thresholds = THRESHOLDS, *, rec
     )
 
 
+class Facts(NamedTuple):
+    """What a host says of itself, as shown. It changes seldom: make it once for the same facts."""
+
+    simulated: bool
+    line: str
+    tags: tuple[tuple[str, str], ...]
+    driver: str | None
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], simulated: bool) -> "Facts":
+        """Of what is stored."""
+        return cls(simulated, _facts_line(facts), _tags(facts.get("tags")), text(facts.get("driver")))
+
+
 def host_view(
     host_id: str,
     name: str,
     ip: str,
-    facts: Mapping[str, Any],
+    facts: Facts,
     status: Status,
     heard_ns: int | None,
     samples: Iterable[Sampled],
@@ -78,14 +92,14 @@ def host_view(
         name=name,
         ip=ip,
         status=status,
-        simulated=facts.get("simulated") is True,
+        simulated=facts.simulated,
         samples=tuple(samples),
         heard_ns=heard_ns,
-        facts=_facts_line(facts),
+        facts=facts.line,
         trends=trends,
         hour=hour,
-        tags=_tags(facts.get("tags")),
-        driver=text(facts.get("driver")),
+        tags=facts.tags,
+        driver=facts.driver,
         backfilled=backfilled,
     )
 

@@ -11,13 +11,18 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from dimint.consumers.untrusted import mapping, mappings, number
+from dimint.consumers.wanted import Wanted
 from dimint.limits import GPUS_MAX, PROCESSES_MAX
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
 
-__all__ = ["CONDITIONS", "HOST", "NUMBERS", "Condition", "Finding", "Observed", "Parameter", "defaults_by", "parse_comparison"]
+__all__ = ["CONDITIONS", "HOST", "NUMBERS", "WAITING", "Condition", "Finding", "Observed", "Parameter", "defaults_by",
+           "parse_comparison"]  # fmt: skip
 
 HOST: Final = ""
 """The subject of what is true of a host as a whole; GPUs are named by their UUID."""
+
+WAITING: Final = Wanted({"int_ms": None})
+"""All that conditions which wait look at in a sample: the rest of it need not be kept until the next one comes."""
 
 _NS: Final = 1_000_000_000
 _MIB: Final = 1 << 20

@@ -52,6 +52,8 @@ class Alerting:
 
     def __init__(self, rules: Sequence[Rule], told: Iterable[AlertKey] = ()) -> None:
         self._rules = {rule.name: rule for rule in rules}
+        self._by_host: dict[str, tuple[str, tuple[Rule, ...], tuple[Rule, ...]]] = {}
+        """By host its name, and the rules for it of samples and of waiting: most of all looks find nothing."""
         self._told = set(told)
         self._watches: dict[str, dict[AlertKey, _Watch]] = {}
         """By host."""
@@ -63,18 +65,18 @@ class Alerting:
         """Take in one host at one moment: with `waiting` by the conditions that change while no sample comes, at any time;
         else by those of samples, once for each sample, with the sample's time as `now_ns`.
         """
-        for rule in self._rules.values():
-            if rule.when.waits is not waiting or not rule.is_for(host.name):
-                continue
+        for rule in self._rules_of(host)[waiting]:
             seen = set()
             for finding in rule.when.look(host, rule.parameters):
                 seen.add(finding.subject)
-                self._step(rule, host, finding, self._is_over(rule, host, finding))
-            if host.sample is not None or waiting:
+                if finding.holds or self._watches.get(host.id):
+                    self._step(rule, host, finding)
+            if self._watches.get(host.id) and (host.sample is not None or waiting):
                 self._end_missing(rule, host, seen)
 
     def forget(self, host_id: str, now_ns: int) -> None:
         """A host is no more: what is raised of it is over."""
+        self._by_host.pop(host_id, None)
         for key, watch in self._watches.get(host_id, {}).items():
             if watch.raised:
                 self._turn(key, watch, False, now_ns, "the host was forgotten")
@@ -101,6 +103,14 @@ class Alerting:
         return frozenset(self._told)
 
     # --- inside -----------------------------------------------------------------------------------------------------
+    def _rules_of(self, host: Observed) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+        known = self._by_host.get(host.id)
+        if known is None or known[0] != host.name:
+            mine = [rule for rule in self._rules.values() if rule.is_for(host.name)]
+            of_samples, of_waiting = (tuple(rule for rule in mine if rule.when.waits is waits) for waits in (False, True))
+            known = self._by_host[host.id] = host.name, of_samples, of_waiting
+        return known[1:]
+
     def _is_over(self, rule: Rule, host: Observed, finding: Finding) -> bool | None:
         """Whether what is raised may end by this finding; None = unknown."""
         if rule.clear is None:
@@ -108,7 +118,7 @@ class Alerting:
         again = {other.subject: other.holds for other in rule.clear.look(host, {})}
         return again.get(finding.subject)
 
-    def _step(self, rule: Rule, host: Observed, finding: Finding, over: bool | None) -> None:
+    def _step(self, rule: Rule, host: Observed, finding: Finding, *, missing: bool = False) -> None:
         key = AlertKey(rule.name, host.id, finding.subject)
         watches = self._watches.setdefault(host.id, {})
         watch = watches.get(key)
@@ -118,7 +128,7 @@ class Alerting:
             watch = watches[key] = _Watch()
         if watch.raised and not watch.text and finding.holds:
             watch.text = self._text(rule, host, finding, raised=True)
-        turns = over if watch.raised else finding.holds
+        turns = (missing or self._is_over(rule, host, finding)) if watch.raised else finding.holds
         if turns is None:
             return
         if not turns:
@@ -136,7 +146,7 @@ class Alerting:
         """Subjects that the host has no more: nothing holds of them."""
         watches = self._watches.get(host.id, {})
         for key in [key for key in watches if key.rule == rule.name and key.subject not in seen]:
-            self._step(rule, host, Finding(key.subject, False, "not there any more"), True)
+            self._step(rule, host, Finding(key.subject, False, "not there any more"), missing=True)
 
     def _turn(self, key: AlertKey, watch: _Watch, raised: bool, since_ns: int, text: str) -> None:
         watch.raised, watch.changed_ns, watch.since_ns, watch.text = raised, since_ns, None, text

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Protocol
 
-from dimint.consumers.alerts.conditions import HOST, Observed
+from dimint.consumers.alerts.conditions import HOST, WAITING, Observed
 from dimint.consumers.alerts.core import Alerting, AlertKey, Change
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.alerts.rules import Rule
-from dimint.consumers.rows import HostEvent, HostRow, StoredSample
+from dimint.consumers.rows import HostEvent, HostRow, PackedSample, StoredSample, unpack_row
 from dimint.limits import FETCH_MAX_SAMPLES
 
 __all__ = ["Tables", "Watcher", "observed", "xids_of"]
@@ -24,7 +24,7 @@ class Tables(Protocol):
     """What a Watcher needs of `dimint.consumers.reading.StatusReader`."""
 
     def hosts(self) -> list[HostRow]: ...
-    def latest(self, host_ids: Iterable[str]) -> dict[str, StoredSample]: ...
+    def newest(self, host_ids: Iterable[str]) -> dict[str, PackedSample]: ...
     def between(self, host_id: str, from_ns: int, to_ns: int) -> list[StoredSample]: ...
     def events(self, from_ns: int, to_ns: int) -> list[HostEvent]: ...
     def alerts(self) -> list[OpenAlert]: ...
@@ -45,7 +45,8 @@ class Watcher:
         self._version = -1
         self._sequence = -1
         self._rows: dict[str, HostRow] = {}
-        self._newest: dict[str, StoredSample] = {}
+        self._newest: dict[str, tuple[int, StoredSample]] = {}
+        """By host what is kept of its newest sample, and what number it has in the host's log order."""
         self._xids: dict[str, dict[str, tuple[int, int]]] = {}
 
     def step(self, now_ns: int) -> list[Change]:
@@ -59,11 +60,13 @@ class Watcher:
                 self._newest.pop(gone, None)
             self._rows = rows
             self._xids = xids_of(self._tables.events(now_ns - self._xid_hold_ns, _LAST_NS))
-            for host in changed & rows.keys():
-                self._take(rows[host])
+            for host, packed in self._tables.newest(changed & rows.keys()).items():
+                self._take(rows[host], packed)
             self._version = version
         for row in self._rows.values():
-            self._alerting.look(observed(row, self._newest.get(row.id), self._xids.get(row.id, {}), now_ns), waiting=True)
+            newest = self._newest.get(row.id)
+            stored = None if newest is None else newest[1]
+            self._alerting.look(observed(row, stored, self._xids.get(row.id, {}), now_ns), waiting=True)
         return self._alerting.changes(now_ns)
 
     def name_of(self, host_id: str) -> str:
@@ -71,16 +74,19 @@ class Watcher:
         row = self._rows.get(host_id)
         return host_id if row is None else row.name
 
-    def _take(self, row: HostRow) -> None:
+    def _take(self, row: HostRow, packed: PackedSample) -> None:
         known = self._newest.get(row.id)
+        newest = unpack_row(packed.time_ns, packed.row)
         if known is None:
-            fresh = _thinned(list(self._samples(row.id, self._warm_from_ns))) or list(self._tables.latest([row.id]).values())
+            fresh = _thinned(list(self._samples(row.id, self._warm_from_ns))) or [newest]
+        elif packed.n == known[0] + 1 and newest.run == known[1].run and newest.time_ns > known[1].time_ns:
+            fresh = [newest]  # as mostly: one sample came, and it is the newest
         else:
-            fresh = list(self._samples(row.id, known.time_ns + 1))
+            fresh = list(self._samples(row.id, known[1].time_ns + 1))
         for stored in fresh:
             self._alerting.look(observed(row, stored, {}, stored.time_ns), waiting=False)
         if fresh:
-            self._newest[row.id] = fresh[-1]
+            self._newest[row.id] = packed.n, fresh[-1]._replace(sample=WAITING.of(fresh[-1].sample))
 
     def _samples(self, host: str, from_ns: int) -> Iterator[StoredSample]:
         while found := self._tables.between(host, from_ns, _LAST_NS):

@@ -77,10 +77,7 @@ class MemoryTables:
 
     def newest(self, host_ids: Iterable[str]) -> dict[str, PackedSample]:
         stored = {host: self._samples[host] for host in host_ids if self._samples.get(host)}
-        return {
-            host: PackedSample(of[-1].time_ns, len(of), of[-1].received_ns, msgpack.packb(of[-1].sample))
-            for host, of in stored.items()
-        }
+        return {host: PackedSample(of[-1].time_ns, len(of), msgpack.packb([0, *of[-1][2:]])) for host, of in stored.items()}
 
     def last(self, host_id: str, n: int) -> list[StoredSample]:
         return self._samples.get(host_id, [])[-n:]

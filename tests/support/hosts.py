@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dimint.webapp.models import Host, Status
-from dimint.webapp.view import host_view, sampled
+from dimint.webapp.view import Facts, host_view, sampled
 
 __all__ = ["GTX", "H100", "MIB", "cpu", "gpu", "host", "ns", "sample"]
 
@@ -54,4 +54,4 @@ def host(
 ) -> Host:
     """A host with one sample (or none) taken `at`."""
     samples = [] if content is None else [sampled(ns(at), content)]
-    return host_view(name, name, ip, {"simulated": simulated, **(facts or {})}, status, ns(at), samples)
+    return host_view(name, name, ip, Facts.of(facts or {}, simulated), status, ns(at), samples)

@@ -39,7 +39,7 @@ def add_routes(app: App, site: Site) -> None:
         assert from_ns is not None
 
         def read(board: Board) -> tuple[list[Change], list[Happened], frozenset[str]]:
-            before, after = board.past(from_ns, traced=False), board.past(at_ns, traced=False)
+            before, after = board.past(from_ns, traced=False, whole=True), board.past(at_ns, traced=False, whole=True)
             # a host counts if the filter holds for it at either end
             ids = {
                 host.id for snapshot, now in ((before, from_ns), (after, at_ns)) for host in selected(snapshot.hosts, asked, now)

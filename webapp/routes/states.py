@@ -37,7 +37,7 @@ def add_routes(app: App, site: Site) -> None:
         try:
             asked = site.asked(request)
             fields = read_states_asked(request.args.get, in_range=False).fields
-            snapshot, asked, moment = await site.snapshot(asked)
+            snapshot, asked, moment = await site.snapshot(asked, bare=True)
         except BadQuery as error:
             return json_answer(error_body(400, str(error)))
         now_ns = site.clock.time_ns() if moment is None else moment.at_ns

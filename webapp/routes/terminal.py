@@ -45,7 +45,8 @@ async def terminal_answer(request: Request, site: Site, view: TerminalView, *, o
     wanted = _Asked(asked, view, auto, options, only)
     if options.watch_s:
         return await _watch(request, site, wanted)
-    snapshot, asked, moment = await site.snapshot(asked)
+    old = not auto and asked.layout not in LINE_VIEWS and asked.group is None
+    snapshot, asked, moment = await site.snapshot(asked, bare=old or options.form == "tsv")
     hosts = _hosts(site, snapshot, wanted, moment)
     if options.form == "tsv":
         return raw(tsv(hosts), content_type="text/tab-separated-values; charset=utf-8")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dimint.consumers.chunk import DEPTH_MAX, decode, encode
+from dimint.consumers.chunk import DEPTH_MAX, Path, decode, encode, flatten, paths_of
 from dimint.consumers.opened import OpenedChunk
 from dimint.consumers.wanted import Wanted
 from dimint.errors import CorruptRecord, FormatError, UnknownVersion
@@ -92,6 +92,25 @@ def test_only_what_is_wanted_is_read(values: list[Any], keys: dict[str, Any]) ->
     chunk = OpenedChunk(encode(values))
     found = [chunk.value(at, wanted) for at in range(len(chunk))]
     assert exact(found) == exact([wanted.of(value) for value in values])
+
+
+def even_places(path: Path) -> bool:
+    """Some of the paths."""
+    return sum(map(len, map(str, path))) % 2 == 0
+
+
+@given(st.lists(VALUES, max_size=8))
+@example([[at, {"a": [at, 1]}] for at in range(5)] + [[5, {}]])
+def test_numbers_at_some_places_are_read_alone(values: list[Any]) -> None:
+    """Each leaf at a chosen path, of every value that has one there."""
+    wanted: dict[Path, list[Any]] = {}
+    for at, value in enumerate(values):
+        leaves: list[Any] = []
+        for path, leaf in zip(paths_of(flatten(value, leaves, 0), ()), leaves, strict=True):
+            if even_places(path):
+                wanted.setdefault(path, [None] * len(values))[at] = leaf
+    found = OpenedChunk(encode(values)).numbers(even_places)
+    assert {path: exact(of) for path, of in found.items()} == {path: exact(of) for path, of in wanted.items()}
 
 
 def test_very_deep_values_come_back() -> None:

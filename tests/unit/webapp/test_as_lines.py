@@ -16,7 +16,7 @@ from dimint.webapp.models import Host, Status
 from dimint.webapp.terminal_options import as_ascii, read_terminal_options
 from dimint.webapp.text import width
 from dimint.webapp.trends import CELL_NS, Trends
-from dimint.webapp.view import host_view, sampled
+from dimint.webapp.view import Facts, host_view, sampled
 from tests.support.hosts import GTX, MIB, cpu, gpu, host, ns, sample
 
 AT = "2018/12/03 23:16:59"
@@ -33,7 +33,17 @@ def busy_host(name: str, user: str = "alice", **facts: object) -> Host:
         newest = sampled(ns(AT) - minute * CELL_NS, content)
         trends.add(newest)
     assert newest is not None
-    return host_view(name, name, "10.0.0.1", facts, Status.RUNNING, ns(AT), [newest], trends.lines(2), trends.hour(2))
+    return host_view(
+        name,
+        name,
+        "10.0.0.1",
+        Facts.of(facts, facts.get("simulated") is True),
+        Status.RUNNING,
+        ns(AT),
+        [newest],
+        trends.lines(2),
+        trends.hour(2),
+    )
 
 
 def text_of(view: str, hosts: list[Host], group: str | None = None, top: int = 0) -> list[str]:

@@ -10,8 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dimint.producers.simulated import SimulatedHost
-from dimint.webapp.models import Status
-from dimint.webapp.sent import SHOWN, Sent, SentGpu, SentProcess, read_doubtful, read_packed
+from dimint.webapp.as_json import states_item
+from dimint.webapp.as_lines import LINE_VIEWS, Frame, line_view, tsv
+from dimint.webapp.as_terminal import DETAIL_VIEW, GPU_TABLE_VIEW, STATUS_VIEW, TerminalStyle
+from dimint.webapp.asked import LAYOUTS, Asked
+from dimint.webapp.models import Snapshot, Status
+from dimint.webapp.nodes import to_html
+from dimint.webapp.parts import PageStyle
+from dimint.webapp.sent import OF_MANY, SHOWN, Sent, SentGpu, SentProcess, read_doubtful, read_packed
+from dimint.webapp.shown import show
 from dimint.webapp.times import DateOrder, compact, gpu_stamp, stamp
 from dimint.webapp.view import ordered, paged, sampled, sampled_of, status_of, thinned
 from tests.support.hosts import GTX, MIB, gpu, host, ns, sample
@@ -77,7 +84,7 @@ ENTRY = st.dictionaries(st.sampled_from(SENT_KEYS), LIKELY | st.dictionaries(st.
 def test_the_fast_way_of_reading_reads_the_same(content: dict[str, Any]) -> None:
     """A sample is shown alike from its map, from its bytes, and value by value, as one with wrong types is read."""
     shown = repr(sampled(5, content))
-    assert repr(sampled_of(5, read_packed(msgpack.packb(content)))) == shown
+    assert repr(sampled_of(5, read_packed(msgpack.packb([7, b"", 1, content]))[1])) == shown
     assert repr(sampled_of(5, read_doubtful(content))) == shown
 
 
@@ -140,3 +147,26 @@ def test_a_clock_that_is_off_and_how_long_the_host_is_up() -> None:
     assert (shown.up_s, shown.skew_ms) == (7300, 7000)
     assert sampled(10, content | {"late": True}, received_ns=3).skew_ms is None
     assert sampled(10, sample([]), received_ns=3).skew_ms is None
+
+
+def test_views_of_many_hosts_show_what_is_read_for_them() -> None:
+    """With OF_MANY alone every view but the cards looks as with the whole sample."""
+    machines = [SimulatedHost(11, number, interval_ms=5000) for number in range(6)]
+    whole = [dict(machine.sample(10**18 + 900 * SECOND, 10**18 + 900 * SECOND)) for machine in machines]
+    assert any(OF_MANY.of(content) != SHOWN.of(content) for content in whole)
+    contents = ([OF_MANY.of(content) for content in whole], whole)
+    less, more = ([host(f"h{at}", content) for at, content in enumerate(of)] for of in contents)
+    for layout in LAYOUTS:
+        if layout != "cards":
+            pages = []
+            for hosts in (less, more):
+                snapshot = Snapshot(1, tuple(hosts), {one.id: 1 for one in hosts}, 1, None)
+                shown = show(snapshot, Asked(layout=layout), PageStyle(UTC), now_ns=10**18, per_page=9)
+                pages.append([to_html(shown.head), *(to_html(part.make()) for part in shown.parts)])
+            assert pages[0] == pages[1], layout
+    for view in (STATUS_VIEW, DETAIL_VIEW, GPU_TABLE_VIEW):
+        assert view.text(less, TerminalStyle(UTC)) == view.text(more, TerminalStyle(UTC))
+    for name in LINE_VIEWS:
+        assert line_view(name, Frame(less, 10**18, 100, "")) == line_view(name, Frame(more, 10**18, 100, ""))
+    assert tsv(less) == tsv(more)
+    assert [states_item(one, UTC) for one in less] == [states_item(one, UTC) for one in more]
