@@ -58,6 +58,7 @@ COMMANDS: Final = {
     "rebuild": ("dimint.cli_rebuild", "rebuild", "Rebuild stores or tables from the log."),
     "snapshot": ("dimint.cli_snapshot", "snapshot", "Write the node stores into files, or check such files."),
     "trim": ("dimint.cli_trim", "trim_command", "Let go of the beginning of a topic, if nobody needs it."),
+    "reader": ("dimint.cli_reader", "reader", "Programs that read the log, for which it is kept."),
     "completion": ("dimint.cli_completion", "completion", "Print the completion script of a shell."),
 }
 

@@ -69,6 +69,8 @@ OUTCOME_KEEP_BATCHES = 10_000
 CHANGES_KEEP_BYTES = 16 << 20
 """Rows a partition keeps of what its records changed, 3 to 40 bytes a change: how far back a watch can begin."""
 PARTITIONS_MAX = 1024
+READERS_MAX = 200
+READER_NAME_MAX_CHARS = 100
 HASH_RANGE_MAX = 1 << 20
 
 # --- archives ------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dimint.replay.positions import Positions, Range, format_position, format_positions, parse_bound, parse_positions
     from dimint.replay.projection import Checkpoint, Projection, run
     from dimint.replay.ranges import first_at, select
+    from dimint.replay.readers import KnownReader, known_reader
     from dimint.replay.sqlite import SqliteProjection
     from dimint.replay.stream import Item, PartitionState, Stream
 else:
@@ -28,6 +29,7 @@ else:
             "dimint.replay.positions": "Positions Range format_position format_positions parse_bound parse_positions",
             "dimint.replay.projection": "Checkpoint Projection run",
             "dimint.replay.ranges": "first_at select",
+            "dimint.replay.readers": "KnownReader known_reader",
             "dimint.replay.sqlite": "SqliteProjection",
             "dimint.replay.stream": "Item PartitionState Stream",
         },
@@ -41,6 +43,7 @@ __all__ = [
     "HistoryIndex",
     "Item",
     "KeyChange",
+    "KnownReader",
     "LoggedEvent",
     "PartitionState",
     "Positions",
@@ -53,6 +56,7 @@ __all__ = [
     "first_at",
     "format_position",
     "format_positions",
+    "known_reader",
     "open_log",
     "parse_bound",
     "parse_positions",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from dimint.clock import Clock
@@ -24,20 +25,33 @@ _LOOK_S: Final = 5.0
 def needs_of(settings: CommonSettings, log: Log, topic: str, clock: Clock) -> list[Needs]:
     """Everybody known who reads the topic, here and in the registry, and where they are.
 
-    Raises NotSafe if somebody is there and where he is cannot be known now. Projections of other programs (dimint.replay)
-    are not known.
+    Raises NotSafe if somebody is there and where he is cannot be known now. Programs that read the log are known if they
+    tell (dimint/replay/readers.py).
     """
     seen = look(settings, (), _LOOK_S, clock, read_key(settings.key_file))
     partitions = range(log.describe().topics.get(topic, 0))
-    if topic == STATUS_TOPIC:
-        return _of_status(settings, log, seen.registry, partitions)
-    if topic != KV_TOPIC:
+    if topic not in (STATUS_TOPIC, KV_TOPIC):
         raise NotSafe(f"{topic} is never trimmed: it holds what the log begins with")
-    if seen.registry is None and seen.failures and "://" in settings.log:
+    if seen.registry is None and seen.failures:
         raise NotSafe(f"who reads the log is not known: {seen.failures[0]}", hint="name the registry with --zookeeper_hosts")
-    needs = _of_nodes(seen.registry, seen.reply)
+    needs = _of_readers(seen.registry, log, topic, partitions)
+    if topic == STATUS_TOPIC:
+        return needs + _of_status(settings, log, seen.registry, partitions)
+    needs += _of_nodes(seen.registry, seen.reply)
     needs += _of_stores(settings, log, partitions)
     needs += _of_snapshots(settings, log, partitions)
+    return needs
+
+
+def _of_readers(registry: RegistrySeen | None, log: Log, topic: str, partitions: Sequence[int]) -> list[Needs]:
+    """Programs that are no parts of the system and have told what they need."""
+    needs = []
+    for name, seen in sorted(registry.readers.items()) if registry is not None else ():
+        first = {partition: offset for (of, partition), offset in seen.needs.items() if of == topic}
+        if seen.log == log.describe().generation and first:
+            told = f"{datetime.fromtimestamp(seen.told_ns // 10**9, UTC):%Y-%m-%d %H:%M} UTC"
+            who = f"the reader {name!a} of {seen.host} (told {told}; dimint reader forget, if it is no more)"
+            needs.append(Needs(who, {at: first.get(at, 0) for at in partitions}))
     return needs
 
 

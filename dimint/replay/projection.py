@@ -21,6 +21,7 @@ from dimint.progress import NO_PROGRESS, Progress
 from dimint.replay.event import LoggedEvent, events_of
 from dimint.replay.positions import Bound
 from dimint.replay.ranges import select
+from dimint.replay.readers import KnownReader
 from dimint.replay.stream import Item, PartitionState, Stream
 
 __all__ = ["Checkpoint", "Projection", "run"]
@@ -87,9 +88,12 @@ def run(
     until: Bound | None = None,
     stop: threading.Event | None = None,
     progress: Progress = NO_PROGRESS,
+    reader: KnownReader | None = None,
 ) -> Checkpoint:
     """Apply everything that the projection has not seen, up to the log's present end or to `until`; with `follow` go on
     with what comes, until `stop` is set.
+
+    With a `reader` (`known_reader`) the system knows what is still needed, and does not trim it.
 
     The last commit's checkpoint. Raises LogMismatch if the projection was made from another log, or at a record that no
     reader may pass over; OffsetOutOfRange if the log was trimmed past what the projection has read.
@@ -101,7 +105,7 @@ def run(
     ranges = select(log, topics=projection.topics, end=until, open_end=follow)
     states = {} if stored is None else stored.partitions
     with Stream(log, ranges, states=states) as stream:
-        feeding = _Feeding(projection, stream, generation, states)
+        feeding = _Feeding(projection, stream, generation, states, reader)
         total = stream.left()
         done = stream.counts
         for item in stream.history():
@@ -119,16 +123,24 @@ def run(
                 feeding.commit_if_due()
                 if stop is not None and stop.is_set():
                     break
-        return feeding.commit()
+        return feeding.end()
 
 
 class _Feeding:
     """Applies items, and commits often enough."""
 
     def __init__(
-        self, projection: Projection, stream: Stream, generation: str, states: Mapping[TopicPartition, PartitionState]
+        self,
+        projection: Projection,
+        stream: Stream,
+        generation: str,
+        states: Mapping[TopicPartition, PartitionState],
+        reader: KnownReader | None,
     ) -> None:
-        self._projection, self._stream, self._generation = projection, stream, generation
+        self._projection, self._stream, self._generation, self._reader = projection, stream, generation, reader
+        self._needs = dict(stream.positions)
+        if reader is not None:
+            reader.needs(self._needs, now=True)
         self._states = dict(states)
         self._touched: set[TopicPartition] = set()
         self._events = 0
@@ -155,4 +167,13 @@ class _Feeding:
             self._projection.commit(checkpoint)
             self._touched.clear()
         self._events, self._due_s = 0, None
+        self._needs |= {place: state.position for place, state in self._states.items()}
+        if self._reader is not None:
+            self._reader.needs(self._needs)
+        return checkpoint
+
+    def end(self) -> Checkpoint:
+        checkpoint = self.commit()
+        if self._reader is not None:
+            self._reader.needs(self._needs, now=True)
         return checkpoint

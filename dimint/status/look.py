@@ -17,6 +17,7 @@ from dimint.log.growth import Growth, growth
 from dimint.log.opening import is_missing, open_settings_log
 from dimint.log.port import Log
 from dimint.registry.opening import open_registry, registry_directory
+from dimint.replay.readers import readers_in
 from dimint.settings import CommonSettings
 from dimint.status.report import LogSeen, RegistrySeen, Seen
 from dimint.transport import Context
@@ -63,6 +64,7 @@ def _registry(settings: CommonSettings, failures: list[str]) -> RegistrySeen | N
                 pages=registry.members("webapp"),
                 agents=registry.members("agent"),
                 assignment=decode(stored.value) if stored is not None else None,
+                readers=readers_in(registry),
             )
     except (DimintError, msgspec.DecodeError) as error:
         failures.append(f"the registry does not answer: {' '.join(str(error).split())}")

@@ -12,6 +12,7 @@ from dimint.door import DISPUTED
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.log.growth import Growth
 from dimint.log.port import LogHealth
+from dimint.readers import ReaderSeen
 
 __all__ = ["LogSeen", "RegistrySeen", "Seen", "report"]
 
@@ -19,7 +20,7 @@ Members = Mapping[str, Mapping[str, Any]]
 
 
 class RegistrySeen(NamedTuple):
-    """Live members by role: id → info; and who holds which partition."""
+    """Live members by role: id → info; who holds which partition; and by name the readers that are no parts of the system."""
 
     overlords: Members
     nodes: Members
@@ -27,6 +28,7 @@ class RegistrySeen(NamedTuple):
     pages: Members
     agents: Members
     assignment: Assignment | None
+    readers: Mapping[str, ReaderSeen] = {}
 
 
 class LogSeen(NamedTuple):
