@@ -145,6 +145,14 @@ class StatusReader:
         with snapshot(db):
             return [stored for _, stored in islice(JoinedSamples(db, parts_of(db, host_id)).down(n), n)][::-1]
 
+    def recent(self, host_id: str, from_ns: int, to_ns: int) -> list[StoredSample]:
+        """The samples of the closed range that are not summed up in any tier yet, oldest first."""
+        db = self._open()
+        if db is None:
+            return []
+        with snapshot(db):
+            return [stored for _, stored in JoinedSamples(db, parts_of(db, host_id)).single(from_ns, to_ns)]
+
     def between(self, host_id: str, from_ns: int, to_ns: int, limit: int = FETCH_MAX_SAMPLES) -> list[StoredSample]:
         """Samples with from_ns ≤ time_ns ≤ to_ns, oldest first: the oldest `limit` of them (at most FETCH_MAX_SAMPLES)."""
         db = self._open()

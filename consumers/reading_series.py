@@ -44,6 +44,8 @@ class Busy(NamedTuple):
 
 
 _SUM, _COUNT = 2, 3
+_BLOCKS: Final = "select blob from tiers where host = ? and length_ns = ? and block between ? and ?"
+_HOLDERS: Final = "select gpu, user, start_ns, end_ns from processes where host = ? and end_ns >= ? and start_ns <= ?"
 
 
 def _is_utilisation(path: Path) -> bool:
@@ -56,15 +58,16 @@ def busy(db: apsw.Connection, host: str, from_ns: int, to_ns: int, tier_ns: int)
     from_ns, to_ns = max(0, min(from_ns, LAST_NS)), max(0, min(to_ns, LAST_NS))
     first, last = from_ns // tier_ns, to_ns // tier_ns
     slots: dict[int, dict[str, tuple[int, int]]] = {}
-    sql = "select blob from tiers where host = ? and length_ns = ? and block between ? and ?"
-    for (blob,) in list(db.execute(sql, (host, tier_ns, block_of(first), block_of(last)))):
-        leaves = OpenedChunk(blob).numbers(_is_utilisation)
-        inside = [(at, number) for at, number in enumerate(leaves.pop((0,))) if first <= number <= last]
-        gpus = [(path[1], leaf, leaves[*path[:3], _COUNT]) for path, leaf in leaves.items() if path[3] == _SUM]
-        for at, number in inside:
-            slots[number] = {uuid: (sums[at], counts[at]) for uuid, sums, counts in gpus if counts[at]}
-    sql = "select gpu, user, start_ns, end_ns from processes where host = ? and end_ns >= ? and start_ns <= ? order by start_ns"
-    return Busy(slots, list(db.execute(sql, (host, from_ns, to_ns))))
+    holders: list[tuple[str, str, int, int]] = []
+    for part in parts_of(db, host):
+        for (blob,) in list(db.execute(_BLOCKS, (part, tier_ns, block_of(first), block_of(last)))):
+            leaves = OpenedChunk(blob).numbers(_is_utilisation)
+            inside = [(at, number) for at, number in enumerate(leaves.pop((0,))) if first <= number <= last]
+            gpus = [(path[1], leaf, leaves[*path[:3], _COUNT]) for path, leaf in leaves.items() if path[3] == _SUM]
+            for at, number in inside:
+                slots.setdefault(number, {}).update((uuid, (sums[at], counts[at])) for uuid, sums, counts in gpus if counts[at])
+        holders += db.execute(_HOLDERS, (part, from_ns, to_ns))
+    return Busy(slots, sorted(holders, key=lambda holder: holder[2]))
 
 
 def series(db: apsw.Connection, host: str, from_ns: int, to_ns: int, points: int) -> Series:
@@ -85,9 +88,8 @@ def series(db: apsw.Connection, host: str, from_ns: int, to_ns: int, points: int
         return Series(length_ns, 0, sum_up((stored for _, stored in table.up(start_ns, end_ns, -1)), length_ns))
     slots: Slots = {}
     first, last = start_ns // tier_ns, end_ns // tier_ns
-    sql = "select blob from tiers where host = ? and length_ns = ? and block between ? and ?"
     for part in parts:
-        for (blob,) in db.execute(sql, (part, tier_ns, block_of(first), block_of(last))):
+        for (blob,) in db.execute(_BLOCKS, (part, tier_ns, block_of(first), block_of(last))):
             merge(slots, {number: slot for number, slot in unpack_block(blob).items() if first <= number <= last})
     merge(slots, sum_up((stored for _, stored in table.single(start_ns, end_ns)), tier_ns))
     return Series(length_ns, tier_ns, slots if length_ns == tier_ns else coarser(slots, tier_ns, length_ns))

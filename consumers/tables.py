@@ -81,6 +81,7 @@ create table machines(id text primary key, name text not null, ip text not null,
                       claimed_ns integer not null, simulated integer not null, registered_ns integer not null,
                       facts blob not null, renamed text not null, merged_into text not null, merged_ns integer not null);
 create index machines_name on machines(name);
+create index machines_merged on machines(merged_into) where merged_into <> '';
 create table versions(host text, n integer, since_ns integer not null, given_name text not null, claimed_ns integer not null,
                       ip text not null, facts blob not null, simulated integer not null, renamed text not null,
                       primary key(host, n)) without rowid;

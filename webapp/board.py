@@ -25,7 +25,7 @@ from dimint.settings_thresholds import THRESHOLDS, Thresholds
 from dimint.webapp.alerts import XID_NS
 from dimint.webapp.asked import Layout
 from dimint.webapp.models import Cell, Host, Sampled, Snapshot, Status, UserDay
-from dimint.webapp.past import MANY, hour_before, past_hosts
+from dimint.webapp.past import MANY, hour_before, minutes_before, past_hosts
 from dimint.webapp.positions import write_positions
 from dimint.webapp.sent import OF_MANY, SHOWN, read_packed
 from dimint.webapp.today import FIRST_S, TODAY_S, read_day
@@ -71,6 +71,7 @@ class Tables(Protocol):
     def alerts(self) -> list[OpenAlert]: ...
     def alerts_at(self, at_ns: int) -> list[OpenAlert]: ...
     def busy(self, host_id: str, from_ns: int, to_ns: int, tier_ns: int) -> Busy: ...
+    def recent(self, host_id: str, from_ns: int, to_ns: int) -> list[StoredSample]: ...
     def version(self) -> int: ...
     def changed_since(self, sequence: int) -> tuple[int, set[str]]: ...
     def positions(self) -> dict[int, int]: ...
@@ -254,7 +255,10 @@ class Board:
         while self._unread and self._clock.monotonic() <= until:
             host_id = self._unread.popleft()
             newest = self._samples[host_id]
-            trends = hour_before(self._reader, host_id, newest.time_ns, self._rules.limits)
+            if len(self._rows) > MANY:
+                trends = minutes_before(self._reader, host_id, newest, self._rules.limits)
+            else:
+                trends = hour_before(self._reader, host_id, newest.time_ns, self._rules.limits)
             trends.add(newest)
             self._trends[host_id] = trends
             found.add(host_id)

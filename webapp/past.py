@@ -5,7 +5,7 @@ from typing import Final, Protocol
 
 from dimint.consumers.past import HostAt, SamplePage
 from dimint.consumers.reading_series import Busy
-from dimint.consumers.rows import HostRow
+from dimint.consumers.rows import HostRow, StoredSample
 from dimint.consumers.tiers import HOUR_NS, MINUTE_NS
 from dimint.consumers.wanted import Wanted
 from dimint.settings_thresholds import Thresholds
@@ -15,7 +15,7 @@ from dimint.webapp.sent import SHOWN
 from dimint.webapp.trends import CELL_NS, CELLS, STEP_NS, STEPS, Minute, Trends
 from dimint.webapp.view import Facts, host_view, sampled
 
-__all__ = ["MANY", "PastTables", "hour_before", "past_hosts"]
+__all__ = ["MANY", "PastTables", "hour_before", "minutes_before", "past_hosts"]
 
 MANY: Final = 64
 """Hosts whose samples before the time are read too, for lines and grids; with more of them a grid is made of the minute tier."""
@@ -29,6 +29,7 @@ class PastTables(Protocol):
         self, host_id: str, from_ns: int, to_ns: int, *, limit: int, step_ns: int, wanted: Wanted | None = None
     ) -> SamplePage: ...
     def busy(self, host_id: str, from_ns: int, to_ns: int, tier_ns: int) -> Busy: ...
+    def recent(self, host_id: str, from_ns: int, to_ns: int) -> list[StoredSample]: ...
 
 
 def past_hosts(
@@ -86,6 +87,17 @@ def hour_before(reader: PastTables, host_id: str, at_ns: int, limits: Thresholds
     return trends
 
 
+def minutes_before(reader: PastTables, host_id: str, newest: Sampled, limits: Thresholds) -> Trends:
+    """The same for one of many hosts: minutes that were summed up, and the samples that came since, in a fraction of the time."""
+    trends = _of_tier(reader, host_id, newest, newest.time_ns, None, ())
+    steps = {
+        stored.time_ns // STEP_NS: stored for stored in reader.recent(host_id, newest.time_ns - CELLS * CELL_NS, newest.time_ns)
+    }
+    for stored in steps.values():
+        trends.add(sampled(stored.time_ns, stored.sample, limits))
+    return trends
+
+
 def _trends(reader: PastTables, host_id: str, at_ns: int, from_ns: int | None, limits: Thresholds) -> Trends:
     if from_ns is None:
         return hour_before(reader, host_id, at_ns, limits)
@@ -102,7 +114,7 @@ def _of_tier(
     """The cells before `at_ns` from samples that were summed up by minute or hour: some 2 ms a host, whatever the range."""
     begin_ns = at_ns - CELLS * CELL_NS if from_ns is None else from_ns
     cell_ns = CELL_NS if from_ns is None else max(1, (at_ns - begin_ns) // STEPS)
-    trends = Trends(cell_ns, cell_ns)
+    trends = Trends() if from_ns is None else Trends(cell_ns, cell_ns)
     if cell_ns < CELL_NS:
         return trends  # finer than what is summed up
     tier_ns = HOUR_NS if cell_ns >= HOUR_NS else MINUTE_NS

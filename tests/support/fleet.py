@@ -85,6 +85,9 @@ class MemoryTables:
     def between(self, host_id: str, from_ns: int, to_ns: int) -> list[StoredSample]:
         return [stored for stored in self._samples.get(host_id, ()) if from_ns <= stored.time_ns <= to_ns]
 
+    def recent(self, host_id: str, from_ns: int, to_ns: int) -> list[StoredSample]:
+        return self.between(host_id, from_ns, to_ns)
+
     def version(self) -> int:
         if self.fault is not None:
             raise self.fault

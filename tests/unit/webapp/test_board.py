@@ -10,7 +10,7 @@ from dimint.webapp.board import Board, BoardRules
 from dimint.webapp.host_past import read_history
 from dimint.webapp.judge import problems, use_of
 from dimint.webapp.models import Status, Use
-from dimint.webapp.trends import STEP_NS, STEPS, Trends
+from dimint.webapp.trends import CELL_NS, STEP_NS, STEPS, Trends
 from dimint.webapp.view import sampled
 from tests.support.fleet import MemoryTables, host_id
 from tests.support.hosts import GTX, gpu, sample
@@ -160,4 +160,25 @@ def test_a_past_grid_of_many_hosts(tmp_path: Path) -> None:
     board.refresh()  # the newest samples are in no tier yet, but in the memory of the live page
     (first, _) = board.past(START_NS + 249 * 60 * SECOND, layout="grid").hosts[1].hour
     assert sum(cell.util is not None for cell in first) == 60
+    board.close()
+
+
+def test_the_hour_before_a_start_is_read_for_many_hosts_too(tmp_path: Path) -> None:
+    """A live grid of more hosts than are read sample by sample has each minute once: summed up, single, or both; also of
+    a host that another is merged into."""
+    log = StatusLog()
+    for number in range(66):
+        log.put([registered(host_id(number), f"gpu-{number:02d}")], time_ns=START_NS, logged_at_ns=START_NS)
+    first_ns = (START_NS // CELL_NS + 1) * CELL_NS
+    for step in range(250 * 6):
+        at = first_ns + step * 10 * SECOND
+        host = host_id(1) if step > 240 * 6 else host_id(0)
+        held = [{"g": 0, "pid": 1, "user": "alice", "mem": 1 << 30, "t0_ms": 1}]
+        content = sample([gpu(0, GTX, 1, 2, step // 6 % 100, 60)], held) | {"int_ms": 10_000}
+        log.put([sample_event(host, b"8 bytes" + host[-1:].encode(), step + 1, content)], time_ns=at, logged_at_ns=at)
+    log.put([["host.merged", host_id(0), 0, 0, host_id(1)]], logged_at_ns=START_NS + 3 * 3600 * SECOND)
+    board = Board(StatusReader(feed(log, tmp_path)), RULES, ManualClock(START_NS + 6 * 3600 * SECOND))
+    (cells,) = next(host for host in board.refresh().hosts if host.id == host_id(1)).hour
+    assert [cell.util for cell in cells] == [minute % 100 for minute in range(190, 250)]
+    assert {cell.user for cell in cells} == {"alice"}
     board.close()
