@@ -158,7 +158,8 @@ class OffsetOutOfRange(LogError):
     """The offset asked for is not in [start, end]."""
 
     def __init__(self, topic: str, partition: int, offset: int, start: int, end: int) -> None:
-        super().__init__(f"offset {offset} of {topic}/{partition} is outside {start}…{end}")
+        hint = "what was there is trimmed; begin later" if offset < start else ""
+        super().__init__(f"offset {offset} of {topic}/{partition} is outside {start}…{end}", hint=hint)
         self.topic, self.partition, self.offset, self.start, self.end = topic, partition, offset, start, end
 
 
