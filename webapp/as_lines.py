@@ -132,33 +132,51 @@ def _holders(gpus: Sequence[Gpu]) -> str:
     return " ".join(f"{clean(user)} {count}" for user, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
+def _row_cells(host: Host) -> dict[str, str]:
+    """Heading → text of a running host, but for its name and bars."""
+    gpus, whole = _running(host), units(_running(host))
+    cpu = host.newest.cpu_pm if host.newest is not None else None
+    cells = {"CPU": f"{'-' if cpu is None else (cpu + 5) // 10:>3}%"}
+    if not gpus:
+        return cells
+    known = [gpu.util_pct for gpu in gpus if gpu.util_pct is not None]
+    used, total = sum(gpu.used_mib or 0 for gpu in whole) >> 10, sum(gpu.total_mib or 0 for gpu in whole) >> 10
+    heat = max((gpu.temperature_c for gpu in gpus if gpu.temperature_c is not None), default=None)
+    return cells | {
+        "free": f"{sum(use_of(gpu) is Use.FREE for gpu in whole)}/{len(whole)}",
+        "busy": f"{sum(known) // len(known) if known else '-'}%",
+        "memory GiB": f"{used:>5}/{total:<5}",
+        "temp": f"{'-' if heat is None else heat}°C",
+        "users": _holders(gpus),
+    }
+
+
+_ROW_CELLS: Final = {"free": 5, "busy": 5, "memory GiB": 11, "temp": 5, "CPU": 4}
+"""Headings of the rows and their columns; users have what is left."""
+_DROPPED: Final = ("memory GiB", "temp", "CPU")
+"""What goes first where there is no room for all of it."""
+_USERS_LEAST: Final = 7
+
+
 def _rows(frame: Frame) -> Lines:
     shown = frame.hosts[: frame.top or None]
     names = _columns(shown)
-    bars = max((len(_running(host)) for host in shown), default=0)
-    yield Line(None, f"  {'host':<{names}} {'GPUs':<{max(4, bars)}}  free  busy  memory GiB  temp  CPU  users")
+    bars = max([4, *(len(_running(host)) for host in shown)])
+    cells = dict(_ROW_CELLS)
+    for heading in _DROPPED:
+        if names + bars + 5 + _USERS_LEAST + sum(1 + columns for columns in cells.values()) > max(frame.width, WIDTH_MIN):
+            del cells[heading]
+    heads = "".join(f" {heading:>{columns}}" for heading, columns in cells.items())
+    yield Line(None, f"  {'host':<{names}} {'GPUs':<{bars}}{heads}  users")
     for host in shown:
-        gpus = _running(host)
         start = f"{SIGNS[host.status][0]} {_fit_name(host, names)} "
         if host.status is not Status.RUNNING:
             yield Line(host.name, start + str(host.status))
             continue
-        cpu = host.newest.cpu_pm if host.newest is not None else None
-        cpu_text = f"{'-' if cpu is None else (cpu + 5) // 10:>3}%"
-        if not gpus:
-            yield Line(host.name, f"{start}{'-':<{max(4, bars)}}{'':32}{cpu_text}")
-            continue
-        known = [gpu.util_pct for gpu in gpus if gpu.util_pct is not None]
-        busy = f"{sum(known) // len(known)}" if known else "-"
-        whole = units(gpus)
-        used, total = sum(gpu.used_mib or 0 for gpu in whole) >> 10, sum(gpu.total_mib or 0 for gpu in whole) >> 10
-        heat = max((gpu.temperature_c for gpu in gpus if gpu.temperature_c is not None), default=None)
-        free = f"{sum(use_of(gpu) is Use.FREE for gpu in whole)}/{len(whole)}"
-        yield Line(
-            host.name,
-            f"{start}{''.join(map(_bar, gpus)):<{max(4, bars)}} {free:>5} {busy:>4}% {used:>5}/{total:<5} "
-            f"{'-' if heat is None else heat:>4}°C {cpu_text}  {_holders(gpus)}",
-        )
+        found = _row_cells(host)
+        middle = "".join(f" {found.get(heading, ''):>{columns}}" for heading, columns in cells.items())
+        signs = "".join(map(_bar, _running(host))) or "-"
+        yield Line(host.name, f"{start}{signs:<{bars}}{middle}  {found.get('users', '')}".rstrip())
 
 
 def _cell_text(cell: Cell | None) -> str:
@@ -223,9 +241,9 @@ def _totals(hosts: Sequence[Host]) -> str:
 
 def data_line(data_ns: int | None, now_ns: int, hosts: Sequence[Host], style: TerminalStyle) -> str:
     """`data of 2018/12/03 23:16:59 · 3 s old · 2 hosts not running`."""
-    words = [f"data of {stamp(data_ns, style.zone, style.date_order)}"]
+    words = ["no data"]
     if data_ns is not None:
-        words.append(f"{max(0, now_ns - data_ns) // 1_000_000_000} s old")
+        words = [f"data of {stamp(data_ns, style.zone, style.date_order)}", f"{max(0, now_ns - data_ns) // 1_000_000_000} s old"]
     if silent := sum(host.status is not Status.RUNNING for host in hosts):
         words.append(f"{silent} hosts not running")
     return " · ".join(words)

@@ -78,15 +78,17 @@ def _gpu_changes(name: str, old: Sampled, new: Sampled) -> Iterator[Change]:
 def _held(hosts: Iterable[Host]) -> Counter[str]:
     found: Counter[str] = Counter()
     for host in hosts:
-        for gpu in host.newest.gpus if host.newest is not None and host.status is Status.RUNNING else ():
+        for gpu in host.newest.gpus if host.newest is not None else ():
             user = holder(gpu)
             if user is not None and use_of(gpu) is not Use.LOST:
                 found[user] += 1
     return found
 
 
-def _user_changes(before: Iterable[Host], after: Iterable[Host]) -> Iterator[Change]:
-    old, new = _held(before), _held(after)
+def _user_changes(before: Sequence[Host], after: Sequence[Host]) -> Iterator[Change]:
+    # of a host that did not report at one of the instants nobody knows who held what then: that is not nobody
+    silent = {host.id for host in (*before, *after) if host.status is not Status.RUNNING}
+    old, new = (_held(host for host in hosts if host.id not in silent) for hosts in (before, after))
     top = {user for user, _ in new.most_common(1)} - {user for user, _ in old.most_common(1)}
     for user in sorted({*old, *new}):
         if old[user] == new[user]:

@@ -1,6 +1,7 @@
 """What filters and orders can speak about: fields of hosts and of their GPUs, by name. [S]"""
 
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import Final, NamedTuple, TypeAlias
 
 from dimint.errors import BadQuery
@@ -167,7 +168,7 @@ def field_name(name: str) -> str:
     if full in FIELDS:
         return full
     names = sorted({*FIELDS, *SHORT})
-    near = [other for other in names if other.startswith(plain[:3]) or plain in other][:4]
+    near = get_close_matches(plain, names, n=3) or [other for other in names if plain in other][:4]
     raise BadQuery(f"there is no field {name[:40]!r}; {'did you mean ' if near else 'there are '}{', '.join(near or names)}")
 
 

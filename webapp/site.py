@@ -41,6 +41,10 @@ class Moment(NamedTuple):
     from_ns: int | None
 
 
+_AHEAD_NS: Final = 60 * 1_000_000_000
+"""By so much the clock of who asks may be ahead of the server's."""
+
+
 @dataclass(slots=True)
 class Site:
     """Belongs to the server's event loop."""
@@ -82,6 +86,8 @@ class Site:
         if asked.at and (asked.from_ or asked.to):
             raise BadQuery("ask either for at, or for from and to")
         at_ns = self._time("at" if asked.at else "to", asked.at or asked.to or "now")
+        if asked.at and at_ns > self.clock.time_ns() + _AHEAD_NS:
+            raise BadQuery(f"at: {asked.at} lies in the future; nothing is known of it yet")
         from_ns = self._time("from", asked.from_) if asked.from_ else None
         if from_ns is not None and from_ns >= at_ns:
             raise BadQuery("from is not before to")

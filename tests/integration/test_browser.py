@@ -155,6 +155,8 @@ def test_charts_have_a_cursor_and_zoom_by_dragging(browser: Browser) -> None:
         page.goto(f"http://{host}:{port}/hosts/gpu_00/")
         page.wait_for_selector("[data-chart=util][data-drawn] .u-over")
         assert page.locator("[data-chart=util] svg").count() == 0
+        legend = page.locator("[data-chart=util] .u-legend").inner_text()
+        assert "99 %" in legend, "without a cursor the newest values"
         box = page.locator("[data-chart=util] .u-over").bounding_box()
         assert box is not None
         page.mouse.move(box["x"] + box["width"] / 2, box["y"] + 20)

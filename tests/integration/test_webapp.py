@@ -475,6 +475,8 @@ def test_states_of_the_past() -> None:
         assert utils("/states/?at=-20m") == [20]
         assert utils("/states/h/?at=-25m") == [30]
         assert utils("/states/h/?from=-25m&to=now") == [20, 10]
+        late = client.get("/?at=2100-01-01&term=true")
+        assert (late.status_code, late.text.strip()) == (400, "at: 2100-01-01 lies in the future; nothing is known of it yet")
         wrong = client.get("/states/?at=soon")
         assert (wrong.status_code, wrong.json()["status_code"]) == (200, 400)
         assert client.get("/states/?filter=gpu.util%3E15").json() == {}

@@ -61,6 +61,14 @@ function rows({ series, stacked }) {
   return [times, ...series.map((one) => one.values.map((value, at) => (value == null ? null : (below[at] += value))))];
 }
 
+// The last step of which anything is known: what the legend tells where no cursor is.
+function newest(chart) {
+  for (let at = numbers.steps - 1; at >= 0; at -= 1) {
+    if (chart.series.some((one) => one.values[at] != null)) return at;
+  }
+  return null;
+}
+
 function gaps(plot) {
   const { ctx } = plot;
   const { start, step } = numbers;
@@ -185,15 +193,24 @@ function options(chart, width) {
       { ...axis, size: AXIS_PX, values: (_, splits) => splits.map(String) },
     ],
     series: [
-      { label: "time", value: (_, at) => (at == null ? "–" : format.full(at)) },
+      {
+        label: "time",
+        value: (_, at) => {
+          const last = at ?? newest(shown.get(chart.id)?.chart ?? chart);
+          if (last == null) return "–";
+          return format.full(at ?? numbers.start + (last + 0.5) * numbers.step);
+        },
+      },
       ...chart.series.map((one, at) => ({
         label: one.name,
         stroke: colour(at),
         width: chart.stacked ? 0 : 1.5,
         fill: chart.stacked && at === 0 ? colour(at) : undefined,
         points: { show: false },
-        value: (_, __, ___, index) => {
-          const now = shown.get(chart.id)?.chart.series[at] ?? one;
+        value: (_, __, ___, under) => {
+          const drawn = shown.get(chart.id)?.chart ?? chart;
+          const now = drawn.series[at] ?? one;
+          const index = under ?? newest(drawn);
           const spread = index != null && now.low?.[index] != null && now.low[index] !== now.high[index];
           return index == null ? "–" : `${text(now.values[index])}${spread ? ` (${now.low[index]}–${now.high[index]})` : ""} ${chart.unit}`;
         },

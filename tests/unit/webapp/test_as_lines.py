@@ -59,12 +59,28 @@ def test_rows() -> None:
         "✖ b: down",
         "",
         "  host GPUs  free  busy  memory GiB  temp  CPU  users",
-        "● a    ▇·     1/2   43%     8/21      71°C  13%  alice 1",
+        "● a    ▇·     1/2   43%     8/21     71°C  13%  alice 1",
         "✖ b    down",
         "2 hosts · 2 GPU · 1 busy · 0 idle-held · 1 free",
         "data of now",
     ]
     assert [line.host for line in lines] == ["b", None, None, "a", "b", None, None]
+
+
+def test_rows_of_a_narrow_terminal() -> None:
+    """Whole columns go, the least wanted first; no number is cut in two."""
+    hosts = [busy_host("a"), host("no_gpu", sample([], **cpu(25)))]
+    heads = {}
+    for columns in (90, 52, 44, 40):
+        lines = [line.text for line in line_view("rows", Frame(hosts, NOW, columns, "now"))]
+        assert "…" not in "".join(lines[:3])
+        heads[columns] = lines[0].split()[2:]
+    assert heads == {
+        90: ["free", "busy", "memory", "GiB", "temp", "CPU", "users"],
+        52: ["free", "busy", "temp", "CPU", "users"],
+        44: ["free", "busy", "CPU", "users"],
+        40: ["free", "busy", "CPU", "users"],
+    }
 
 
 def test_grid() -> None:

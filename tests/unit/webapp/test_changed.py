@@ -54,6 +54,14 @@ def test_each_kind_of_change_is_one_line() -> None:
     ]
 
 
+def test_of_silent_hosts_nobody_knows_who_held_what() -> None:
+    """A host that stopped reporting takes nobody's GPUs away, and one that is back gives nobody any."""
+    silent, heard = held("a", "alice", status=Status.DOWN), held("a", "alice")
+    for before, after in ((heard, silent), (silent, heard)):
+        found = lines([before, held("b", "bob")], [after, held("b", "bob")])
+        assert [line for line in found if "GPU" in line] == []
+
+
 def test_mig_layout() -> None:
     """Instances that come and go are the GPU's new layout."""
     whole = gpu(0, GTX, 0, 100, 0, 40)
