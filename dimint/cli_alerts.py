@@ -49,7 +49,9 @@ def show_rules(settings: AlertsSettings, as_json: bool) -> None:
             click.echo(json.dumps({"name": rule.name, "when": rule.when.name, "for_s": seconds, "severity": rule.severity,
                                    "hosts": rule.hosts, "parameters": dict(rule.parameters), "tell": rule.tell}))  # fmt: skip
         else:
-            write_row(f"{rule.name:24} {rule.severity:8}  {rule.when.name} for {seconds:g} s on {rule.hosts}")
+            numbers = [f"{name} {value:g}" for name, value in rule.parameters.items()]
+            words = [rule.when.name, *numbers, *([f"for {seconds:g} s"] if seconds else []), f"on {rule.hosts}"]
+            write_row(f"{rule.name:24} {rule.severity:8}  {' '.join(words)}", f"told by {' and '.join(rule.tell) or 'nobody'}")
     if not as_json:
         click.echo("\nconditions:")
         for condition in CONDITIONS.values():
@@ -95,7 +97,8 @@ def try_rule(
             write_row(_stamp(row.raised_ns), f"{lasted:>12}", row.host_name, row.text)
     if not as_json:
         span = f"from {_stamp(from_ns)} to {_stamp(to_ns)}"
-        write_row(f"raised {fired} times on {len(names)} hosts, {seconds / 3600:.1f} h in all, {span}")
+        times, hosts = "once" if fired == 1 else f"{fired} times", f"{len(names)} host{'' if len(names) == 1 else 's'}"
+        write_row(f"raised {times} on {hosts}, {seconds / 3600:.1f} h in all, {span}")
 
 
 ALERT_COMMANDS = (show_open, show_rules, try_rule)
