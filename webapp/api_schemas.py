@@ -74,7 +74,11 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "ip_address": _TEXT,
             "status": {"enum": ["running", "waiting for re-uplink", "down"]},
         },
-        {"simulated": {"const": True}, "cursor": _maybe("string", "of a range: where the rest begins; null at its end")},
+        {
+            "simulated": {"const": True},
+            "backfilled": _said({"const": True}, "at a past time: this sample came so late that nobody saw it then"),
+            "cursor": _maybe("string", "of a range: where the rest begins; null at its end"),
+        },
     ),
     "Entry": _record(
         "One sample.",

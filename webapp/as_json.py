@@ -63,6 +63,8 @@ def host_state(host: Host, zone: tzinfo, *, with_data: bool, fields: Fields | No
     state: dict[str, Any] = {"data": data, "ip_address": host.ip, "status": str(host.status)}
     if host.simulated:
         state["simulated"] = True
+    if host.backfilled:
+        state["backfilled"] = True
     return state
 
 

@@ -244,6 +244,8 @@ def data_line(data_ns: int | None, now_ns: int, hosts: Sequence[Host], style: Te
     words = ["no data"]
     if data_ns is not None:
         words = [f"data of {stamp(data_ns, style.zone, style.date_order)}", f"{max(0, now_ns - data_ns) // 1_000_000_000} s old"]
+    if late := sum(host.backfilled for host in hosts):
+        words.append(f"{late} hosts backfilled")
     if silent := sum(host.status is not Status.RUNNING for host in hosts):
         words.append(f"{silent} hosts not running")
     return " · ".join(words)

@@ -176,7 +176,8 @@ def _title(host: Host, style: TerminalStyle) -> str:
 
 def _facts(host: Host, style: TerminalStyle) -> Iterator[str]:
     sample = host.newest
-    yield f"  last update: {stamp(sample.time_ns if sample else None, style.zone, style.date_order)}"
+    late = " (backfilled)" if host.backfilled else ""
+    yield f"  last update: {stamp(sample.time_ns if sample else None, style.zone, style.date_order)}{late}"
     if sample is not None and sample.has_cpu:
         now = sample if host.status is Status.RUNNING else None  # old numbers would pass for present ones
         busy = MISSING if now is None or now.cpu_pm is None else f"{now.cpu_pm / 10:.1f}"

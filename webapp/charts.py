@@ -159,7 +159,7 @@ def _table(series: Sequence[Series], unit: str, history: History, *, idle: bool)
         picked = [known[0], known[len(known) // 2], known[-1], last] if known else [None] * 4
         cells = [node("td", "–" if value is None else f"{value} {unit}", cls="right") for value in picked]
         if idle:
-            minutes = sum(value < 5 for value in known) * history.step_ns // 60_000_000_000
+            minutes = sum(value < history.idle_percent for value in known) * history.step_ns // 60_000_000_000
             cells.append(node("td", f"{minutes} min", cls="right"))
         cells.append(node("td", f"{len(known) * 100 // history.steps} %", cls="right"))
         rows.append(node("tr", node("th", node("bdi", users_text(one.name)), scope="row"), *cells))
@@ -181,9 +181,14 @@ def _lane(history: History, marks: Sequence[Mark], zone: tzinfo, log: str | None
         y, height = ("12", "6") if cls == _PLAIN else ("0", "11")
         title = "; ".join(words[:4]) + (f"; and {len(words) - 4} more" if len(words) > 4 else "")
         ticks.append(node("rect", node("title", users_text(title)), x=str(x), y=y, width="3", height=height, cls=cls))
+    bands = [
+        node("rect", x=str((first - history.from_ns) * 1000 // span), y="0", height="18", cls="late",
+             width=str(max(3, (last - first) * 1000 // span)))
+        for first, last in history.backfilled
+    ]  # fmt: skip
     loud = [mark for mark in marks if mark.cls != _PLAIN]
     quiet = [mark for mark in marks if mark.cls == _PLAIN]
-    lane = node("svg", *ticks, viewBox="0 0 1000 18", preserveAspectRatio="none", cls="lane", role="img",
+    lane = node("svg", *bands, *ticks, viewBox="0 0 1000 18", preserveAspectRatio="none", cls="lane", role="img",
                 aria_label=f"{len(loud)} events, {len(quiet)} users or agents that came or went")  # fmt: skip
     day = span > 20 * 3600 * 1_000_000_000
     return node(

@@ -1,12 +1,14 @@
 """Events of hosts in words, with a symbol each: event lanes, what changed, terminal views. [S]"""
 
 from collections.abc import Iterable, Mapping
+from datetime import tzinfo
 from typing import Any, Final
 
 from dimint.consumers.rows import HostEvent
-from dimint.webapp.history import Come
+from dimint.webapp.history import History
 from dimint.webapp.marks import Mark
 from dimint.webapp.models import Host
+from dimint.webapp.times import clock
 
 __all__ = ["gpu_names", "mark_of", "marks_of"]
 
@@ -33,11 +35,14 @@ def mark_of(event: HostEvent, names: Mapping[str, str]) -> Mark:
     return Mark(event.time_ns, symbol, cls, _words(event.kind, event.fields, names))
 
 
-def marks_of(host: Host, events: Iterable[HostEvent], users: Iterable[Come]) -> list[Mark]:
-    """What happened on a host in order of time: events of its agent, and users that came and left."""
+def marks_of(host: Host, events: Iterable[HostEvent], history: History, zone: tzinfo) -> list[Mark]:
+    """What happened on a host in order of time: events of its agent, samples that came late, users that came and left."""
     names = gpu_names(host)
     found = [mark_of(event, names) for event in events]
-    for come in users:
+    for first_ns, last_ns in history.backfilled:
+        words = f"backfilled until {clock(last_ns, zone)}: these samples came later, nobody saw them then"
+        found.append(Mark(first_ns, "◌", "wait", words))
+    for come in history.users:
         where = ", ".join(map(str, come.gpus))
         symbol, verb = ("→", "came to") if come.came else ("←", "left")
         found.append(Mark(come.time_ns, symbol, "plain", f"{come.user} {verb} GPU {where}"))

@@ -68,6 +68,8 @@ class History:
     made_of: int = 0
     idle_percent: int = THRESHOLDS.idle_percent
     """What is less busy counts as idle."""
+    backfilled: tuple[tuple[int, int], ...] = ()
+    """(first, last) times of samples that came so late that nobody saw them then; told of single samples only."""
 
     @property
     def to_ns(self) -> int:

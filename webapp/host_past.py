@@ -1,11 +1,13 @@
 """What a host's page reads of the past: single samples of short ranges, minutes and hours of long ones, and processes."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final, Protocol
 
 from dimint.consumers.intervals import Interval
-from dimint.consumers.past import GAP_INTERVALS, SamplePage, interval_ns
+from dimint.consumers.past import GAP_INTERVALS, SamplePage, interval_ns, is_backfilled
 from dimint.consumers.reading_series import RAW_RANGE_MAX_NS, Series
+from dimint.consumers.rows import StoredSample
 from dimint.consumers.tiers import sum_up
 from dimint.consumers.wanted import Wanted
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
@@ -74,4 +76,19 @@ def _of_samples(reader: HostTables, host: Host, from_ns: int, to_ns: int) -> His
     limits = _limits(host)
     samples = [sampled(stored.time_ns, stored.sample, limits) for stored in found]
     network = network_of(sum_up(found, step_ns), step_ns, from_ns // step_ns, POINTS)
-    return history_of(samples, from_ns, to_ns, longest_ns=GAP_INTERVALS * usual_ns + step_ns, network=network)
+    longest_ns = GAP_INTERVALS * usual_ns + step_ns
+    history = history_of(samples, from_ns, to_ns, longest_ns=longest_ns, network=network)
+    return replace(history, backfilled=tuple(_backfilled(found, longest_ns)))
+
+
+def _backfilled(found: Iterable[StoredSample], longest_ns: int) -> Iterator[tuple[int, int]]:
+    """Stretches of samples that came late, at most `longest_ns` apart."""
+    first = last = None
+    for stored in found:
+        if first is not None and last is not None and (not is_backfilled(stored) or stored.time_ns - last > longest_ns):
+            yield first, last
+            first = last = None
+        if is_backfilled(stored):
+            first, last = (stored.time_ns if first is None else first), stored.time_ns
+    if first is not None and last is not None:
+        yield first, last

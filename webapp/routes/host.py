@@ -89,7 +89,7 @@ def add_routes(app: App, site: Site) -> None:
         zone = site.page_style.zone
         history = await site.feed.aside(lambda tables: read_history(tables, host, times.from_ns, times.to_ns))
         events = await site.feed.read(lambda board: board.events(times.from_ns, times.to_ns, host.id))
-        marks = marks_of(host, events, history.users)
+        marks = marks_of(host, events, history, zone)
         opened = alerts_list(alert_lines(found.snapshot.alerts, [host]), site.page_style)
         words = {"last": found.span, "at": found.asked.at, "from": found.asked.from_, "to": found.asked.to}
         address = f"/hosts/{host.id}/charts?" + urlencode({name: word for name, word in words.items() if word})

@@ -117,11 +117,12 @@ def test_events_in_words() -> None:
         event("host.gap", run=b"r", first_seq=3, last_seq=9, reason="<b>full</b>"), event("clock.stepped", by_ms=-1500),
         event("agent.started", run=b"r", version="1.0", clean=False), event("agent.stopped", run=b"r", last_seq=4),
     ]  # fmt: skip
-    marks = marks_of(shown, events, [])
+    history = history_of([], 0, 10 * MINUTE, longest_ns=0)
+    marks = marks_of(shown, events, history, UTC)
     assert {mark.words for mark in marks} == {
         "GPU 3 hung", "GPU GPU-other-01 is back", "a GPU: XID 79", "driver 570 → none",
         "samples 3 to 9 are lost: <b>full</b>", "the clock was set by -1500 ms",
         "agent 1.0 started; the run before did not end cleanly", "agent stopped",
     }  # fmt: skip
-    tree: Node = charts_node(history_of([], 0, 10 * MINUTE, longest_ns=0), marks, UTC, refresh=None)
+    tree: Node = charts_node(history, marks, UTC, refresh=None)
     assert "<b>full" not in to_html(tree)

@@ -1,5 +1,6 @@
 """A host's long past: minutes and hours with their least and most, processes by user, ranges as addresses."""
 
+from dataclasses import replace
 from datetime import UTC
 from zoneinfo import ZoneInfo
 
@@ -9,17 +10,25 @@ from dimint.consumers.intervals import processes_of
 from dimint.consumers.rows import StoredSample
 from dimint.consumers.tiers import sum_up
 from dimint.errors import BadQuery
+from dimint.webapp.as_json import host_state
+from dimint.webapp.as_lines import data_line
 from dimint.webapp.as_processes import processes_section
+from dimint.webapp.as_terminal import DETAIL_VIEW, TerminalStyle
+from dimint.webapp.cards import card_node
 from dimint.webapp.charts import charts_node
+from dimint.webapp.happenings import marks_of
 from dimint.webapp.history import Come, Series
 from dimint.webapp.history_tiers import history_of_slots
+from dimint.webapp.host_past import read_history
 from dimint.webapp.marks import Mark
 from dimint.webapp.nodes import to_html
 from dimint.webapp.panels import panels_of
+from dimint.webapp.parts import PageStyle
 from dimint.webapp.plots import plots
 from dimint.webapp.ranges import Range, range_nav, read_span
 from dimint.webapp.static_files import load_static_files
-from tests.support.hosts import GTX, MIB, cpu, gpu, sample
+from tests.support.fleet import MemoryTables, host_id
+from tests.support.hosts import GTX, MIB, cpu, gpu, host, sample
 
 MINUTE = 60_000_000_000
 TEN = 10 * MINUTE
@@ -114,3 +123,32 @@ def test_uplot_is_served_as_it_was_released() -> None:
     """Both files of the installed package are uPlot's own; without the package the pages do without."""
     assert load_static_files()["uplot.js"].body.startswith(b"/*! https://github.com/leeoniya/uPlot (v1.6.31) */")
     assert {"uplot.js", "uplot.css"}.isdisjoint(load_static_files("no-such-package"))
+
+
+def test_what_came_late_is_marked() -> None:
+    """Samples that waited on an agent's disk are a band in the lane, with the time when they end."""
+    tables = MemoryTables()
+    tables.register(host_id(1), "h")
+    for minute in range(60):
+        content = sample([CARD | {"util_pct": minute}], **cpu(), int_ms=60_000)
+        received = max(minute, 30) if 10 <= minute < 30 else minute
+        tables.put(host_id(1), minute * MINUTE, content, received_ns=received * MINUTE)
+    shown = host("h", sample([CARD]))
+    history = read_history(tables, replace(shown, id=host_id(1)), 0, 60 * MINUTE)
+    assert history.backfilled == ((10 * MINUTE, 29 * MINUTE),)
+    marks = marks_of(shown, [], history, UTC)
+    assert [(mark.time_ns, mark.symbol, mark.words.partition(":")[0]) for mark in marks] == [
+        (10 * MINUTE, "◌", "backfilled until 00")
+    ]
+    assert 'class="late"' in to_html(charts_node(history, marks, UTC, refresh=None))
+
+
+def test_a_backfilled_moment_says_so_everywhere() -> None:
+    """The card, both terminal views and the JSON of a host whose sample nobody saw at its time."""
+    late = replace(host("h", sample([CARD], **cpu())), backfilled=True)
+    assert host_state(late, UTC, with_data=True)["backfilled"] is True
+    assert "backfilled" not in host_state(replace(late, backfilled=False), UTC, with_data=True)
+    assert "backfilled" in to_html(card_node(late, PageStyle(UTC)))
+    style = TerminalStyle(UTC, 80)
+    assert "1 hosts backfilled" in data_line(1, 2, [late], style)
+    assert "(backfilled)" in DETAIL_VIEW.block(late, style)
