@@ -28,14 +28,17 @@
       by            index into the header's table
 
 An event's id is (writer, number, index in the batch). The full text, with golden bytes, is docs/events.md.
-Decoding keeps events as plain lists: an object per event halves the speed at which a store is rebuilt.
+
+Decoding keeps events as plain sequences: an object per event halves the speed at which a store is rebuilt. The most
+frequent batch has plain sets only; those are decoded and checked in one go, to tuples, in a third of the time.
 """
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias
 
 import lz4.block
 import msgpack
+import msgspec
 from xxhash import xxh3_64_digest
 
 from dimint.errors import CorruptRecord, ForeignRecord, RecordTooLarge, UnknownVersion
@@ -51,6 +54,7 @@ __all__ = [
     "By",
     "Event",
     "Header",
+    "NewEvent",
     "Origin",
     "copy_record",
     "decode",
@@ -62,13 +66,25 @@ MAGIC = b"DMNT"
 VERSION = 1
 _CODEC_AT = 13
 _HEADER_AT = 14
+_HEADER_USUAL = 4096
+"""Headers of more bytes are looked at twice."""
 _PLAIN, _LZ4 = 0, 1
 
 KIND, KEY, DT, BY, FIELDS = 0, 1, 2, 3, 4
 """Indexes into an event array; its own fields start at FIELDS."""
 
-Event: TypeAlias = list[Any]
-"""One event as decoded: [kind, key, dt_ns, by, field, …]."""
+Event: TypeAlias = Sequence[Any]
+"""One event as decoded: [kind, key, dt_ns, by, field, …], a list or a tuple."""
+NewEvent: TypeAlias = list[Any]
+"""One event that is being made."""
+
+_Natural: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+_Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+_PLAIN_START: Final = b"\x98\xa6kv.set"
+_decode_plain: Final[Callable[[bytes], list[tuple[Any, ...]]]] = msgspec.msgpack.Decoder(
+    # kv.set, key, dt_ns, by, seq, value, ttl_ms, mode: dimint/events.py
+    list[tuple[Literal["kv.set"], str, int, _Natural, int | None, bytes, None, Literal[0]]]
+).decode
 
 
 class By(NamedTuple):
@@ -83,8 +99,8 @@ class Origin(NamedTuple):
     """Where a copied batch was read: the log's generation, and the record's place in the same topic."""
 
     generation: str
-    partition: int
-    offset: int
+    partition: _Natural
+    offset: _Natural
 
 
 class Header(NamedTuple):
@@ -99,11 +115,29 @@ class Header(NamedTuple):
     origin: Origin | None = None
 
 
+class _Fields(msgspec.Struct, array_like=True):
+    """The header's array; what stands behind these is passed over."""
+
+    writer: Annotated[bytes, msgspec.Meta(min_length=16, max_length=16)]
+    number: _Positive
+    event_count: _Natural
+    time_ns: _Natural
+    logged_at_ns: _Natural | None
+    by: tuple[By, ...]
+    events_bytes: _Positive
+    origin: Origin | None = None
+
+
+_decode_header: Final = msgspec.msgpack.Decoder(_Fields).decode
+
+
 class Batch(NamedTuple):
-    """A decoded record."""
+    """A decoded record. `plain`: it has events, and each is a `kv.set` of eight fields, sound in their types, without a
+    condition and for ever; so nothing is left to check but ranges."""
 
     header: Header
-    events: list[Event]
+    events: Sequence[Event]
+    plain: bool = False
 
 
 def encode(
@@ -142,10 +176,10 @@ def copy_record(record: bytes, *, logged_at_ns: int, origin: Origin) -> bytes:
 
     Raises what `decode_header` does, and RecordTooLarge if no program of ours can have made the record.
     """
-    header, unpacker, size = _open(record)
+    header, body, size = _open(record)
     people = [list(by) for by in header.by]
     fields = [header.writer, header.number, header.event_count, header.time_ns, logged_at_ns, people, size, list(origin)]
-    copied = _frame(record[_CODEC_AT], fields, record[_HEADER_AT + unpacker.tell() :])
+    copied = _frame(record[_CODEC_AT], fields, body)
     if len(copied) > RECORD_MAX_BYTES:
         raise RecordTooLarge(f"a copy of {len(copied)} bytes is over the limit of {RECORD_MAX_BYTES}")
     return copied
@@ -173,8 +207,7 @@ def decode(record: bytes) -> Batch:
         UnknownVersion: a format version this program does not know.
         CorruptRecord: ours, but the checksum or the codec fails.
     """
-    header, unpacker, size = _open(record)
-    body: bytes = record[_HEADER_AT + unpacker.tell() :]
+    header, body, size = _open(record)
     if record[_CODEC_AT] == _LZ4:
         try:
             body = lz4.block.decompress(body, uncompressed_size=size)
@@ -182,6 +215,8 @@ def decode(record: bytes) -> Batch:
             raise CorruptRecord(f"lz4 block does not decompress: {error}") from error
     if len(body) != size:
         raise ForeignRecord(f"events take {len(body)} bytes, the header says {size}")
+    if body.find(_PLAIN_START, 0, 13) > 0 and (plain := _plain(body, header)) is not None:
+        return plain
     try:
         events = msgpack.unpackb(body)
     except (ValueError, msgpack.UnpackException) as error:
@@ -203,8 +238,18 @@ def decode(record: bytes) -> Batch:
     return Batch(header, events)
 
 
-def _open(record: bytes) -> tuple[Header, Any, int]:
-    """Check frame and checksum; the header, the unpacker standing behind it, and the events' plain size."""
+def _plain(body: bytes, header: Header) -> Batch | None:
+    try:
+        events = _decode_plain(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None  # not all plain, or not sound: looked at event by event
+    if len(events) != header.event_count or max([event[BY] for event in events]) >= len(header.by):
+        return None
+    return Batch(header, events, plain=True)
+
+
+def _open(record: bytes) -> tuple[Header, bytes, int]:
+    """Check frame and checksum; the header, the events as they stand behind it, and their plain size."""
     if len(record) < _HEADER_AT or record[:4] != MAGIC:
         raise ForeignRecord("the record does not start with the magic bytes of a batch")
     if record[4] != VERSION:
@@ -213,33 +258,28 @@ def _open(record: bytes) -> tuple[Header, Any, int]:
         raise CorruptRecord("the record's checksum does not match its bytes")
     if record[_CODEC_AT] not in (_PLAIN, _LZ4):
         raise CorruptRecord(f"unknown codec {record[_CODEC_AT]}", hint="upgrade this program")
-    unpacker = msgpack.Unpacker(max_buffer_size=RECORD_MAX_BYTES)
     try:
-        unpacker.feed(record[_HEADER_AT:])
-        writer, number, count, time_ns, logged_at_ns, by, size, *more = unpacker.unpack()
-        people = tuple(By(client, host, process) for client, host, process in by)
-        origin = None if not more or more[0] is None else Origin._make(more[0])
-    except (ValueError, TypeError, msgpack.UnpackException, msgpack.BufferFull) as error:
+        end = _HEADER_AT + _length(record)
+        fields = _decode_header(record[_HEADER_AT:end])
+    except (ValueError, msgpack.UnpackException, msgpack.BufferFull, msgspec.DecodeError) as error:
         raise ForeignRecord(f"the header is not one: {error}") from error
-    if not (
-        type(writer) is bytes
-        and len(writer) == 16
-        and _is_int(number, 1)
-        and _is_int(count, 0)
-        and _is_int(time_ns, 0)
-        and (logged_at_ns is None or _is_int(logged_at_ns, 0))
-        and _is_int(size, 1)
-        and (origin is None or (type(origin[0]) is str and _is_int(origin[1], 0) and _is_int(origin[2], 0)))
-        and all(
-            (client is None or type(client) is str) and type(host) is str and type(process) is str
-            for client, host, process in people
-        )
-    ):
-        raise ForeignRecord("a field of the header has the wrong type or range")
-    if size > EVENTS_MAX_BYTES or count > BATCH_MAX_EVENTS:
-        raise ForeignRecord(f"{count} events in {size} bytes are over the limits")
-    return Header(writer, number, count, time_ns, logged_at_ns, people, origin), unpacker, size
+    if fields.events_bytes > EVENTS_MAX_BYTES or fields.event_count > BATCH_MAX_EVENTS:
+        raise ForeignRecord(f"{fields.event_count} events in {fields.events_bytes} bytes are over the limits")
+    header = Header(
+        fields.writer, fields.number, fields.event_count, fields.time_ns, fields.logged_at_ns, fields.by, fields.origin
+    )
+    return header, record[end:], fields.events_bytes
 
 
-def _is_int(value: object, least: int) -> bool:
-    return type(value) is int and value >= least
+def _length(record: bytes) -> int:
+    """Bytes of the header."""
+    unpacker = msgpack.Unpacker(max_buffer_size=RECORD_MAX_BYTES)
+    unpacker.feed(memoryview(record)[_HEADER_AT : _HEADER_AT + _HEADER_USUAL])
+    try:
+        unpacker.skip()
+    except msgpack.OutOfData:
+        unpacker = msgpack.Unpacker(max_buffer_size=RECORD_MAX_BYTES)
+        unpacker.feed(memoryview(record)[_HEADER_AT:])
+        unpacker.skip()
+    length: int = unpacker.tell()
+    return length

@@ -96,16 +96,16 @@ _CACHED_MAX = 100_000
 
 
 class _Window:
-    """One client in memory. `ring` has (seq, log time µs, outcome) of the slots known here; seq 0 is an empty one."""
+    """One client in memory. `ring` has (seq, log time µs, outcome) of the slots known here, `fresh` of those that are to be
+    stored; seq 0 is an empty one."""
 
-    __slots__ = ("changed", "highest", "hour_end_us", "last_us", "ring", "since_us", "touched")
+    __slots__ = ("fresh", "highest", "hour_end_us", "last_us", "ring", "since_us")
 
     def __init__(self, highest: int, since_us: int, last_us: int) -> None:
         self.highest, self.since_us, self.last_us = highest, since_us, last_us
         self.hour_end_us = (last_us // _HOUR_US + 1) * _HOUR_US
         self.ring: dict[int, tuple[int, int, bytes]] = {}
-        self.changed: set[int] = set()
-        self.touched = False
+        self.fresh: dict[int, tuple[int, int, bytes]] = {}
 
 
 class RequestWindows:
@@ -149,7 +149,7 @@ class RequestWindows:
             self._free = window
             return FREE
         slot = seq % OUTCOME_WINDOW
-        stored = window.ring.get(slot)
+        stored = window.fresh.get(slot) or window.ring.get(slot)
         if stored is None:
             row = self._load(b"o" + client + _SLOTS[slot])
             stored = (0, 0, b"") if row is None else (*_STAMP.unpack_from(row), row[_STAMP.size :])
@@ -169,12 +169,10 @@ class RequestWindows:
             window.hour_end_us = (hour + 1) * _HOUR_US
             self._quiet[b"t" + hour.to_bytes(4, "big") + client] = b""
         window.last_us = log_time_us
-        slot = seq % OUTCOME_WINDOW
-        window.ring[slot] = (seq, log_time_us, outcome)
-        window.changed.add(slot)
-        if not window.touched:
-            window.touched = True
+        fresh = window.fresh
+        if not fresh:
             self._touched.append(client)
+        fresh[seq % OUTCOME_WINDOW] = (seq, log_time_us, outcome)
 
     def take_changes(self, log_time_us: int) -> dict[bytes, bytes | None]:
         """Rows changed since the last call, None for dropped ones; among them some clients whose time is over."""
@@ -185,13 +183,12 @@ class RequestWindows:
             changes[b"c" + client] = _CLIENT.pack(window.highest, window.since_us, window.last_us)
         for client in touched:  # in the order of the keys, which the table's owner is about to sort
             window = self._windows[client]
-            prefix, ring = b"o" + client, window.ring
-            for slot in sorted(window.changed):
-                seq, time_us, outcome = ring[slot]
+            prefix, fresh = b"o" + client, window.fresh
+            for slot, (seq, time_us, outcome) in sorted(fresh.items()):
                 changes[prefix + _SLOTS[slot]] = _STAMP.pack(seq, time_us) + outcome
-            self._cached += len(window.changed)
-            window.changed.clear()
-            window.touched = False
+            self._cached += len(fresh)
+            window.ring.update(fresh)
+            fresh.clear()
         self._touched.clear()
         self._quiet.clear()
         self._collect(log_time_us, changes)

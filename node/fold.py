@@ -14,9 +14,8 @@ from dimint.door import Outcome
 from dimint.errors import DimintError
 from dimint.events import KINDS, KV_TOPIC, MODE_ABSENT, MODE_ANY, problem_of
 from dimint.limits import CLIENT_ID_MAX_BYTES, KEY_MAX_BYTES, TTL_MAX_MS
-from dimint.node.keyspace import Keyspace
+from dimint.node.keyspace import Keyspace, Row
 from dimint.node.outcomes import APPLIED, PACKED, pack, unpack
-from dimint.node.rows import HEAD, VALUE_AT, VERSION
 from dimint.values import equal, integer
 
 __all__ = ["Prepared", "Unusable", "fold", "prepare"]
@@ -26,6 +25,8 @@ _SET_END: Final = FIELDS + 4
 _CAS_END: Final = FIELDS + 5
 _TAGS: Final = frozenset((b"J", b"M"))
 _REFUSED: Final = (Outcome("superseded"), Outcome("forgotten"))
+_APPLIED: Final = pack(Outcome("applied"))
+"""Of a request with several keys: no single version."""
 
 
 class Unusable(Exception):
@@ -33,43 +34,44 @@ class Unusable(Exception):
 
 
 class Prepared:
-    """A checked batch: its events, their keys as bytes (None for a barrier), and the clients of its `by` table."""
+    """A checked batch: its events, their keys as bytes (None for a barrier), and the clients of its `by` table. `values` are
+    those of a batch of plain sets, else None; `numbered` whether any of these can be a numbered request."""
 
-    __slots__ = ("clients", "events", "keys")
+    __slots__ = ("clients", "events", "keys", "numbered", "values")
 
-    def __init__(self, events: list[Event], keys: list[bytes | None], clients: list[bytes | None]) -> None:
-        self.events, self.keys, self.clients = events, keys, clients
+    def __init__(self, batch: Batch, keys: Sequence[bytes | None], clients: Sequence[bytes | None]) -> None:
+        self.events, self.keys, self.clients = batch.events, keys, clients
+        self.values: Sequence[bytes] | None = None
+        self.numbered = True
 
 
 def prepare(batch: Batch) -> Prepared:
     """Check every event. Raises Unusable for what no writer of ours makes."""
-    keys: list[bytes | None] = []
-    add = keys.append
-    for event in batch.events:
-        key = event[KEY]
-        # the most frequent kind in one go: this loop runs for every event of a rebuild
-        if event[KIND] == "kv.set" and len(event) == _SET_END and key is not None:
-            seq, value, ttl_ms, mode = event[FIELDS:]
-            if (
-                type(value) is bytes
-                and value[:1] in _TAGS
-                and type(mode) is int
-                and 0 <= mode <= 2
-                and ttl_ms is None
-                and (seq is None or (type(seq) is int and seq > 0))
-            ):
-                encoded = key.encode()
-                if 0 < len(encoded) <= KEY_MAX_BYTES:
-                    add(encoded)
-                    continue
-        add(_check(event))
+    if batch.plain:
+        _, texts, _, _, seqs, values, _, _ = zip(*batch.events, strict=True)
+        keys = list(map(str.encode, texts))
+        numbers = set(seqs)
+        numbers.discard(None)
+        if (
+            all(keys)
+            and max(map(len, keys)) <= KEY_MAX_BYTES
+            and _TAGS.issuperset([value[:1] for value in values])
+            and min(numbers, default=1) > 0
+        ):
+            prepared = Prepared(batch, keys, _clients(batch))
+            prepared.values, prepared.numbered = values, bool(numbers) and any(prepared.clients)
+            return prepared
+    return Prepared(batch, [_check(event) for event in batch.events], _clients(batch))
+
+
+def _clients(batch: Batch) -> list[bytes | None]:
     clients: list[bytes | None] = []
     for person in batch.header.by:
         client = None if person.client is None else person.client.encode()
         if client is not None and not 0 < len(client) <= CLIENT_ID_MAX_BYTES:
             raise Unusable(f"a client id of {len(client)} bytes")
         clients.append(client)
-    return Prepared(batch.events, keys, clients)
+    return clients
 
 
 def _check(event: Event) -> bytes | None:
@@ -110,6 +112,11 @@ def fold(batch: Prepared, keys: Keyspace, windows: RequestWindows, now_us: int) 
     A plain set or delete that was applied has none. Consecutive kv.set of one client and seq are one request: one
     decision, one stored outcome.
     """
+    if batch.values is not None:
+        if batch.numbered:
+            return _fold_sets(batch, batch.values, keys, windows, now_us)
+        keys.put_all(batch.keys, batch.values, now_us)  # type: ignore[arg-type]  # sets have keys
+        return {}
     outcomes: dict[int, Outcome] = {}
     clients, encoded = batch.clients, batch.keys
     set_by = set_seq = -1  # of the kv.set before this event, if it was numbered
@@ -125,7 +132,7 @@ def fold(batch: Prepared, keys: Keyspace, windows: RequestWindows, now_us: int) 
         if kind == "kv.expire":
             set_by = -1
             row = keys.get(key)
-            if row is not None and VERSION.unpack_from(row)[0] == event[FIELDS]:
+            if row is not None and row[0] == event[FIELDS]:
                 keys.delete(key, now_us)
             continue
         by, seq = event[BY], event[_SEQ]
@@ -148,7 +155,7 @@ def fold(batch: Prepared, keys: Keyspace, windows: RequestWindows, now_us: int) 
             whole = True
             verdict = windows.find(client, seq, now_us)
         if verdict is not FREE:
-            outcomes[index] = unpack(verdict) if type(verdict) is bytes else _REFUSED[verdict - SUPERSEDED]  # type: ignore[operator]
+            outcomes[index] = _refused(verdict)
             continue
         if kind == "kv.set" and event[7] == MODE_ANY:
             version = keys.put(key, event[5], 0 if event[6] is None else now_us + event[6] * 1000, now_us)
@@ -163,16 +170,50 @@ def fold(batch: Prepared, keys: Keyspace, windows: RequestWindows, now_us: int) 
                 whole = whole and done.name == "applied"
             packed = pack(done or Outcome("applied"))
         if not first:  # several keys: no single version
-            packed = pack(Outcome("applied" if whole else "condition"))
+            packed = _APPLIED if whole else pack(Outcome("condition"))
         windows.settle(client, seq, packed, now_us)
     return outcomes
+
+
+def _fold_sets(
+    batch: Prepared, values: Sequence[bytes], keys: Keyspace, windows: RequestWindows, now_us: int
+) -> dict[int, Outcome]:
+    """`fold` for a batch of plain sets."""
+    outcomes: dict[int, Outcome] = {}
+    clients, put, find, settle = batch.clients, keys.put, windows.find, windows.settle
+    set_by = set_seq = -1
+    verdict: bytes | int = FREE
+    keys.index = -1
+    for event, key, value in zip(batch.events, batch.keys, values, strict=True):
+        keys.index += 1
+        by, seq = event[BY], event[_SEQ]
+        client = clients[by]
+        if client is None or seq is None:
+            set_by = -1
+            put(key, value, 0, now_us)  # type: ignore[arg-type]
+            continue
+        first = by != set_by or seq != set_seq
+        if first:
+            set_by, set_seq = by, seq
+            verdict = find(client, seq, now_us)
+        if verdict is not FREE:
+            outcomes[keys.index] = _refused(verdict)
+            continue
+        version = put(key, value, 0, now_us)  # type: ignore[arg-type]
+        settle(client, seq, PACKED.pack(APPLIED, version + 1) if first else _APPLIED, now_us)
+    return outcomes
+
+
+def _refused(verdict: bytes | int) -> Outcome:
+    """Why a request does not count: it was answered before, or is too old."""
+    return _REFUSED[verdict - SUPERSEDED] if isinstance(verdict, int) else unpack(verdict)
 
 
 def _act(event: Sequence[object], key: bytes, keys: Keyspace, now_us: int) -> Outcome | None:
     """Apply one event of any kind but kv.expire and a plain kv.set; its outcome, if it has one."""
     kind = event[KIND]
     row = keys.get(key)
-    version, expires_us = (0, 0) if row is None else HEAD.unpack_from(row)
+    version, expires_us = (0, 0) if row is None else row[:2]
     if kind == "kv.set":
         _, _, _, _, _, value, ttl_ms, mode = event[:_SET_END]
         if (row is None) != (mode == MODE_ABSENT):
@@ -183,7 +224,7 @@ def _act(event: Sequence[object], key: bytes, keys: Keyspace, now_us: int) -> Ou
         return None
     if kind == "kv.incr":
         try:
-            number = 0 if row is None else integer(row[VALUE_AT:])
+            number = 0 if row is None else integer(row[2])
         except DimintError:
             return Outcome("not_integer", None, version)
         amount = event[FIELDS + 1]
@@ -192,7 +233,7 @@ def _act(event: Sequence[object], key: bytes, keys: Keyspace, now_us: int) -> Ou
         return Outcome("applied", text, keys.put(key, b"J" + text.encode(), expires_us, now_us))
     if kind == "kv.cas":
         _, _, _, _, _, expected, wanted, value, ttl_ms = event[:_CAS_END]
-        if not _matches(row, version, expected, wanted):
+        if not _matches(row, expected, wanted):
             return Outcome("condition", None, version)
         return Outcome("applied", None, _store(keys, key, value, ttl_ms, now_us))
     assert kind == "kv.resolve", f"no rule for {kind}"
@@ -205,17 +246,17 @@ def _store(keys: Keyspace, key: bytes, value: object, ttl_ms: object, now_us: in
     return keys.put(key, value, expires_us, now_us)
 
 
-def _matches(row: bytes | None, version: int, expected: object, wanted: object) -> bool:
+def _matches(row: Row | None, expected: object, wanted: object) -> bool:
     """Whether a cas applies: the value if one is expected, the version if one is wanted, never without either."""
     if expected is None and wanted is None:
         return False
-    if wanted is not None and wanted != version:
+    if wanted is not None and wanted != (0 if row is None else row[0]):
         return False
     if not isinstance(expected, bytes):
         return True
     if row is None:
         return False
     try:
-        return equal(row[VALUE_AT:], expected)
+        return equal(row[2], expected)
     except (DimintError, ValueError, IndexError):  # one of the two is no value at all
         return False

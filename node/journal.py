@@ -22,7 +22,7 @@ from dimint.door import Change, Outcome
 from dimint.limits import CHANGES_KEEP_BYTES
 from dimint.node.state import Table
 
-__all__ = ["Journal", "Made", "changes_of"]
+__all__ = ["Journal", "Made", "changes_of", "value_of"]
 
 _ROW, _ABOUT = b"h", b"k"
 _PAIR: Final = Struct(">QQ")
@@ -44,16 +44,22 @@ def changes_of(offset: int, events: Sequence[Event], made: Made) -> list[Change]
     for at in range(0, len(changes), 2):
         index = changes[at]
         event = events[index]
-        kind: str = event[KIND]
-        value: bytes | None = None
-        if kind == "kv.set":
-            value = event[FIELDS + 1]
-        elif kind == "kv.cas":
-            value = event[FIELDS + 3]
-        elif kind == "kv.incr":
-            value = b"J" + made.integers[index].encode()
-        found.append(Change(kind[3:], event[KEY], value, changes[at + 1], offset, index, made.log_time_us))
+        value = value_of(event, index, made)
+        found.append(Change(event[KIND][3:], event[KEY], value, changes[at + 1], offset, index, made.log_time_us))
     return found
+
+
+def value_of(event: Event, index: int, made: Made) -> bytes | None:
+    """The stored value that an event of a record left behind; None if it removed the key."""
+    kind = event[KIND]
+    value: bytes | None = None
+    if kind == "kv.set":
+        value = event[FIELDS + 1]
+    elif kind == "kv.cas":
+        value = event[FIELDS + 3]
+    elif kind == "kv.incr":
+        value = b"J" + made.integers[index].encode()
+    return value
 
 
 class Journal:

@@ -5,31 +5,42 @@ time has not passed its version, so a version is never used twice for a key; it 
 log time, not on positions or on how many partitions there are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import Final, TypeAlias
 
 from xxhash import xxh3_128_intdigest
 
-from dimint.node.rows import DIGEST_MASK, HEAD, TAILS, VERSION, deleted_key, due_key
+from dimint.node.rows import DIGEST_MASK, HEAD, TAILS, VALUE_AT, VERSION, deleted_key, due_key
 from dimint.node.state import State
 
-__all__ = ["Keyspace"]
+__all__ = ["Keyspace", "Row"]
+
+Row: TypeAlias = tuple[int, int, bytes]
+"""Version, expiry in µs (0: never), stored value."""
 
 _PAGE = 10_000
+_NONE: Final = (-1, 0)
 _pack, _unpack = HEAD.pack, HEAD.unpack_from
 
 
 class Keyspace:
-    """A write-back cache over the data table. `prepare` the keys, change them, then `save`.
+    """A write-back cache over the data table. `prepare` the keys and change them, as often as you like, then `save`.
 
-    `digest` is exact between batches; `key_count` counts the keys that are there.
+    What a key was before is hashed, and what it has become is packed, hashed and written, once for all changes between two
+    calls of `settle`: in a rebuild that is a small part of what is done for each change.
+
+    `digest` is exact after `settle`; `key_count` counts the keys that are there.
     """
 
     def __init__(self, state: State, *, digest: int = 0, key_count: int = 0) -> None:
         self._data, self._side = state.data, state.side
         self.digest, self.key_count = digest, key_count
-        self._rows: dict[bytes, bytes | None] = {}  # None: deleted
-        self._changed: set[bytes] = set()
-        self._order: list[bytes] = []
+        self._stored: dict[bytes, bytes] = {}
+        """Rows of prepared keys as the table has them."""
+        self._rows: dict[bytes, Row | None] = {}
+        """What was changed since; None: deleted."""
+        self._absent: set[bytes] = set()
+        """Prepared keys that neither has."""
         self._side_changes: dict[bytes, bytes | None] = {}
         self.index = 0
         """Place of the event that is being applied; set by whoever applies it."""
@@ -46,59 +57,101 @@ class Keyspace:
             start = page[-1][0] + b"\0"
         return digest & DIGEST_MASK, count
 
-    def prepare(self, keys: Iterable[bytes]) -> None:
-        """Load the rows of `keys`; `get`, `put` and `delete` take only these until the next `save`."""
-        self._order = sorted(keys)
-        self._rows = dict(self._data.load(self._order))
+    def prepare(self, keys: set[bytes]) -> int:
+        """Load the rows of `keys`, unless they are here; bytes of rows loaded. `get`, `put` and `delete` take only keys that
+        were prepared since the last `save`."""
+        missing = keys.difference(self._rows).difference(self._stored).difference(self._absent)
+        if not missing:
+            return 0
+        found = self._data.load(sorted(missing))
+        self._stored.update(found)
+        self._absent |= missing.difference(found)
+        return sum(map(len, found.values()))
 
-    def get(self, key: bytes) -> bytes | None:
-        """The key's row (dimint/node/rows.py)."""
-        return self._rows.get(key)
+    def strangers(self, keys: Sequence[bytes | None]) -> Sequence[bytes]:
+        """Those of the prepared `keys`, in order, that no batch that counted has set: all others belong here."""
+        found = set(keys).difference(self._rows).difference(self._stored)
+        return [key for key in keys if key is not None and key in found] if found else ()
+
+    def get(self, key: bytes) -> Row | None:
+        """The key's version, expiry and value."""
+        if key in self._rows:
+            return self._rows[key]
+        packed = self._stored.get(key)
+        return None if packed is None else (*_unpack(packed), packed[VALUE_AT:])
+
+    def put_all(self, keys: Sequence[bytes], values: Sequence[bytes], now_us: int) -> None:
+        """Store values for ever, as if with `put` one after the other; their places are 0, 1, …"""
+        rows = self._rows
+        get = rows.get
+        versions: list[int] = []
+        add = versions.append
+        for key, value in zip(keys, values, strict=True):
+            old = get(key)
+            if old is None or old[1]:
+                add(self._put(key, value, 0, now_us))
+            else:
+                version = old[0]
+                version = version + 1 if version >= now_us else now_us
+                rows[key] = (version, 0, value)
+                add(version)
+        made = [0] * (2 * len(versions))
+        made[::2] = range(len(versions))
+        made[1::2] = versions
+        self._made += made
 
     def put(self, key: bytes, value: bytes, expires_us: int, now_us: int) -> int:
         """Store a value; its version. `now_us` is the batch's log time."""
-        tail = key + TAILS[len(key)]
-        digest = self.digest
         old = self._rows.get(key)
-        if old is None:
-            self.key_count += 1
-            version = now_us or 1
-            if self._deleted and (last := self._deleted.pop(key, None)) is not None:
-                self._side_changes[deleted_key(key)] = None
-                if last >= version:
-                    version = last + 1
+        if old is None or old[1] or expires_us:
+            version = self._put(key, value, expires_us, now_us)
         else:
-            last, old_expires_us = _unpack(old)
-            if old_expires_us:
-                self._side_changes[due_key(old_expires_us, key)] = None
-            version = last + 1 if last >= now_us else now_us
-            digest -= xxh3_128_intdigest(old + tail)
-        row = _pack(version, expires_us) + value
-        if expires_us:
-            self._side_changes[due_key(expires_us, key)] = VERSION.pack(version) + key
-        self.digest = (digest + xxh3_128_intdigest(row + tail)) & DIGEST_MASK
-        self._rows[key] = row
-        self._changed.add(key)
+            version = old[0]
+            version = version + 1 if version >= now_us else now_us
+            self._rows[key] = (version, 0, value)
         made = self._made
         made.append(self.index)
         made.append(version)
         return version
 
+    def _put(self, key: bytes, value: bytes, expires_us: int, now_us: int) -> int:
+        last, old_expires_us = self._head(key)
+        if last < 0:
+            self.key_count += 1
+            version = now_us or 1
+            if self._deleted and (last := self._deleted.pop(key, -1)) >= 0:
+                self._side_changes[deleted_key(key)] = None
+                if last >= version:
+                    version = last + 1
+        else:
+            if old_expires_us:
+                self._side_changes[due_key(old_expires_us, key)] = None
+            version = last + 1 if last >= now_us else now_us
+        if expires_us:
+            self._side_changes[due_key(expires_us, key)] = VERSION.pack(version) + key
+        self._rows[key] = (version, expires_us, value)
+        return version
+
+    def _head(self, key: bytes) -> tuple[int, int]:
+        """Version and expiry of a key, (−1, 0) if there is none."""
+        row = self._rows.get(key)
+        if row is not None:
+            return row[:2]
+        packed = self._stored.get(key)
+        return _NONE if packed is None or key in self._rows else _unpack(packed)
+
     def delete(self, key: bytes, now_us: int) -> None:
         """Remove a key; nothing happens if there is none."""
-        old = self._rows.get(key)
-        if old is None:
+        version, expires_us = self._head(key)
+        if version < 0:
             return
-        version, expires_us = _unpack(old)
         if expires_us:
             self._side_changes[due_key(expires_us, key)] = None
         if version >= now_us:
             self._deleted[key] = version
             self._side_changes[deleted_key(key)] = VERSION.pack(version) + key
-        self.digest = (self.digest - xxh3_128_intdigest(old + key + TAILS[len(key)])) & DIGEST_MASK
         self.key_count -= 1
         self._rows[key] = None
-        self._changed.add(key)
         self._made += (self.index, version)
 
     def take_made(self) -> list[int]:
@@ -107,13 +160,33 @@ class Keyspace:
         self._made = []
         return made
 
+    def settle(self) -> None:
+        """Write the data table and bring the digest up to date. The rows stay prepared."""
+        stored = self._stored
+        digest = self.digest
+        changes: dict[bytes, bytes | None] = {}
+        for key, row in sorted(self._rows.items()):
+            tail = key + TAILS[len(key)]
+            if row is None:
+                self._absent.add(key)
+                old = stored.pop(key, None)
+                if old is not None:
+                    changes[key] = None
+            else:
+                old = stored.get(key)
+                packed = changes[key] = stored[key] = _pack(row[0], row[1]) + row[2]
+                digest += xxh3_128_intdigest(packed + tail)
+            if old is not None:
+                digest -= xxh3_128_intdigest(old + tail)
+        self._rows.clear()
+        self.digest = digest & DIGEST_MASK
+        self._data.save(changes)
+
     def save(self, log_time_us: int) -> dict[bytes, bytes | None]:
-        """Write the data table; the changes of the side table, which the caller writes with its own."""
-        rows = self._rows
-        changed = self._changed
-        self._data.save({key: rows[key] for key in self._order if key in changed})
-        self._rows, self._order = {}, []
-        changed.clear()
+        """Settle and let go of the rows; the changes of the side table, which the caller writes with its own."""
+        self.settle()
+        self._stored.clear()
+        self._absent.clear()
         if self._deleted:
             for key in [key for key, version in self._deleted.items() if version < log_time_us]:
                 del self._deleted[key]

@@ -32,6 +32,8 @@ from dimint.snapshot_folder import SnapshotFolder
 __all__ = ["Rebuilt", "Snapshots", "begin", "catch_up", "is_unfinished", "open_unfinished", "read_to", "rebuild_store"]
 
 COMMIT_BYTES: Final = 32 << 20
+SAVE_BYTES: Final = 16 << 20
+"""Records are folded in memory up to this size before their rows are written: the more, the fewer rows a key costs."""
 _NEAR_RECORDS: Final = 100
 """A store that lacks no more than this may be switched to: the node reads the rest in a moment."""
 _PASSES: Final = 20
@@ -159,13 +161,16 @@ def read_to(replica: Replica, log: Log, store: Store, end: int, *, tell: Callabl
     """Apply the records below `end`. Raises LogMismatch at one that cannot be applied."""
     while replica.next_offset < end:
         records = log.read(KV_TOPIC, replica.partition, replica.next_offset)
-        replica.apply([record for record in records if record.offset < end])
+        replica.advance([record for record in records if record.offset < end])
+        at_end = not records or records[-1].offset >= end - 1 or replica.problem is not None
+        if at_end or replica.unsaved_bytes >= SAVE_BYTES:
+            replica.save()
+            if store.uncommitted_bytes >= COMMIT_BYTES:
+                store.commit()
+        tell()
         if replica.problem is not None:
             raise LogMismatch(replica.problem.text)
-        if store.uncommitted_bytes >= COMMIT_BYTES:
-            store.commit()
-        tell()
-        if not records or records[-1].offset >= end - 1:
+        if at_end:
             return
 
 

@@ -20,12 +20,12 @@ by one call each; the digest works on the row's own bytes; types are checked onc
 
 from collections.abc import Sequence
 from struct import Struct
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgpack
 from xxhash import xxh3_64_digest
 
-from dimint.batch import Batch, decode
+from dimint.batch import Batch, Header, decode
 from dimint.dedupe import RequestWindows, WriterRow, WriterTable
 from dimint.door import Change, Found, Outcome
 from dimint.door import Replica as ReplicaState
@@ -33,20 +33,22 @@ from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
 from dimint.limits import KEY_MAX_BYTES, SCAN_MAX_BYTES
 from dimint.log.port import Record
-from dimint.log.reading import Counted, Halt, Intake, Quarantine
+from dimint.log.reading import Counted, Halt, Intake, Opened, Quarantine, open_record
 from dimint.node.fold import Prepared, Unusable, fold, prepare
-from dimint.node.journal import Journal, changes_of
+from dimint.node.journal import Journal, Made, changes_of
 from dimint.node.keyspace import Keyspace
 from dimint.node.outcomes import Known, OutcomeRing
 from dimint.node.rows import HEAD, VALUE_AT, VERSION
 from dimint.node.state import State
 
-__all__ = ["DIGEST_EVERY", "META", "Applied", "Due", "Fingerprint", "Meta", "Page", "Problem", "Replica", "read_meta"]
+__all__ = ["DIGEST_EVERY", "META", "Applied", "Due", "Fingerprint", "Fresh", "Meta", "Page", "Problem", "Replica", "read_meta"]
 
 DIGEST_EVERY = 4096
 """Replicas compare digests after the first record at or past each multiple of this offset."""
 META = b"m"
 _WRITER = Struct(">QQ")
+_FEW_BYTES: Final = 1 << 19
+"""Records are decoded and applied so many bytes at a time: what is touched again stays near the processor."""
 
 
 class Fingerprint(NamedTuple):
@@ -79,6 +81,15 @@ class Applied(NamedTuple):
     writer: bytes
     number: int
     outcomes: dict[int, Outcome]
+
+
+class Fresh(NamedTuple):
+    """One batch that counted and changed something."""
+
+    offset: int
+    header: Header
+    batch: Prepared
+    made: Made
 
 
 class Due(NamedTuple):
@@ -134,14 +145,18 @@ class Replica:
             position=meta.next_offset,
             log_time_us=meta.log_time_us,
             writers=WriterTable((key[1:], WriterRow(*_WRITER.unpack(row))) for key, row in side.scan(b"w", b"w", 1 << 30)),
-            check=self._check,
         )
         self._windows = RequestWindows(side.get, lambda prefix, limit: side.scan(prefix, prefix, limit))
         self._ring = OutcomeRing(side)
         self._journal = Journal(side, meta.next_offset)
         self.watched = False
         """Whether `take_fresh` is to have what is applied."""
-        self._fresh: list[Change] = []
+        self._fresh: list[Fresh] = []
+        self._newest: Record | None = None
+        """The last record since the last save."""
+        self._before = meta.fingerprint.offset
+        self.unsaved_bytes = 0
+        """Bytes of records and of old rows that were taken in since the last save: about what is held in memory."""
         self.events = 0
         """Events of batches that counted, since this object was made."""
 
@@ -177,63 +192,72 @@ class Replica:
 
         Stops early when a record makes a problem; `problem` then says which, `next_offset` is that record's offset.
         """
-        if self.problem is not None:
-            return []
-        taken: list[tuple[Record, Counted | None, Prepared | None]] = []
-        wanted: set[bytes | None] = set()
-        intake = self._intake
-        for record in records:
-            if record.offset < intake.position:
-                continue
-            found = intake.take(record)
-            if isinstance(found, Counted):
-                wanted.update(self._prepared.keys)
-                taken.append((record, found, self._prepared))
-            elif isinstance(found, Halt | Quarantine):
-                text = f"record {record.offset} of {record.topic}/{record.partition}: {found.detail}"
-                self.problem = Problem(text, unreadable=isinstance(found, Quarantine))
-                break
-            else:
-                taken.append((record, None, None))
-        wanted.discard(None)
-        self._keys.prepare(wanted)  # type: ignore[arg-type]
-        return self._fold(taken)
-
-    def _fold(self, taken: Sequence[tuple[Record, Counted | None, Prepared | None]]) -> list[Applied]:
-        reported: list[Applied] = []
-        before = self._last.offset
-        for record, counted, batch in taken:
-            if counted is not None and batch is not None:
-                self.events += len(counted.events)
-                outcomes = fold(batch, self._keys, self._windows, counted.log_time_us)
-                changes = self._keys.take_made()
-                if changes:
-                    made = self._journal.add(record.offset, counted.log_time_us, changes, outcomes)
-                    if self.watched:
-                        self._fresh += changes_of(record.offset, batch.events, made)
-                if outcomes:
-                    header = counted.header
-                    reported.append(Applied(record.offset, header.writer, header.number, outcomes))
-                    self._ring.add(*reported[-1])
-            if record.offset // DIGEST_EVERY > before // DIGEST_EVERY:
-                self._mark_at = record.offset - record.offset % DIGEST_EVERY
-                self._mark = self._keys.digest
-            before = record.offset
-        if taken:
-            last = taken[-1][0]
-            self._last = Fingerprint(self._generation, before, xxh3_64_digest(last.value), last.reign)
-            self._save()
+        reported = self.advance(records)
+        self.save()
         return reported
 
-    def _check(self, batch: Batch) -> str | None:
-        """Called by the intake for each batch that would count."""
-        try:
-            self._prepared = prepare(batch)
-        except Unusable as error:
-            return str(error)
-        return None
+    def advance(self, records: Sequence[Record]) -> list[Applied]:
+        """`apply` without saving, for who reads much of the log: the more is saved at once, the less there is to write.
 
-    def _save(self) -> None:
+        Until `save` nothing is in the store, nor found by whatever reads from it. Save when `unsaved_bytes` grows.
+        """
+        reported: list[Applied] = []
+        records = [record for record in records if record.offset >= self.next_offset]
+        while records and self.problem is None:
+            count = _few(records)
+            self._advance(records[:count], reported)
+            records = records[count:]
+        return reported
+
+    def _advance(self, records: Sequence[Record], reported: list[Applied]) -> None:
+        opened: list[tuple[Record, Opened, Prepared | str]] = []
+        wanted: set[bytes | None] = set()
+        for record in records:
+            batch = open_record(record)
+            prepared = _prepared(batch)
+            if isinstance(prepared, Prepared):
+                wanted.update(prepared.keys)
+            opened.append((record, batch, prepared))
+        wanted.discard(None)
+        self.unsaved_bytes += self._keys.prepare(wanted)  # type: ignore[arg-type]
+        intake, keys = self._intake, self._keys
+        for record, batch, prepared in opened:
+            if isinstance(prepared, Prepared):
+                found = intake.judge(record, batch, problem=None, strangers=keys.strangers(prepared.keys))
+                if isinstance(found, Counted):
+                    self._fold(found, prepared, reported)
+            else:
+                found = intake.judge(record, batch, problem=prepared)
+            if isinstance(found, Halt | Quarantine):
+                text = f"record {record.offset} of {record.topic}/{record.partition}: {found.detail}"
+                self.problem = Problem(text, unreadable=isinstance(found, Quarantine))
+                return
+            if record.offset // DIGEST_EVERY > self._before // DIGEST_EVERY:
+                self._keys.settle()
+                self._mark_at, self._mark = record.offset - record.offset % DIGEST_EVERY, self._keys.digest
+            self._newest, self._before = record, record.offset
+            self.unsaved_bytes += len(record.value)
+
+    def _fold(self, counted: Counted, batch: Prepared, reported: list[Applied]) -> None:
+        offset, log_time_us, header, events = counted
+        self.events += len(events)
+        outcomes = fold(batch, self._keys, self._windows, log_time_us)
+        changes = self._keys.take_made()
+        if changes:
+            made = self._journal.add(offset, log_time_us, changes, outcomes)
+            if self.watched:
+                self._fresh.append(Fresh(offset, header, batch, made))
+        if outcomes:
+            reported.append(Applied(offset, header.writer, header.number, outcomes))
+            self._ring.add(*reported[-1])
+
+    def save(self) -> None:
+        """Write what was applied since the last save; the store's owner then commits it."""
+        if self._newest is None:
+            return
+        value, reign = self._newest.value, self._newest.reign
+        self._last = Fingerprint(self._generation, self._before, xxh3_64_digest(value), reign)
+        self._newest, self.unsaved_bytes = None, 0
         changes = self._keys.save(self.log_time_us)
         for writer, row in self._intake.writers.take_changes():
             changes[b"w" + writer] = None if row is None else _WRITER.pack(*row)
@@ -307,6 +331,10 @@ class Replica:
 
     def take_fresh(self) -> list[Change]:
         """What was changed since the last call, while `watched`."""
+        return [change for one in self.take_batches() for change in changes_of(one.offset, one.batch.events, one.made)]
+
+    def take_batches(self) -> "list[Fresh]":
+        """`take_fresh` by batches."""
         fresh, self._fresh = self._fresh, []
         return fresh
 
@@ -334,3 +362,21 @@ class Replica:
             None if self.problem is None else self.problem.text,
             self.dead_letters,
         )
+
+
+def _few(records: Sequence[Record]) -> int:
+    """How many of the records are taken at once."""
+    size = 0
+    for count, record in enumerate(records, 1):
+        size += len(record.value)
+        if size >= _FEW_BYTES:
+            return count
+    return len(records)
+
+
+def _prepared(batch: Opened) -> Prepared | str:
+    """The batch ready to be applied, or a text that says why it is not."""
+    try:
+        return prepare(batch) if isinstance(batch, Batch) else ""
+    except Unusable as error:
+        return str(error)

@@ -5,6 +5,7 @@ can share a commit), `asks` for end offsets (their answer goes back with `Core.e
 nodes, `questions` to consumers, `replies` to clients. No effect depends on another one of the same turn having succeeded.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dimint.batch import By, Event
@@ -22,7 +23,7 @@ class Append(NamedTuple):
     topic: str
     partition: int
     by: tuple[By, ...]
-    events: list[Event]
+    events: Sequence[Event]
     time_ns: int | None = None
 
 

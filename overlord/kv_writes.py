@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dimint import limits
-from dimint.batch import Event
+from dimint.batch import NewEvent
 from dimint.door import Outcome
 from dimint.errors import (
     NotApplied,
@@ -121,7 +121,7 @@ class KeyValueWrites:
         request: Mset = pending.request
         store, seq, ttl = pending.form.store, request.seq, ttl_ms(request.ttl)
         partition_of = self._partition_of
-        events: dict[int, list[Event]] = {}
+        events: dict[int, list[NewEvent]] = {}
         sizes: dict[int, int] = {}
         for key, value in request.values.items():
             stored = store(value)
@@ -162,7 +162,7 @@ class KeyValueWrites:
             self._table.fail(pending, error)
 
     # --- answers -----------------------------------------------------------------------------------------------------
-    def _add(self, lane: Lane, pending: Pending, event: Event, size: int, done: Any, wants_outcome: bool) -> None:
+    def _add(self, lane: Lane, pending: Pending, event: NewEvent, size: int, done: Any, wants_outcome: bool) -> None:
         request = pending.request
         lane.add_all(pending, [event], size, done, client=request.client, seq=request.seq, wants_outcome=wants_outcome)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgpack
 
-from dimint.batch import KEY, Event
+from dimint.batch import KEY, NewEvent
 from dimint.door import Outcome
 from dimint.errors import NotApplied, OutcomeUnknown, ParseError, RequestError, TooLarge
 from dimint.events import STATUS_TOPIC, problem_of
@@ -59,7 +59,7 @@ class Publisher:
             self._table.finish(pending, reply(pending.form, pending.request, {"accepted": len(pending.request.events)}))
 
 
-def checked(event: Sequence[Any]) -> tuple[Event, int]:
+def checked(event: Sequence[Any]) -> tuple[NewEvent, int]:
     """`[kind, host id, time_ns, field, …]` as an event with its absolute time, and its size in bytes.
 
     Raises ParseError or TooLarge.

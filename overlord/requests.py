@@ -240,9 +240,9 @@ class Core:
     def record(self, topic: str, event: Event) -> None:
         """Append an event of this overlord itself: a heartbeat (with absolute time), or cluster history."""
         if topic == STATUS_TOPIC:
-            self.status_lanes[self.genesis.status_partition(event[KEY])].add_own(event)
+            self.status_lanes[self.genesis.status_partition(event[KEY])].add_own(list(event))
         else:
-            self.cluster_lane.add_own(event)
+            self.cluster_lane.add_own(list(event))
 
     def ends(self, ends: Mapping[int, int]) -> None:
         """End offsets that the last effects asked for."""

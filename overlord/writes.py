@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from dimint.batch import BY, DT, By, Event
+from dimint.batch import BY, DT, By, NewEvent
 from dimint.door import Outcome
 from dimint.errors import RequestError
 from dimint.limits import BATCH_MAX_EVENTS, BATCH_TARGET_BYTES
@@ -56,10 +56,10 @@ class Batch:
     def __init__(self, by: By) -> None:
         self.by: list[By] = [by]
         self.clients: dict[str, int] = {}
-        self.events: list[Event] = []
+        self.events: list[NewEvent] = []
         self.entries: list[Entry] = []
         self.named: set[tuple[str, int]] = set()
-        self.own: list[Event] = []
+        self.own: list[NewEvent] = []
         self.readers: list[Callable[[int | RequestError], None]] = []
         self.bytes = 0
 
@@ -98,7 +98,7 @@ class Lane:
         self._alone = alone
 
     # --- adding ------------------------------------------------------------------------------------------------------
-    def add(self, pending: Pending, event: Event, size: int, done: Done) -> None:
+    def add(self, pending: Pending, event: NewEvent, size: int, done: Done) -> None:
         """The hot way: one event of an anonymous request, answered when acknowledged. `event` says by 0."""
         batch = self.open
         if batch.bytes + size > BATCH_TARGET_BYTES or len(batch.events) >= BATCH_MAX_EVENTS:
@@ -110,7 +110,7 @@ class Lane:
     def add_all(
         self,
         pending: Pending,
-        events: list[Event],
+        events: list[NewEvent],
         size: int,
         done: Done,
         *,
@@ -138,7 +138,7 @@ class Lane:
         batch.events.extend(events)
         batch.bytes += size
 
-    def add_own(self, event: Event) -> None:
+    def add_own(self, event: NewEvent) -> None:
         """An event of the overlord itself; nobody is told what became of it."""
         batch = self.open
         if len(batch.events) >= BATCH_MAX_EVENTS:

@@ -49,7 +49,7 @@ def log_skew(log: Log, partition: int, host: str | None, now_ns: int) -> LogSkew
     for record in records:
         behind_s = max(0.0, (record.timestamp_ns - now_ns) / 1e9)
         try:
-            header, events = decode(record.value)
+            header, events, _ = decode(record.value)
         except FormatError:
             continue  # a foreign record tells no time of ours
         for event in events:

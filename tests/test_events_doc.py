@@ -68,7 +68,7 @@ def _golden() -> bytes:
 
 def test_the_annotated_bytes_are_a_record() -> None:
     """The example decodes to what its remarks say."""
-    header, events = decode(_golden())
+    header, events, _ = decode(_golden())
     assert (header.number, header.event_count, header.time_ns) == (7, 2, 1_700_000_000_000_000_000)
     assert [describe(event) for event in events] == [
         {"kind": "kv.set", "key": "ключ", "seq": 41, "value": b'J{"a":1}', "ttl_ms": None, "mode": 0},
@@ -81,7 +81,7 @@ def test_the_program_reads_records(tmp_path: Path) -> None:
     program = tmp_path / "read.py"
     program.write_text(TEXT.split("```python\n", 1)[1].split("```", 1)[0])
     ran = subprocess.run([sys.executable, program, _golden().hex()], capture_output=True, text=True, check=True)
-    header, events = decode(_golden())
+    header, events, _ = decode(_golden())
     assert ran.stdout.splitlines()[1] == str(events)
     assert str(header.number) in ran.stdout.splitlines()[0]
 

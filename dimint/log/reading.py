@@ -15,17 +15,17 @@ the header's `logged_at_ns`, or else the record's timestamp; it is kept in µs.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from dimint.batch import KEY, KIND, MAGIC, Batch, Event, Header, decode
 from dimint.dedupe import WriterTable
-from dimint.errors import CorruptRecord, ForeignRecord, UnknownVersion
+from dimint.errors import CorruptRecord, FormatError, UnknownVersion
 from dimint.events import KINDS, KV_TOPIC, is_critical, problem_of
 from dimint.genesis import Genesis
 from dimint.log.port import Record
 
-__all__ = ["Counted", "DEAD_REASONS", "DeadLetter", "Halt", "Intake", "Quarantine", "Repeated", "Taken"]
+__all__ = ["Counted", "DEAD_REASONS", "DeadLetter", "Halt", "Intake", "Opened", "Quarantine", "Repeated", "Taken", "open_record"]
 
 
 class Counted(NamedTuple):
@@ -34,7 +34,7 @@ class Counted(NamedTuple):
     offset: int
     log_time_us: int
     header: Header
-    events: list[Event]
+    events: Sequence[Event]
 
 
 class Repeated(NamedTuple):
@@ -70,13 +70,21 @@ Taken: TypeAlias = Counted | Repeated | DeadLetter | Halt | Quarantine
 _SHAPES_MAX, _SHAPE_MAX_LENGTH = 4096, 32
 
 
+Opened: TypeAlias = Batch | FormatError
+
+
+def open_record(record: Record) -> Opened:
+    """The batch in a record, or why there is none: what `Intake.judge` takes."""
+    try:
+        return decode(record.value)
+    except FormatError as error:
+        return error
+
+
 class Intake:
     """One partition. `position` is the next offset to be taken, `log_time_us` and `writers` are what a commit restored.
 
     `genesis` says which keys belong into the partition: no record of KV_TOPIC can be judged without it.
-
-    `check` looks closer at each batch that would count, before it does. It answers None only if every event is known and
-    sound in kind and types; a text halts the partition, unless the batch is a dead letter by the rules above.
 
     After each `take` the owner may call `writers.take_changes()` for what its commit has to store.
     """
@@ -90,7 +98,6 @@ class Intake:
         position: int = 0,
         log_time_us: int = 0,
         writers: WriterTable | None = None,
-        check: Callable[[Batch], str | None] | None = None,
     ) -> None:
         assert genesis is not None or topic != KV_TOPIC, "keys have partitions"
         self.topic, self.partition = topic, partition
@@ -105,26 +112,29 @@ class Intake:
         self._critical = is_critical(topic)
         # kind and field types of events that were sound: `problem_of` looks at nothing else
         self._sound: set[tuple[object, ...]] = set()
-        self._check = check
 
     def take(self, record: Record) -> Taken:
         """Judge one record of this partition; offsets must not go back."""
+        return self.judge(record, open_record(record))
+
+    def judge(
+        self, record: Record, opened: Opened, *, problem: str | None = "", strangers: Iterable[bytes] | None = None
+    ) -> Taken:
+        """`take` for who has opened the record already, and knows more about it.
+
+        `problem` is None if every event was found to be known and sound in kind and types, else a text that halts the
+        partition if the batch counts and is no dead letter by the rules above. `strangers` are the keys that are not known
+        to belong into the partition, in the order of the batch; None: all of them.
+        """
         offset = record.offset
         assert offset >= self.position, "offsets must not go back"
-        try:
-            batch = decode(record.value)
-        except ForeignRecord as error:
-            return self._dead(offset, "framing" if record.value[:4] == MAGIC else "foreign", str(error))
-        except UnknownVersion as error:
-            return Halt(offset, str(error))
-        except CorruptRecord as error:
-            return Quarantine(offset, str(error))
-        header, events = batch
+        if not isinstance(opened, Batch):
+            return self._unopened(record, opened)
+        header, events, plain = opened
+        if problem != "" and not self.writers.counts(header.writer, header.number):
+            problem = ""  # a copy: nobody will apply it, whatever is in it
         unknown = 0
-        problem: str | None = ""
-        if self._check is not None and self.writers.counts(header.writer, header.number):
-            problem = self._check(batch)
-        if problem is not None:
+        if problem is not None and not (plain and self.topic == KV_TOPIC):
             for event in events:
                 if (event[KIND], *map(type, event)) not in self._sound:
                     verdict = self._examine(offset, events)
@@ -133,8 +143,9 @@ class Intake:
                     unknown = verdict
                     break
         if self._genesis is not None:
-            keys = [event[KEY].encode() for event in events if event[KEY] is not None]
-            stray = self._genesis.stray_key(keys, self.partition)
+            if strangers is None:
+                strangers = [event[KEY].encode() for event in events if event[KEY] is not None]
+            stray = self._genesis.stray_key(strangers, self.partition)
             if stray is not None:
                 home = self._genesis.partition_of_key(stray)
                 return self._dead(offset, "partition", f"key {stray.decode()!a:.100} belongs into partition {home}")
@@ -151,7 +162,14 @@ class Intake:
         self.unknown_events += unknown
         return Counted(offset, self.log_time_us, header, events)
 
-    def _examine(self, offset: int, events: list[Event]) -> DeadLetter | Halt | int:
+    def _unopened(self, record: Record, error: FormatError) -> DeadLetter | Halt | Quarantine:
+        if isinstance(error, UnknownVersion):
+            return Halt(record.offset, str(error))
+        if isinstance(error, CorruptRecord):
+            return Quarantine(record.offset, str(error))
+        return self._dead(record.offset, "framing" if record.value[:4] == MAGIC else "foreign", str(error))
+
+    def _examine(self, offset: int, events: Sequence[Event]) -> DeadLetter | Halt | int:
         """Look at each event of a batch; the number of unknown ones if the batch is sound."""
         unknown = [event[KIND] for event in events if event[KIND] not in KINDS]
         if unknown and self._critical:

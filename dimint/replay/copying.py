@@ -228,7 +228,7 @@ class _Lane:
 def genesis_in(row: Row, source: str) -> Genesis:
     """The genesis of the log `source` in the batch that holds it. Raises BadArchive if it is not there."""
     try:
-        _, events = decode(row.record)
+        events = decode(row.record).events
     except FormatError as error:
         raise BadArchive(f"the genesis cannot be read: {error}") from error
     for event in events:

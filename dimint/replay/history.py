@@ -1,58 +1,60 @@
 """An index beside the log: every change of every key, so that a key's history costs its own length and not the log's.
 
 The index is one more projection of dimint.kv. The log alone does not tell whether a cas applied or what an incr came to, so
-the same fold that the nodes run goes over it (its state is an LMDB store, as a node's), and each change goes into a SQLite
-table under its key. The changes commit before the fold's position does: what a crash leaves is folded again, and the same
-changes at the same places change nothing.
+the same fold that the nodes run goes over it (its state is an LMDB store, as a node's), and the changes go into a SQLite
+file under their keys. A row has many changes of a key (dimint/replay/runs.py): much of the log is folded before its changes
+are written, key by key, which costs a tenth of a row for each. They commit, with how far they reach, before the fold's
+position does; what a crash leaves is folded again, and what had been written is passed over.
 
     people    id → client id or NULL, host, process
-    changes   (key, offset, index) → partition, kind, stored value or NULL, version, log time µs, person
+    runs      id, rising with the log → key, partition, offsets and log times of the first and the last change, changes
+    reached   partition → every change below this offset is in the runs
 
 `catch_up` brings it to the log's end; reads are answered from what is there. One process at a time catches up.
 """
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 
 import apsw
 
-from dimint.batch import BY, By, decode
+from dimint.batch import By
 from dimint.errors import BadPosition, LogMismatch, SettingsError
 from dimint.events import KV_TOPIC
+from dimint.genesis import Genesis
 from dimint.log.embedded.topic import check_sqlite
 from dimint.log.opening import genesis_of
-from dimint.log.port import Bounds, Log, Record
+from dimint.log.port import Bounds, Log
 from dimint.progress import NO_PROGRESS, Progress
+from dimint.replay.cut import LAST_US, Cut, count_in, parameter_of, side
 from dimint.replay.positions import format_position
+from dimint.replay.runs import KINDS, Change, collect, runs, unpack
 
 if TYPE_CHECKING:
-    from dimint.node.replica import Replica
+    from dimint.node.replica import Fresh, Replica
     from dimint.node.store import Store
 
 __all__ = ["Cut", "Difference", "HistoryInUse", "HistoryIndex", "KeyChange", "history_folder"]
 
-Cut: TypeAlias = int | Mapping[int, int]
-"""A state of the store: after everything up to a log time in µs, or partition → offset, after everything up to the record
-there. Both are in it. Keys of partitions that positions do not name are left out."""
-
 _LOOK_S: Final = 0.02
 _BUSY_MS: Final = 30_000
-_COMMIT_CHANGES: Final = 50_000
-_COMMIT_BYTES: Final = 64 << 20
-_LAST_US: Final = (1 << 63) - 1
+_FLUSH_BYTES: Final = 32 << 20
+"""Records are folded up to this size before their changes are written: in memory they take four times as much."""
+_FORMAT: Final = 2
 _SCHEMA: Final = """
 create table meta(name text primary key, value) without rowid;
 create table people(id integer primary key, client text, host text not null, process text not null);
-create table changes(key blob, offset integer, at integer, part integer not null, kind text not null, value blob,
-                     version integer not null, log_time_us integer not null, person integer not null,
-                     primary key(key, offset, at)) without rowid;
+create table runs(id integer primary key, key blob not null, part integer not null, offset integer not null,
+                  last integer not null, from_us integer not null, to_us integer not null, changes blob not null);
+create index runs_by_key on runs(key, from_us, to_us);
+create table reached(part integer primary key, offset integer not null);
 """
-_COLUMNS: Final = "c.key, c.part, c.offset, c.at, c.kind, c.value, c.version, c.log_time_us, p.client, p.host, p.process"
+_COLUMNS: Final = "key, part, offset, from_us, changes"
 
 
 def history_folder(data_dir: Path, generation: str) -> Path:
@@ -112,19 +114,23 @@ class HistoryIndex:
         try:
             self._db.set_busy_timeout(_BUSY_MS)
             self._db.pragma("journal_mode", "wal")
-            self._db.pragma("synchronous", 1)
+            self._db.pragma("synchronous", 2)  # the fold's position must not outlive the changes
             self._db.pragma("cache_size", -131_072)
             with self._db:
                 if not self._db.table_exists("main", "meta"):
                     self._db.execute(_SCHEMA)
                     self._db.execute("insert into meta values('generation', ?)", (generation,))
+                    self._db.pragma("user_version", _FORMAT)
             found = self._db.execute("select value from meta where name = 'generation'").get
             if found != generation:
                 raise LogMismatch(f"{directory} is the history of another log", hint="remove it or name another directory")
+            if self._db.pragma("user_version") != _FORMAT:
+                raise LogMismatch(f"{directory} is a history of another format", hint="remove it: it is made anew from the log")
         except BaseException:
             self._db.close()
             raise
-        self._people: dict[By, int] = {}
+        self._people: dict[int, By] = {}
+        self._numbers: dict[By, int] = {}
 
     @staticmethod
     def is_in(directory: Path) -> bool:
@@ -183,92 +189,97 @@ class HistoryIndex:
         try:
             self._learn_people()
             return self._advance(log, store, bounds, pause, progress)
+        except BaseException:
+            self._learn_people()  # some may have been thought of for what is not written
+            raise
         finally:
-            if self._db.in_transaction:
-                self._db.execute("rollback")
-                self._people.clear()  # some of them were in it
             store.close()
 
     def _advance(
         self, log: Log, store: "Store", bounds: dict[int, Bounds], pause: Callable[[], bool], progress: Progress
     ) -> bool:
-        from dimint.node.replica import Replica
-
         first = self.taken
         total = sum(end for _, end in bounds.values())
         genesis = genesis_of(log)
-        replicas = {at: Replica(at, genesis, store.partition(at)) for at in bounds}
+        reached: dict[int, int] = dict(self._db.execute("select part, offset from reached"))
+        replicas = {at: self._replica(store, at, genesis, reached.get(at, 0)) for at in bounds}
         done = sum(replica.next_offset for replica in replicas.values())
         paused = False
         for partition, (start, end) in bounds.items():
             replica = replicas[partition]
-            replica.watched = True
             if replica.next_offset < start:
                 where = format_position(KV_TOPIC, partition, start)
                 raise LogMismatch(f"the log begins at {where}, the history is known to {replica.next_offset} only",
                                   hint="what was trimmed cannot be indexed any more")  # fmt: skip
-            pending = 0
+            portion = _Portion(reached.get(partition, 0))
             while not paused and replica.next_offset < end:
                 before = replica.next_offset
                 records = log.read(KV_TOPIC, partition, before)
                 if not records:
                     break
-                replica.apply(records)
-                pending += self._put(partition, records, replica)
-                if replica.problem is not None:
-                    raise LogMismatch(replica.problem.text)
+                replica.advance(records)
+                for batch in replica.take_batches():
+                    portion.add(batch, self._known_people(batch.header.by))
                 done += replica.next_offset - before
-                if pending >= _COMMIT_CHANGES or store.uncommitted_bytes >= _COMMIT_BYTES:
-                    self._commit(store, replica, pending)
-                    pending = 0
-                progress.at(done, total, self.taken + pending - first)
+                if replica.unsaved_bytes >= _FLUSH_BYTES:
+                    self._commit(store, replica, portion)
+                if replica.problem is not None:
+                    self._commit(store, replica, portion)
+                    raise LogMismatch(replica.problem.text)
+                progress.at(done, total, self.taken + portion.count - first)
                 paused = pause()
-            self._commit(store, replica, pending)
+            self._commit(store, replica, portion)
             if paused:
                 break
         progress.end(done, total, self.taken - first)
         return all(replica.next_offset >= bounds[at].end for at, replica in replicas.items())
 
-    def _put(self, partition: int, records: Sequence[Record], replica: "Replica") -> int:
-        changes = replica.take_fresh()
-        if not changes:
-            return 0
-        if not self._db.in_transaction:
-            self._db.execute("begin immediate")
-        by_offset = {record.offset: record for record in records}
-        rows = []
-        offset = -1
-        events: list[list[Any]] = []
-        people: list[int] = []
-        for change in changes:
-            if change.offset != offset:
-                header, events = decode(by_offset[change.offset].value)
-                offset, people = change.offset, [self._person(by) for by in header.by]
-            person = people[events[change.index][BY]]
-            rows.append((change.key.encode(), offset, change.index, partition, change.kind, change.value, change.version,
-                         change.log_time_us, person))  # fmt: skip
-        rows.sort()
-        self._db.executemany("insert or ignore into changes values(?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
-        return len(rows)
+    def _replica(self, store: "Store", partition: int, genesis: Genesis, reached: int) -> "Replica":
+        from dimint.node.replica import Replica
+
+        replica = Replica(partition, genesis, store.partition(partition))
+        if replica.next_offset > reached:  # the changes were lost, or removed
+            store.drop(partition)
+            replica = Replica(partition, genesis, store.partition(partition))
+        replica.watched = True
+        return replica
+
+    def _commit(self, store: "Store", replica: "Replica", portion: "_Portion") -> None:
+        partition = replica.partition
+        reached = max(portion.reached, replica.next_offset)
+        if reached > portion.reached:
+            with self._db:
+                self._db.executemany(
+                    "insert or ignore into people values(?, ?, ?, ?)", [(number, *by) for number, by in self._new_people.items()]
+                )
+                self._db.executemany(
+                    "insert into runs(key, part, offset, last, from_us, to_us, changes) values(?, ?, ?, ?, ?, ?, ?)",
+                    ((key, partition, *run) for key in sorted(portion.changes) for run in runs(portion.changes[key])),
+                )
+                self._db.execute("insert or replace into reached values(?, ?)", (partition, reached))
+        self._new_people.clear()
+        replica.save()
+        store.commit()
+        self.taken += portion.count
+        self.known[partition] = reached
+        portion.begin(reached)
 
     def _learn_people(self) -> None:
-        """Those that other processes put in meanwhile: numbers go on from theirs."""
-        rows = self._db.execute("select id, client, host, process from people where id > ?", (len(self._people),))
-        self._people.update((By(*row[1:]), row[0]) for row in rows)
+        """Read the people that are there: other processes put some in too."""
+        self._new_people: dict[int, By] = {}
+        self._people = {row[0]: By(*row[1:]) for row in self._db.execute("select id, client, host, process from people")}
+        self._numbers = {by: number for number, by in self._people.items()}
 
-    def _person(self, by: By) -> int:
-        found = self._people.get(by)
-        if found is None:
-            found = self._people[by] = len(self._people) + 1
-            self._db.execute("insert into people values(?, ?, ?, ?)", (found, *by))
-        return found
-
-    def _commit(self, store: "Store", replica: "Replica", changes: int) -> None:
-        if self._db.in_transaction:
-            self._db.execute("commit")
-        store.commit()
-        self.taken += changes
-        self.known[replica.partition] = replica.next_offset
+    def _known_people(self, people: Sequence[By]) -> list[int]:
+        """Their numbers."""
+        numbers = []
+        for by in people:
+            number = self._numbers.get(by)
+            if number is None:
+                number = self._numbers[by] = len(self._numbers) + 1
+                self._people[number] = self._new_people[number] = by
+            numbers.append(number)
+        return numbers
 
     # --- asking -----------------------------------------------------------------------------------------------------
     def history(
@@ -276,7 +287,7 @@ class HistoryIndex:
         key: str,
         *,
         since: Cut = 0,
-        until: Cut = _LAST_US,
+        until: Cut = LAST_US,
         after: tuple[int, int] | None = None,
         newest_first: bool = False,
         limit: int = -1,
@@ -284,13 +295,22 @@ class HistoryIndex:
         """The changes of a key from `since` to `until`, both included, oldest or newest first, beginning behind `after`
         (offset, index) in that order; at most `limit`. Raises BadPosition for positions that do not name its partition."""
         self._check(key, since, until)
-        order, beyond = ("desc", "<") if newest_first else ("asc", ">")
-        sql = f"""select {_COLUMNS} from changes c join people p on p.id = c.person
-                  where c.key = ?1 and {_side(since, ">=", 2)} and {_side(until, "<=", 3)} and (c.offset, c.at) {beyond} (?4, ?5)
-                  order by c.offset {order}, c.at {order} limit ?6"""  # noqa: S608 (constants)
-        offset, index = after or ((_LAST_US, 0) if newest_first else (-1, 0))
-        rows = self._db.execute(sql, (key.encode(), _number(since), _number(until), offset, index, limit))
-        return [_change(row) for row in rows]
+        order = "desc" if newest_first else "asc"
+        edge = after or ((LAST_US, 0) if newest_first else (-1, 0))
+        # the run that `after` is in may have more, those before it have not
+        beyond = "offset <= ?4" if newest_first else "last >= ?4"
+        sql = f"""select {_COLUMNS} from runs where key = ?1 and {side(since, ">=", 2)} and {side(until, "<=", 3)} and {beyond}
+                  order by from_us {order}, to_us {order}, id {order}"""  # noqa: S608 (constants)
+        found: list[KeyChange] = []
+        for row in self._db.execute(sql, (key.encode(), parameter_of(since), parameter_of(until), edge[0])):
+            changes = unpack(*row[2:])
+            wanted = changes[count_in(changes, row[1], since, before=True) : count_in(changes, row[1], until)]
+            for change in reversed(wanted) if newest_first else wanted:
+                if change[:2] < edge if newest_first else change[:2] > edge:
+                    if len(found) == limit:
+                        return found
+                    found.append(self._change(row, change))
+        return found
 
     def at(self, key: str, until: Cut) -> KeyChange | None:
         """What set the key as it was then; None if it was not there. Raises as `history` does."""
@@ -319,47 +339,55 @@ class HistoryIndex:
     def _last_changes(self, prefix: bytes, start: bytes, since: Cut, until: Cut) -> Iterator[KeyChange]:
         """The last change after `since`, up to `until`, of each key that has one, by key."""
         self._check(None, since, until)
-        # of the columns beside max() SQLite takes those of the row that has it
-        sql = f"""select {_COLUMNS}, max(c.offset * 65536 + c.at) from changes c join people p on p.id = c.person
-                  where c.key >= ?1 and (?2 is null or c.key < ?2) and {_side(since, ">", 3)} and {_side(until, "<=", 4)}
-                  group by c.key order by c.key"""  # noqa: S608 (constants)
-        bounds = max(prefix, start), _after(prefix), _number(since), _number(until)
-        return (_change(row) for row in self._db.execute(sql, bounds))
+        sql = f"""select max(id) from runs where key >= ?1 and (?2 is null or key < ?2)
+                  and {side(since, ">", 3)} and {side(until, "<=", 4)} group by key order by key"""  # noqa: S608 (constants)
+        bounds = max(prefix, start), _after(prefix), parameter_of(since), parameter_of(until)
+        for (number,) in self._db.execute(sql, bounds):
+            row = self._db.execute(f"select {_COLUMNS} from runs where id = ?", (number,)).get  # noqa: S608 (a constant)
+            changes = unpack(*row[2:])
+            count = count_in(changes, row[1], until)
+            if count > count_in(changes, row[1], since):
+                yield self._change(row, changes[count - 1])
+
+    def _change(self, row: tuple[Any, ...], change: Change) -> KeyChange:
+        offset, index, kind, value, version, log_time_us, person = change
+        if person not in self._people:
+            self._learn_people()  # of another process
+        return KeyChange(row[0].decode(), row[1], offset, index, KINDS[kind], value, version, log_time_us, self._people[person])
 
     def _check(self, key: str | None, *cuts: Cut) -> None:
         """That positions are of this log, and of a key's partition. Raises BadPosition."""
         positions = [cut for cut in cuts if not isinstance(cut, int)]
         if not positions:
             return
-        home = None if key is None else self._db.execute("select part from changes where key = ? limit 1", (key.encode(),)).get
+        home = None if key is None else self._db.execute("select part from runs where key = ? limit 1", (key.encode(),)).get
         for cut in positions:
             if home is not None and home not in cut:
                 raise BadPosition(f"{key!r} is in partition {home}, which the positions do not name")
             for partition, offset in cut.items() if self.known else ():
-                end = self.known.get(partition, 0 if key is None else _LAST_US)
+                end = self.known.get(partition, 0 if key is None else LAST_US)
                 if offset >= end and home in (None, partition):
                     where = format_position(KV_TOPIC, partition, offset)
                     raise BadPosition(f"there is no {where} in the log: what is known of that partition ends at {end}")
 
 
-def _side(cut: Cut, compare: str, parameter: int) -> str:
-    """SQL: whether a change stands on this side of a cut, which is the parameter of this number (`_number`)."""
-    if isinstance(cut, int):
-        return f"c.log_time_us {compare} ?{parameter}"
-    last = f"(select value ->> 1 from json_each(?{parameter}) where value ->> 0 = c.part)"  # noqa: S608 (a number)
-    return f"c.offset {compare} {last}"  # of a partition that is not named: null, which is on no side
+class _Portion:
+    """Changes of one partition that are to be written; those below `reached` are there already."""
 
+    def __init__(self, reached: int) -> None:
+        self.begin(reached)
 
-def _number(cut: Cut) -> int | str:
-    return min(cut, _LAST_US) if isinstance(cut, int) else json.dumps(sorted(cut.items()))
+    def begin(self, reached: int) -> None:
+        self.reached, self.count = reached, 0
+        self.changes: defaultdict[bytes, list[Change]] = defaultdict(list)
+
+    def add(self, batch: "Fresh", people: Sequence[int]) -> None:
+        if batch.offset >= self.reached:
+            collect(batch, people, self.changes)
+            self.count += len(batch.made.changes) // 2
 
 
 def _after(prefix: bytes) -> bytes | None:
     """The first key past all that start with `prefix`; None if there is none."""
     bare = prefix.rstrip(b"\xff")
     return bare[:-1] + bytes([bare[-1] + 1]) if bare else None
-
-
-def _change(row: tuple[Any, ...]) -> KeyChange:
-    key, partition, offset, index, kind, value, version, log_time_us, *who = row[:11]
-    return KeyChange(key.decode(), partition, offset, index, kind, value, version, log_time_us, By(*who))

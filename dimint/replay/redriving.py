@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
 from dimint import values
-from dimint.batch import FIELDS, KEY, KIND, By, Event, Origin, decode, decode_header, encode
+from dimint.batch import FIELDS, KEY, KIND, By, Event, NewEvent, Origin, decode, decode_header, encode
 from dimint.errors import AppendUnknown, BadEvent, FormatError, RequestError
 from dimint.events import CLUSTER_TOPIC, KINDS, KV_TOPIC, describe, problem_of
 from dimint.genesis import Genesis
@@ -81,7 +81,7 @@ def sound_events(record: Record) -> list[Event]:
     Raises BadEvent, which says that somebody has to tell what it should have been.
     """
     try:
-        events = decode(record.value).events
+        events = list(decode(record.value).events)
     except FormatError:
         try:
             return events_from_lines(record.value.decode().splitlines(), record.topic)
@@ -187,7 +187,7 @@ def _event(fields: Any, topic: str) -> Event:
     unknown = given.keys() - {field.name for field in kind.fields}
     if unknown:
         raise BadEvent(f"{kind.name} has no {sorted(unknown)[0]!r:.60}")
-    event: Event = [kind.name, fields.get("key"), 0, 0]
+    event: NewEvent = [kind.name, fields.get("key"), 0, 0]
     for field in kind.fields:
         value = given.get(field.name)
         if topic == KV_TOPIC and field.name in _STORED and field.name in given:

@@ -55,7 +55,7 @@ def test_batches_of_one_call(log: FaultyLog, writer: BatchWriter) -> None:
     futures = writer.append([_batch("a"), batch])
     assert [future.result(10) for future in futures] == [Appended(0, 1), Appended(0, 1)]
     assert writer.append([_batch("b")])[0].result(10) == Appended(1, 2)
-    header, events = decode(log.read(TOPIC, 1, 0)[0].value)
+    header, events, _ = decode(log.read(TOPIC, 1, 0)[0].value)
     assert header == Header(writer.incarnation, 1, 9, 1000, 7, BY)
     assert events == [["x", "k" * 100, -5, 0, 1]] * 9
     assert decode(log.read(TOPIC, 0, 1)[0].value).header.number == 2

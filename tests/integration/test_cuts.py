@@ -103,7 +103,7 @@ def _status_events(log_at: str) -> list[list[Any]]:
             at, end = log.bounds(STATUS_TOPIC, partition)
             while at < end:
                 for record in log.read(STATUS_TOPIC, partition, at):
-                    found += decode(record.value).events
+                    found += map(list, decode(record.value).events)
                     at = record.offset + 1
     return found
 

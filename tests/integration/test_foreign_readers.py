@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,10 +52,10 @@ def test_kcat_shows_the_records(broker: KafkaCluster, topic: str) -> None:
     plain = subprocess.run(command, capture_output=True, timeout=60, check=True).stdout
     assert plain.count(b"DMNT\x01") == 3
     framed = subprocess.run([*command, "-f", "%R%s"], capture_output=True, timeout=60, check=True).stdout
-    events = []
+    events: list[list[Any]] = []
     while framed:
         (size,) = struct.unpack(">i", framed[:4])
-        events += decode(framed[4 : 4 + size]).events
+        events += map(list, decode(framed[4 : 4 + size]).events)
         framed = framed[4 + size :]
     assert sorted(events) == sorted(EVENTS)
     shown = re.findall(r"^kcat -b kafka1:9092 -t dimint\.kv (.*)$", (ROOT / "docs" / "events.md").read_text(), re.MULTILINE)

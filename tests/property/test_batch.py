@@ -2,6 +2,7 @@
 
 import struct
 from contextlib import suppress
+from typing import TypeAlias
 
 import lz4.block
 import msgpack
@@ -12,6 +13,7 @@ from xxhash import xxh3_64_digest
 
 from dimint.batch import Batch, By, Header, Origin, copy_record, decode, decode_header, encode
 from dimint.errors import CorruptRecord, ForeignRecord, FormatError, RecordTooLarge, UnknownVersion
+from dimint.events import KV_TOPIC, problem_of
 from dimint.limits import BATCH_MAX_EVENTS, EVENTS_MAX_BYTES, RECORD_MAX_BYTES
 
 WRITER = bytes(range(16))
@@ -91,7 +93,7 @@ def test_golden_bytes() -> None:
 
 def test_golden_compressed_bytes() -> None:
     """A compressed record is read; its bytes may differ between versions of lz4, so they are not compared."""
-    header, events = decode(bytes.fromhex(GOLDEN_LZ4_HEX))
+    header, events, _ = decode(bytes.fromhex(GOLDEN_LZ4_HEX))
     assert events == [["kv.delete", "k0", 0, 0, None]] * 20
     assert header == Header(WRITER, 9, 20, GOLDEN_TIME_NS, 1_600_000_000_000_000_000, (By(None, "h", "p"),))
 
@@ -247,7 +249,7 @@ def test_copies_differ_in_log_time_and_origin_alone(batch: Batch, compress: bool
     far = copy_record(record, logged_at_ns=1, origin=Origin("another", 1023, 2**63 - 1))
     copied = copy_record(record, logged_at_ns=logged_at_ns, origin=origin)
     assert copied == copy_record(far, logged_at_ns=logged_at_ns, origin=origin)
-    assert decode(copied) == (batch.header._replace(logged_at_ns=logged_at_ns, origin=origin), batch.events)
+    assert decode(copied) == Batch(batch.header._replace(logged_at_ns=logged_at_ns, origin=origin), batch.events)
     assert decode_header(copied).origin == origin
 
 
@@ -258,3 +260,55 @@ def test_headers_may_grow() -> None:
     for origin in ("g", ["g", 1], ["g", -1, 0], ["g", 0, None], [7, 0, 0], {"a": 1, "b": 2, "c": 3}):
         with pytest.raises(ForeignRecord):
             decode(_frame(0, [*header, origin], b"\x90"))
+
+
+_Event: TypeAlias = tuple[object, ...]
+_key = st.text(max_size=9)
+_plain = st.tuples(st.just("kv.set"), _key, st.integers(-(2**63), 2**63 - 1), st.integers(0, 1), st.none() | _numbers,
+                   st.binary(max_size=9), st.none(), st.just(0))  # fmt: skip
+
+
+def _but(event: _Event, at: int, field: object) -> _Event:
+    return (*event[:at], field, *event[at + 1 :])
+
+
+_nearly_plain = (
+    st.builds(_but, _plain, st.integers(0, 8), _fields)
+    | st.builds(lambda event, length: event[:length], _plain, st.integers(4, 7))
+    | st.builds(_but, _plain, st.sampled_from([2, 3, 4, 7]), st.sampled_from([0, 1, 2, True, False, 0.0, 2**64 - 1, -1, None]))
+)
+
+
+@given(st.lists(_plain, min_size=1, max_size=4), st.lists(_nearly_plain, max_size=1), st.booleans())
+def test_plain_sets_are_decoded_as_any_events(sound: list[_Event], other: list[_Event], compress: bool) -> None:
+    """The quick way gives the events that the slow way gives, takes what is all plain, and nothing else."""
+    events = [*sound, *other]
+    header = Header(WRITER, 1, len(events), 0, None, (By(None, "h", "p"), By("c", "h", "p")))
+    record = _encode(Batch(header, events), compress=compress)
+    people = len(header.by)
+    fits = all(
+        isinstance(kind, str) and isinstance(key, str | None) and type(dt) is int and type(by) is int and 0 <= by < people
+        for kind, key, dt, by, *_ in events
+    )
+    if not fits:
+        with pytest.raises(ForeignRecord, match="an event is not"):
+            decode(record)
+        return
+    batch = decode(record)
+    assert [list(event) for event in batch.events] == _as_read(events)
+    assert [list(map(type, event)) for event in batch.events] == [list(map(type, event)) for event in _as_read(events)]
+    assert batch.plain == all(
+        len(event) == 8
+        and event[0] == "kv.set"
+        and event[1] is not None
+        and problem_of(event, KV_TOPIC) is None
+        and event[6] is None
+        and event[7] == 0
+        for event in events
+    )
+
+
+def _as_read(events: list[_Event]) -> list[list[object]]:
+    """As a reader without the quick way sees them."""
+    found: list[list[object]] = msgpack.unpackb(msgpack.packb(events))
+    return found

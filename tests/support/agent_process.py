@@ -43,7 +43,7 @@ def status_events(directory: Path) -> list[list[Any]]:
     try:
         for partition in range(log.describe().topics.get(STATUS_TOPIC, 0)):
             for record in log.read(STATUS_TOPIC, partition, 0, max_records=100_000, max_bytes=1 << 30):
-                found += decode(record.value).events
+                found += map(list, decode(record.value).events)
     finally:
         log.close()
     return found

@@ -74,9 +74,9 @@ class Scene:
         for partition in range(PARTITIONS):
             table = WriterTable()
             for record in self.log.read(STATUS_TOPIC, partition, 0, max_records=100_000, max_bytes=1 << 30):
-                header, events = decode(record.value)
+                header, events, _ = decode(record.value)
                 if table.take(header.writer, header.number, log_time_us=0):
-                    found += [(partition, event, header.time_ns + event[2]) for event in events]
+                    found += [(partition, list(event), header.time_ns + event[2]) for event in events]
         return found
 
     def numbers(self) -> dict[str, list[int]]:

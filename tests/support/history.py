@@ -19,7 +19,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from dimint.batch import decode
+from dimint.batch import Event, decode
 from dimint.log.port import Record
 
 __all__ = ["ABSENT", "Op", "Replay", "check"]
@@ -87,7 +87,7 @@ class Replay:
 
     def take(self, record: Record) -> None:
         """The next record."""
-        header, events = decode(record.value)
+        header, events, _ = decode(record.value)
         if header.number <= self._numbers.get(header.writer, 0):
             return
         self._numbers[header.writer] = header.number
@@ -121,7 +121,7 @@ class Replay:
         """How many events are below an offset."""
         return bisect_left(self.offsets, offset)
 
-    def _do(self, index: int, event: list[Any], name: tuple[str, int] | None) -> Done:
+    def _do(self, index: int, event: Event, name: tuple[str, int] | None) -> Done:
         kind, key, _, _, *fields = event
         value, version = self.items.get(key, (ABSENT, 0))
         written: Any = None

@@ -1,14 +1,13 @@
 """The way of reports into the log: order, numbers, group commit, faults, bounds and the end."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
-from dimint.batch import FIELDS, KEY, decode
+from dimint.batch import FIELDS, KEY, Event, decode
 from dimint.clock import ManualClock
 from dimint.errors import LogBroken, LogUnavailable
 from dimint.events import STATUS_TOPIC
@@ -55,7 +54,7 @@ def post(host: str = HOST, heat: int = 36) -> Report:
     return reported(host, 1_700_000_000_000_000_000 + heat, b'{"gpu:0": {"temperature": %d}}' % heat)
 
 
-def batches(log: StatusLog) -> list[list[list[Any]]]:
+def batches(log: StatusLog) -> list[Sequence[Event]]:
     """The events of every record, of each partition in order."""
     records = [record for partition in range(PARTITIONS) for record in log.seen.read(STATUS_TOPIC, partition, 0)]
     return [decode(record.value).events for record in records]
