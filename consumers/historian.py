@@ -6,8 +6,9 @@ therefore has everything that the log had when it was asked.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -42,8 +43,10 @@ BEAT_S: Final = 1.0
 """How often it tells overlords that it is there, and looks which there are."""
 FOLLOW_S: Final = 2.0
 """How often an index that is there follows the log while nobody asks."""
-STEP_S: Final = 0.1
-"""So long it reads the log before it looks whether anything has come."""
+STEP_S: Final = 1.0
+"""So long it reads the log at most before it looks after everything else; less if somebody asks."""
+ANSWER_S: Final = 0.2
+"""So long it looks for one page; then the page is given as it is, and others have their turn before the next one."""
 PAUSE_S: Final = 0.05
 BACK_OFF_S: Final = 60.0
 """Nothing follows a log for so long that cannot be read."""
@@ -135,7 +138,7 @@ class Historian:
         if not self._waiting and (now < self._follow_at or (self._index is None and not HistoryIndex.is_in(self._directory))):
             return BEAT_S
         asked = {one.ask.partition for one in self._waiting}
-        until = now + STEP_S
+        until = min([now + STEP_S, *(one.deadline for one in self._waiting)])
         problem: RequestError | None = None
         complete = False
         try:
@@ -143,7 +146,7 @@ class Historian:
                 self._index = HistoryIndex(self._directory, self._generation)
                 log.info("the history of keys is kept in %s", self._directory)
             parts = None if -1 in asked or not asked else sorted(asked)
-            complete = self._index.advance(self._log, partitions=parts, pause=lambda: self._clock.monotonic() >= until)
+            complete = self._index.advance(self._log, partitions=parts, pause=lambda: self._is_wanted(until))
         except HistoryInUse as error:
             problem = NodeNotAvailable(error.message)
         except LogMismatch as error:
@@ -156,6 +159,17 @@ class Historian:
             return self._followed(complete, problem)
         self._answer(complete, problem)
         return PAUSE_S if complete or problem is not None else 0.0
+
+    def _is_wanted(self, until: float) -> bool:
+        """Whether reading the log has to wait: somebody asks, or it went on for long enough."""
+        before = len(self._waiting)
+        for member in self._poller.wait(0.0):
+            assert isinstance(member, Dealer)
+            self._take(member)
+        return self._stopping or len(self._waiting) > before or self._is_over(until)
+
+    def _is_over(self, until: float) -> bool:
+        return self._clock.monotonic() >= until
 
     def _followed(self, complete: bool, problem: RequestError | None) -> float:
         if problem is None and not complete:
@@ -173,7 +187,8 @@ class Historian:
             known = {} if self._index is None else self._index.known
             if complete and self._index is not None and all(known.get(at, 0) >= end for at, end in ask.min_offsets):
                 try:
-                    told = answer(self._index, ask)
+                    until = self._clock.monotonic() + ANSWER_S
+                    told = answer(self._index, ask, enough=partial(self._is_over, until))
                 except BadPosition as error:
                     told = _failed(ask, ParseError(error.message))
             elif isinstance(problem, PositionGone):
@@ -191,8 +206,20 @@ class Historian:
         return f"the history of keys is being read from the log, {known} records so far; ask again"
 
 
-def answer(index: HistoryIndex, ask: Ask) -> Told:
-    """The answer of an index that knows enough. Raises BadPosition."""
+class _Enough(Exception):
+    """The page has to end behind this key."""
+
+
+def answer(index: HistoryIndex, ask: Ask, *, enough: Callable[[], bool] = lambda: False) -> Told:
+    """The answer of an index that knows enough. Raises BadPosition.
+
+    When `enough()`, a page of keys ends where it is, with what it has: keys that do not differ take their time too.
+    """
+
+    def look(key: str) -> None:
+        if enough():
+            raise _Enough(key)
+
     rows: Iterable[tuple[KeyChange | None, KeyChange | None]]
     after = ask.after
     if ask.kind == "history":
@@ -205,26 +232,32 @@ def answer(index: HistoryIndex, ask: Ask) -> Told:
     else:
         start = "" if after is None else f"{after}\0"
         if ask.kind == "scan":
-            rows = ((None, change) for change in index.scan(ask.text, _cut(ask.until), start=start))
+            rows = ((None, change) for change in index.scan(ask.text, _cut(ask.until), start=start, look=look))
         else:
-            rows = ((each.before, each.after) for each in index.diff(_cut(ask.since), _cut(ask.until), ask.text, start=start))
+            found_keys = index.diff(_cut(ask.since), _cut(ask.until), ask.text, start=start, look=look)
+            rows = ((each.before, each.after) for each in found_keys)
     page, has_more = _page(iter(rows), ask.limit)
-    last = next((one for one in (page[-1][::-1] if page else ()) if one is not None), None)
     further = None
-    if has_more and last is not None:
+    if isinstance(has_more, str):
+        further = has_more
+    elif has_more:
+        last = next(one for one in page[-1][::-1] if one is not None)
         further = f"{last.offset}.{last.index}" if ask.kind == "history" else last.key
     return Told(ask.id, page, further, sorted(index.known.items()))
 
 
-def _page(rows: Iterator[tuple[KeyChange | None, KeyChange | None]], limit: int) -> tuple[list[Any], bool]:
-    """Rows up to a limit in number and bytes, and whether there are more."""
+def _page(rows: Iterator[tuple[KeyChange | None, KeyChange | None]], limit: int) -> tuple[list[Any], bool | str]:
+    """Rows up to a limit in number and bytes, and whether there are more; behind which key, if that was _Enough."""
     page: list[tuple[PastChange | None, PastChange | None]] = []
     size = 0
-    for row in rows:
-        if len(page) == limit or size > PAST_REPLY_BYTES:
-            return page, True
-        size += sum(len(one.key) + len(one.value or b"") for one in row if one is not None)
-        page.append((_change(row[0]), _change(row[1])))
+    try:
+        for row in rows:
+            if len(page) == limit or size > PAST_REPLY_BYTES:
+                return page, True
+            size += sum(len(one.key) + len(one.value or b"") for one in row if one is not None)
+            page.append((_change(row[0]), _change(row[1])))
+    except _Enough as end:
+        return page, str(end)
     return page, False
 
 

@@ -317,37 +317,48 @@ class HistoryIndex:
         found = self.history(key, until=until, newest_first=True, limit=1)
         return found[0] if found and found[0].value is not None else None
 
-    def scan(self, prefix: str, until: Cut, *, start: str = "", limit: int = -1) -> Iterator[KeyChange]:
-        """The keys that start with `prefix` (and are not below `start`) as they were then, in order. Raises BadPosition."""
+    def scan(
+        self, prefix: str, until: Cut, *, start: str = "", limit: int = -1, look: Callable[[str], None] = lambda key: None
+    ) -> Iterator[KeyChange]:
+        """The keys that start with `prefix` (and are not below `start`) as they were then, in order. Raises BadPosition.
+
+        `look` is called with each key when everything up to it was looked at: there may be long stretches without a row.
+        """
         given = 0
-        for change in self._last_changes(prefix.encode(), start.encode(), -1, until):
+        for change in self._last_changes(prefix.encode(), start.encode(), -1, until, look):
             if change.value is not None:
                 if given == limit:
                     return
                 given += 1
                 yield change
 
-    def diff(self, since: Cut, until: Cut, prefix: str = "", *, start: str = "") -> Iterator[Difference]:
+    def diff(
+        self, since: Cut, until: Cut, prefix: str = "", *, start: str = "", look: Callable[[str], None] = lambda key: None
+    ) -> Iterator[Difference]:
         """The keys (that start with `prefix` and are not below `start`) whose value at `until` is another than at `since`,
-        in order. Raises BadPosition."""
-        for after in self._last_changes(prefix.encode(), start.encode(), since, until):
+        in order. Raises BadPosition. `look` is as in `scan`."""
+        for after in self._last_changes(prefix.encode(), start.encode(), since, until, look):
             before = self.at(after.key, since)
             present = after if after.value is not None else None
             if (before and before.value) != (present and present.value):
                 yield Difference(after.key, before, present)
 
-    def _last_changes(self, prefix: bytes, start: bytes, since: Cut, until: Cut) -> Iterator[KeyChange]:
+    def _last_changes(
+        self, prefix: bytes, start: bytes, since: Cut, until: Cut, look: Callable[[str], None]
+    ) -> Iterator[KeyChange]:
         """The last change after `since`, up to `until`, of each key that has one, by key."""
         self._check(None, since, until)
-        sql = f"""select max(id) from runs where key >= ?1 and (?2 is null or key < ?2)
-                  and {side(since, ">", 3)} and {side(until, "<=", 4)} group by key order by key"""  # noqa: S608 (constants)
+        sql = f"""select max(iif({side(since, ">", 3)} and {side(until, "<=", 4)}, id, null)), key from runs
+                  where key >= ?1 and (?2 is null or key < ?2) group by key order by key"""  # noqa: S608 (constants)
         bounds = max(prefix, start), _after(prefix), parameter_of(since), parameter_of(until)
-        for (number,) in self._db.execute(sql, bounds):
-            row = self._db.execute(f"select {_COLUMNS} from runs where id = ?", (number,)).get  # noqa: S608 (a constant)
-            changes = unpack(*row[2:])
-            count = count_in(changes, row[1], until)
-            if count > count_in(changes, row[1], since):
-                yield self._change(row, changes[count - 1])
+        for number, key in self._db.execute(sql, bounds):
+            if number is not None:
+                row = self._db.execute(f"select {_COLUMNS} from runs where id = ?", (number,)).get  # noqa: S608 (a constant)
+                changes = unpack(*row[2:])
+                count = count_in(changes, row[1], until)
+                if count > count_in(changes, row[1], since):
+                    yield self._change(row, changes[count - 1])
+            look(key.decode())
 
     def _change(self, row: tuple[Any, ...], change: Change) -> KeyChange:
         offset, index, kind, value, version, log_time_us, person = change

@@ -1,5 +1,6 @@
 """The history index against the dumb model: every change, every past value, however it is filled."""
 
+import shutil
 import threading
 from collections.abc import Iterable
 from itertools import pairwise
@@ -106,6 +107,67 @@ def test_positions_of_several_partitions() -> None:
             index.at(keys[0], {0: 3})
         with pytest.raises(BadPosition, match=r"there is no dimint\.kv/7@0"):
             list(index.scan("", {0: 0, 7: 0}))
+
+
+def _filled(log: MemoryLog, numbers: Iterable[int], value: bytes = b"J1") -> None:
+    """Batches of four sets of two keys each."""
+    for number in numbers:
+        events = [["kv.set", key, 0, 0, None, value, None, 0] for key in ("a", "b", "a", "a")]
+        record = encode(b"w" * 16, number, 0, PEOPLE, events, logged_at_ns=number * 1_000_000_000)
+        log.append([Entry(KV_TOPIC, 0, record)])[0].result()
+
+
+def test_a_key_of_many_runs() -> None:
+    """Changes that take many rows, some of them large, are found from any place on in both directions."""
+    log = new_log()
+    _filled(log, range(1, 51))
+    _filled(log, range(51, 56), b'J"' + b"x" * 20_000 + b'"')
+    with TemporaryDirectory() as folder, HistoryIndex(Path(folder), log.describe().generation) as index:
+        index.catch_up(log)
+        places = [(each.offset, each.index) for each in index.history("a")]
+        assert places == [(offset, at) for offset in range(55) for at in (0, 2, 3)]
+        for edge in [(-1, 0), *places[::7], places[-1]]:
+            later = [place for place in places if place > edge]
+            assert [(each.offset, each.index) for each in index.history("a", after=edge, limit=9)] == later[:9]
+            earlier = [place for place in reversed(places) if place < edge]
+            assert [(each.offset, each.index) for each in index.history("a", after=edge, newest_first=True)] == earlier
+        for offset in (0, 20, 21, 22, 54):
+            for until in (offset * 1_000_000 + 1_000_000, {0: offset}):
+                found = index.at("a", until)
+                assert found is not None
+                assert (found.offset, found.index) == (offset, 3)
+                assert [(each.offset, each.index) for each in index.history("a", since=until, until=until)] == [
+                    (offset, at) for at in (0, 2, 3)
+                ]
+
+
+@pytest.mark.parametrize("lost", ["fold", "fold again", "history.db"])
+def test_what_a_crash_leaves(lost: str) -> None:
+    """If the fold is behind the changes, or the other way round, nothing is missing and nothing is there twice."""
+    log = new_log()
+    generation = log.describe().generation
+    _filled(log, range(1, 4))
+    with TemporaryDirectory() as folder:
+        place, kept = Path(folder) / "index", Path(folder) / "kept"
+        with HistoryIndex(place, generation) as index:
+            index.catch_up(log)
+        shutil.copytree(place, kept)
+        _filled(log, range(4, 7))
+        with HistoryIndex(place, generation) as index:
+            index.catch_up(log)
+        if lost == "history.db":
+            for file in place.glob("history.db*"):
+                file.unlink()
+            shutil.copy(kept / "history.db", place)
+        else:
+            shutil.rmtree(place / "fold")
+            if lost == "fold":
+                shutil.copytree(kept / "fold", place / "fold")
+        _filled(log, [7])
+        with HistoryIndex(place, generation) as index:
+            index.catch_up(log)
+            assert [(each.offset, each.index) for each in index.history("b")] == [(offset, 1) for offset in range(7)]
+            assert len(index.history("a")) == 21
 
 
 def test_limits_and_starts() -> None:
