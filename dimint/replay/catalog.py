@@ -7,12 +7,14 @@ grows from the newest backwards and may be interrupted at any time: what is coun
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Final
 
-from dimint.batch import KIND
+from dimint.batch import KEY, KIND, Batch
+from dimint.events import KV_TOPIC
 from dimint.genesis import Genesis
 from dimint.log.port import Log, Record, TopicPartition
-from dimint.log.reading import Counted, Halt, Intake, Quarantine, Taken
+from dimint.log.reading import Counted, Halt, Intake, Quarantine, Taken, open_record
 from dimint.progress import NO_PROGRESS, Progress
 from dimint.replay.found import Unread, unread_of
 from dimint.replay.positions import Range, format_position
@@ -24,6 +26,7 @@ _CHUNK: Final = 1000
 _MINUTES_MAX: Final = 200_000
 """Minutes with events that are remembered; with more the catalog begins anew."""
 _UNREAD_MAX: Final = 10_000
+_kind: Final = itemgetter(KIND)
 _MINUTE_NS: Final = 60 * 1_000_000_000
 
 
@@ -123,13 +126,19 @@ class Catalog:
     def _look(self, place: TopicPartition, covered: _Covered, offset: int, end: int) -> int:
         """Take in [offset, end); where it ended."""
         intake = Intake(*place, self._genesis, position=offset)
+        seen: set[bytes] = set()  # keys that belong here
         first = True
         while offset < end:
             records = [record for record in self._log.read(*place, offset) if record.offset < end]
             if not records:
                 break
             for record in records:
-                taken = intake.take(record)
+                opened = open_record(record)
+                events = opened.events if isinstance(opened, Batch) and place.topic == KV_TOPIC else ()
+                keys = [event[KEY].encode() for event in events if event[KEY] is not None]
+                taken = intake.judge(record, opened, strangers=[key for key in keys if key not in seen])
+                if isinstance(taken, Counted):
+                    seen.update(keys)
                 if isinstance(taken, Halt | Quarantine):
                     intake = Intake(*place, self._genesis, position=record.offset + 1, log_time_us=intake.log_time_us)
                 time_ns = intake.log_time_us * 1000 if isinstance(taken, Counted) else record.timestamp_ns
@@ -146,7 +155,7 @@ class Catalog:
             counter = covered.minutes.get(minute)
             if counter is None:
                 counter = covered.minutes[minute] = Counter()
-            counter.update([event[KIND] for event in taken.events])
+            counter.update(map(_kind, taken.events))
             origin = taken.header.origin
             if origin is not None and origin.generation == self._generation:
                 place = TopicPartition(record.topic, origin.partition)
