@@ -6,16 +6,15 @@ The replica is a pure function of the records, however they are cut into calls o
   copy of the log without them gives the same state.
 - A batch with an event that this program must not pass over halts the partition before anything of it is applied. A
   record that cannot be read here stops it too; neither is ever skipped.
-- Position, dedupe, digest and outcomes are saved with the data by the same `apply`; a store commits them together.
+- Position, dedupe, digest and outcomes are saved with the data by the same `save`; a store commits them together.
 
 Side table of a partition: b"m" the fields of Meta as msgpack, b"w" + writer → number and log time µs, and the rows of
 dimint/dedupe.py (c, o, t), dimint/node/outcomes.py (q, v), dimint/node/journal.py (h, k) and dimint/node/rows.py (d, e).
 
-Speed (benchmarks/replay.py, LMDB store of 200,000 keys, microseconds of CPU an event): decoding 0.4–0.6, checking 0.8 (half
-of it the hash that places a key), old rows from LMDB 0.6, fold 1.1, rows to LMDB 0.9, commit 0.3; a client and seq add 1.2 to
-the fold and 0.8 to the rows. What mattered: events stay lists; the rows of a whole portion are loaded and stored in key order
-by one call each; the digest works on the row's own bytes; types are checked once; the garbage collector runs rarely
-(dimint/node/loop.py).
+Speed: what mattered is that little is done for each event. A batch of plain sets is decoded and checked by one call
+(dimint/batch.py); a key that the store has needs no hash to say where it belongs; rows are loaded, packed, hashed for the digest
+and written once for all that happened between two saves, in key order by one call each (node/keyspace.py), so a rebuild saves
+rarely; the garbage collector runs rarely (dimint/node/loop.py). ARCHITECTURE.md has figures.
 """
 
 from collections.abc import Sequence

@@ -18,7 +18,7 @@ import zmq
 
 __all__ = ["OldClient", "System", "free_ports", "wait_until"]
 
-READY_S = 40.0
+READY_S = 120.0
 
 
 def free_ports(count: int) -> list[int]:
