@@ -14,7 +14,6 @@ position does; what a crash leaves is folded again, and what had been written is
 """
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -33,10 +32,10 @@ from dimint.log.port import Bounds, Log
 from dimint.progress import NO_PROGRESS, Progress
 from dimint.replay.cut import LAST_US, Cut, count_in, parameter_of, side
 from dimint.replay.positions import format_position
-from dimint.replay.runs import KINDS, Change, collect, runs, unpack
+from dimint.replay.runs import KINDS, Change, Portion, runs, unpack
 
 if TYPE_CHECKING:
-    from dimint.node.replica import Fresh, Replica
+    from dimint.node.replica import Replica
     from dimint.node.store import Store
 
 __all__ = ["Cut", "Difference", "HistoryInUse", "HistoryIndex", "KeyChange", "history_folder"]
@@ -211,7 +210,7 @@ class HistoryIndex:
                 where = format_position(KV_TOPIC, partition, start)
                 raise LogMismatch(f"the log begins at {where}, the history is known to {replica.next_offset} only",
                                   hint="what was trimmed cannot be indexed any more")  # fmt: skip
-            portion = _Portion(reached.get(partition, 0))
+            portion = Portion(reached.get(partition, 0))
             while not paused and replica.next_offset < end:
                 before = replica.next_offset
                 records = log.read(KV_TOPIC, partition, before)
@@ -244,7 +243,7 @@ class HistoryIndex:
         replica.watched = True
         return replica
 
-    def _commit(self, store: "Store", replica: "Replica", portion: "_Portion") -> None:
+    def _commit(self, store: "Store", replica: "Replica", portion: "Portion") -> None:
         partition = replica.partition
         reached = max(portion.reached, replica.next_offset)
         if reached > portion.reached:
@@ -380,22 +379,6 @@ class HistoryIndex:
                 if offset >= end and home in (None, partition):
                     where = format_position(KV_TOPIC, partition, offset)
                     raise BadPosition(f"there is no {where} in the log: what is known of that partition ends at {end}")
-
-
-class _Portion:
-    """Changes of one partition that are to be written; those below `reached` are there already."""
-
-    def __init__(self, reached: int) -> None:
-        self.begin(reached)
-
-    def begin(self, reached: int) -> None:
-        self.reached, self.count = reached, 0
-        self.changes: defaultdict[bytes, list[Change]] = defaultdict(list)
-
-    def add(self, batch: "Fresh", people: Sequence[int]) -> None:
-        if batch.offset >= self.reached:
-            collect(batch, people, self.changes)
-            self.count += len(batch.made.changes) // 2
 
 
 def _after(prefix: bytes) -> bytes | None:

@@ -19,7 +19,7 @@ from dimint.batch import BY, KIND
 if TYPE_CHECKING:
     from dimint.node.replica import Fresh
 
-__all__ = ["KINDS", "LOG_TIME_US", "OFFSET", "Change", "Run", "collect", "runs", "unpack"]
+__all__ = ["KINDS", "LOG_TIME_US", "OFFSET", "Change", "Run", "Portion", "runs", "unpack"]
 
 RUN_CHANGES: Final = 64
 RUN_BYTES: Final = 16 << 10
@@ -43,7 +43,23 @@ class Run(NamedTuple):
     changes: bytes
 
 
-def collect(batch: "Fresh", people: Sequence[int], into: defaultdict[bytes, list[Change]]) -> None:
+class Portion:
+    """Changes of one partition that are to be written; those below `reached` are there already."""
+
+    def __init__(self, reached: int) -> None:
+        self.begin(reached)
+
+    def begin(self, reached: int) -> None:
+        self.reached, self.count = reached, 0
+        self.changes: defaultdict[bytes, list[Change]] = defaultdict(list)
+
+    def add(self, batch: "Fresh", people: Sequence[int]) -> None:
+        if batch.offset >= self.reached:
+            _collect(batch, people, self.changes)
+            self.count += len(batch.made.changes) // 2
+
+
+def _collect(batch: "Fresh", people: Sequence[int], into: defaultdict[bytes, list[Change]]) -> None:
     """Add what a batch did to the changes of its keys; `people` are the numbers of those in its `by` table."""
     offset, _, prepared, made = batch
     changes, log_time_us, values = made.changes, made.log_time_us, prepared.values
