@@ -1,9 +1,7 @@
 """Real Kafka brokers in KRaft mode: one for a whole test run, or a cluster for faults."""
 
 import atexit
-import base64
 import functools
-import os
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +14,7 @@ from typing import Any, NamedTuple
 from dimint.log.kafka.library import ConfigResource, ConfigResourceType, KafkaAdminClient, kafka_errors
 from tests.support.proxy import Proxy
 from tests.support.services.jars import need_jars
+from tests.support.services.kafka_storage import checkpoint_with_user, format_storage, new_id
 from tests.support.services.process import JavaServer, answers, free_ports
 
 HEAP_MB = 256
@@ -104,17 +103,13 @@ class KafkaBroker:
             **(extra or {}),
         }
         self._config.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+        checkpoint = checkpoint_with_user(jars, USER, PASSWORD)
+        format_storage(self._folder / "data", cluster_id=cluster_id, node=number, checkpoint=checkpoint)
         self.server = JavaServer("kafka", jars, self._folder, ["kafka.Kafka", str(self._config)], heap_mb=HEAP_MB)
-        self._formatting = _formatting(jars, self._folder, self._config, cluster_id)
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
-
-    def format(self) -> JavaServer:
-        """Once, before the first start; wait for what is returned to end."""
-        self._formatting.start()
-        return self._formatting
 
     def start(self) -> None:
         """Start it; `wait` tells when it takes clients."""
@@ -145,7 +140,7 @@ class KafkaCluster:
         each = 5 + 2 * len(doors)
         taken = free_ports(each * brokers)
         ports = [taken[at : at + each] for at in range(0, len(taken), each)]
-        cluster_id = base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode().replace("-", "a")
+        cluster_id = new_id()
         self.to_controller: dict[int, Proxy] = {}
         control = self._one_controller if one_controller else _all_control
         ways = control([its[4] for its in ports])
@@ -164,8 +159,6 @@ class KafkaCluster:
             for number, (its, way) in enumerate(zip(ports, ways, strict=True), 1)
         ]
         try:
-            for command in [broker.format() for broker in self.brokers]:
-                command.join()
             for broker in self.brokers:
                 broker.start()
             for broker in self.brokers:
@@ -227,13 +220,6 @@ def _addresses(ports: Mapping[str, int]) -> str:
 
 def _plain(listeners: Sequence[str]) -> str:
     return ",".join(f"{name}:PLAINTEXT" for name in dict.fromkeys(listeners))
-
-
-def _formatting(jars: Path, folder: Path, config: Path, cluster_id: str) -> JavaServer:
-    """The command that makes a server's storage."""
-    arguments = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(config)]
-    arguments += ["--add-scram", f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"]
-    return JavaServer("format", jars, folder, arguments)
 
 
 class TopicLook:
