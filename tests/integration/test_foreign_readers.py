@@ -18,15 +18,10 @@ from dimint.events import KV_TOPIC
 from dimint.log.kafka import KafkaLog, KafkaOptions
 from dimint.log.port import TopicSpec
 from dimint.writer import BatchWriter, Outgoing
-from tests.support.services.kafka import KafkaCluster, shared_broker
+from tests.support.services.kafka import KafkaCluster
 
 ROOT = Path(__file__).parent.parent.parent
 EVENTS = [["kv.set", f"key {number}", 0, 0, None, b"J%d" % number, None, 0] for number in range(50)]
-
-
-@pytest.fixture(scope="module")
-def broker() -> KafkaCluster:
-    return shared_broker()
 
 
 @pytest.fixture(scope="module")

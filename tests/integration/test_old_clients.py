@@ -122,17 +122,20 @@ def test_msgpack_gets_msgpack(context: Any, system: KvSystem) -> None:
         assert client.ask(cmd="get", key="binary") == {"error": "DIMINT_NOT_JSON"}
 
 
+@pytest.mark.timeout(300)
 def test_five_thousand_keys_one_request_at_a_time(context: Any, system: KvSystem) -> None:
-    """Every key is set, read at once, and read strongly; none is wrong or missing."""
-    start = time.monotonic()
+    """Every key is set, read at once, and read strongly; none is wrong or missing, and no answer waits for a clock's tick."""
+    took: list[float] = []
     with OldClient(context, system.address) as client:
         for number in range(5000):
             key = f"loop{number}"
+            start = time.monotonic()
             assert client.ask(cmd="set", key=key, value=number) == {"value": number}
+            took.append(time.monotonic() - start)
             assert client.ask(cmd="get", key=key) == {"value": number}
             if number % 25 == 0:
                 assert client.ask(cmd="get", key=key, consistency="strong") == {"value": number}
-    assert time.monotonic() - start < 45
+    assert sorted(took)[len(took) // 4] < 0.005, "also on a busy machine a quarter of them finds it idle"
 
 
 def test_a_hundred_clients_at_once(context: Any, system: KvSystem) -> None:

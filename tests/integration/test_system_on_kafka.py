@@ -17,12 +17,7 @@ import pytest
 from dimint.client import Client
 from dimint.errors import DimintError
 from tests.support.kv_system import KvSystem, kv_system
-from tests.support.services.kafka import KafkaCluster, shared_broker
-
-
-@pytest.fixture(scope="module")
-def broker() -> KafkaCluster:
-    return shared_broker()
+from tests.support.services.kafka import KafkaCluster
 
 
 @pytest.fixture(scope="module")
