@@ -23,7 +23,6 @@ __all__ = ["KINDS", "Chaos"]
 
 KINDS = ("overlord", "node", "broker leader", "broker follower", "zookeeper")
 SESSION_S = 4
-PAUSE_S = 0.03
 PATIENCE_S = 90.0
 LATE_S = 6.0
 WHOLE_S = 60.0
@@ -43,8 +42,8 @@ class Chaos:
         self._topic = f"{os.urandom(6).hex()}"
         self.faults: Counter[str] = Counter()
 
-    def run(self, *, seconds: float, down_s: tuple[float, float], windows: int) -> None:
-        """Raises AssertionError for whatever does not hold."""
+    def run(self, *, seconds: float, down_s: tuple[float, float], windows: int, pause_s: float) -> None:
+        """Each client waits `pause_s` after an operation. Raises AssertionError for whatever does not hold."""
         quick = {"broker.session.timeout.ms": 2000, "broker.heartbeat.interval.ms": 300}
         with ExitStack() as stack:
             self._kafka = stack.enter_context(KafkaCluster(3, extra=quick))
@@ -56,7 +55,7 @@ class Chaos:
             stack.callback(self._system.stop)
             self._system.start_all()
             self._look = stack.enter_context(TopicLook(self._kafka.servers, f"{self._topic}.{KV_TOPIC}"))
-            load = Load(*self._system.addresses, seed=self.seed, sets=2, pause_s=PAUSE_S, late_s=LATE_S, patience_s=PATIENCE_S)
+            load = Load(*self._system.addresses, seed=self.seed, sets=2, pause_s=pause_s, late_s=LATE_S, patience_s=PATIENCE_S)
             began = time.monotonic()
             load.start()
             try:
