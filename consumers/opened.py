@@ -48,6 +48,10 @@ class OpenedChunk:
     def __len__(self) -> int:
         return self._count
 
+    def kind(self, at: int) -> int | None:
+        """A number for the shape of the value number `at`; None where values stand as they are."""
+        return None if self._values is not None else self._which[at]
+
     def leaves(self, place: int) -> list[Any]:
         """What stands at the list index `place` of every value; all values are lists with a leaf there."""
         with damage_named():

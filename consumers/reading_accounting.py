@@ -11,6 +11,7 @@ from dimint.consumers.past import INTERVAL_NS
 from dimint.consumers.reading_host import HostSamples
 from dimint.consumers.rows import GpuTotal, XidCount
 from dimint.consumers.usage import CAP_US, HOUR_US, READ, SHARINGS, use_between
+from dimint.consumers.usage_columns import use_of_chunks
 
 __all__ = ["accounting", "totals", "xids"]
 
@@ -106,8 +107,12 @@ def _edge(db: apsw.Connection, host: _Host, from_us: int, to_us: int, sharing: s
         found = [Used(row[0], host.name, *row[4 + at : 7 + at]) for row in sums]
         return int(db.execute("select known_us from covered where hour = ? and host = ?", (hour, host.id)).get or 0), found
     table = HostSamples(db, host.id, known=True)
-    placed = table.up(from_ns - INTERVAL_NS, to_ns - 1, -1, wanted=READ)
-    known_us, users = use_between(placed, from_ns, to_ns, began=host.first_ns < from_ns - INTERVAL_NS)
+    singles = (stored for _, stored in table.single(from_ns, to_ns - 1))
+    summed = use_of_chunks(table.chunks(from_ns, to_ns - 1), singles, from_ns, to_ns)
+    if summed is None:
+        placed = table.up(from_ns - INTERVAL_NS, to_ns - 1, -1, wanted=READ)
+        summed = use_between(placed, from_ns, to_ns, began=host.first_ns < from_ns - INTERVAL_NS)
+    known_us, users = summed
     at = 3 * SHARINGS.index(sharing)
     return known_us, [Used(user, host.name, *(min(part, CAP_US) for part in used[at : at + 3])) for user, used in users.items()]
 

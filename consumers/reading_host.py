@@ -99,6 +99,16 @@ class HostSamples:
         """The samples of the closed range that are in no chunk yet, and so in no tier, oldest first."""
         return self._tail(_TAIL_UP, max(0, min(from_ns, LAST_NS)), -1, max(-1, min(to_ns, LAST_NS)), -1)
 
+    def chunks(self, from_ns: int, to_ns: int) -> Iterator[OpenedChunk]:
+        """The chunks with samples in the closed range, in order; they may have others too."""
+        time, n, _ = self._span(_CHUNK_BEFORE, (max(0, from_ns), -1)) or (from_ns, -1, 0)
+        edge = (time, n)
+        while span := self._span(_CHUNK_FROM, (*edge, min(to_ns, LAST_NS))):
+            time, n, until = span
+            edge = (time, n + 1)
+            if until >= from_ns:
+                yield self._open(n)[0]
+
     def newest(self, at_ns: int, wanted: Wanted | None = None) -> Placed | None:
         """The last sample at or before this time; of a chunk only that one is decoded, and only what is wanted of it."""
         if not self._there:

@@ -30,7 +30,10 @@ from dimint.consumers.rows import Placed
 from dimint.consumers.wanted import Wanted
 from dimint.limits import GPUS_MAX, PROCESSES_MAX
 
-__all__ = ["CAP_US", "HOUR_US", "READ", "SHARINGS", "Use", "Used", "span_us", "use_between", "use_of"]
+__all__ = [
+    "CAP_US", "HOUR_US", "READ", "SHARINGS", "Held", "Use", "Used", "add_use", "held_by", "percent_of", "span_us", "use_between",
+    "use_of",
+]  # fmt: skip
 
 SHARINGS: Final = ("full", "equal", "memory")
 HOUR_US: Final = 3_600_000_000
@@ -55,21 +58,34 @@ class Use(NamedTuple):
     users: dict[str, Used]
 
 
-class _Share:
-    __slots__ = ("memory", "sm_pct")
-
-    def __init__(self) -> None:
-        self.memory: int | None = 0
-        self.sm_pct: int | None = 0
-
-    def add(self, process: Mapping[str, Any]) -> None:
-        self.memory = _sum(self.memory, process.get("mem"), 1 << 62)
-        self.sm_pct = _sum(self.sm_pct, process.get("sm_pct"), 100)
+_MEMORY_MAX: Final = 1 << 62
 
 
-def _sum(before: int | None, more: object, most: int) -> int | None:
-    """None is not known, and so is what it is a part of."""
-    return None if before is None or type(more) is not int or not 0 <= more <= most else min(most, before + more)
+class Held(NamedTuple):
+    """Who is on the GPUs of a sample. `gpus` is how many there are, `known` has those whose processes are known, by place.
+
+    `users` has for each place and user the places of his processes in the sample's list.
+    """
+
+    gpus: int
+    known: dict[int, dict[str, Any]]
+    users: dict[int, dict[str, list[int]]]
+
+
+def _sum(parts: Iterable[object], most: int) -> int | None:
+    """Numbers from 0 to `most` added up, no further than that; None if one of them is not known."""
+    total = 0
+    for part in parts:
+        if type(part) is not int or not 0 <= part <= most:
+            return None
+        total += part
+    return min(total, most)
+
+
+def percent_of(shares: Iterable[object], util_pct: object) -> int | None:
+    """How busy a GPU was for a user: the SM % of his processes, else its own utilisation; None if neither is known."""
+    found = _sum(shares, 100)
+    return found if found is not None else _sum((util_pct,), 100)
 
 
 def span_us(sample: Mapping[str, Any], since_last_ns: int | None) -> int:
@@ -93,50 +109,63 @@ def use_between(placed: Iterable[Placed], from_ns: int, to_ns: int, *, began: bo
         newest = time_ns if newest is None else max(newest, time_ns)
         if not from_ns <= time_ns < to_ns:
             continue
-        use = use_of(sample, weight_us)
-        known_us += use.known_us
-        for user, used in use.users.items():
-            before = users.get(user)
-            users[user] = used if before is None else list(map(add, before, used))
+        known_us += add_use(users, use_of(sample, weight_us))
     return known_us, users
+
+
+def add_use(users: dict[str, Used], use: Use) -> int:
+    """Add a sample's use to the sums of users; its known µs."""
+    for user, used in use.users.items():
+        before = users.get(user)
+        users[user] = used if before is None else list(map(add, before, used))
+    return use.known_us
 
 
 def use_of(sample: Mapping[str, Any], weight_us: int) -> Use:
     """What the sample says for its `weight_us`. Anything of a wrong type is not known."""
+    held = held_by(sample)
+    users: dict[str, Used] = {}
+    for place, mine in held.users.items():
+        _share_out(mine, sample["proc"], held.known[place].get("util_pct"), weight_us, users)
+    return Use(held.gpus, len(held.known) * weight_us, users)
+
+
+def held_by(sample: Mapping[str, Any]) -> Held:
+    """Who is on which GPU."""
     gpus = gpus_of(sample)
     split = {gpu["parent"] for _, gpu in gpus.values() if type(gpu.get("parent")) is str}
     counted = {place: (uuid, gpu) for place, (uuid, gpu) in gpus.items() if uuid not in split}
     errors, processes = sample.get("procs_err"), sample.get("proc")
     if type(processes) is not list:
-        return Use(len(counted), 0, {})
+        return Held(len(counted), {}, {})
     known = {
         place: gpu
         for place, (uuid, gpu) in counted.items()
         if gpu.get("st", "ok") in ("ok", "suspended") and not (type(errors) is dict and uuid in errors)
     }
-    shares: dict[int, dict[str, _Share]] = {}
-    for process in processes[:PROCESSES_MAX]:
+    users: dict[int, dict[str, list[int]]] = {}
+    for at, process in enumerate(processes[:PROCESSES_MAX]):
         if type(process) is dict and type(place := process.get("g")) is int and place in known:
-            shares.setdefault(place, {}).setdefault(user_of(process), _Share()).add(process)
-    users: dict[str, Used] = {}
-    for place, mine in shares.items():
-        _share_out(mine, known[place].get("util_pct"), weight_us, users)
-    return Use(len(counted), len(known) * weight_us, users)
+            users.setdefault(place, {}).setdefault(user_of(process), []).append(at)
+    return Held(len(counted), known, users)
 
 
-def _share_out(shares: Mapping[str, _Share], util_pct: object, weight_us: int, users: dict[str, Used]) -> None:
+def _share_out(
+    shares: Mapping[str, list[int]], processes: list[Any], util_pct: object, weight_us: int, users: dict[str, Used]
+) -> None:
     equal_us = weight_us // len(shares)
-    memories = [share.memory for share in shares.values()]
-    total = sum(memory or 0 for memory in memories)
-    by_memory = total > 0 and None not in memories
-    util = util_pct if type(util_pct) is int and 0 <= util_pct <= 100 else None
-    for user, share in shares.items():
+    memories = {user: _sum((processes[at].get("mem") for at in mine), _MEMORY_MAX) for user, mine in shares.items()}
+    total = sum(memory or 0 for memory in memories.values())
+    by_memory = total > 0 and None not in memories.values()
+    for user, mine in shares.items():
         used = users.setdefault(user, [0] * 3 * len(SHARINGS))
-        memory_us = weight_us * (share.memory or 0) // total if by_memory else equal_us
+        memory_us = weight_us * (memories[user] or 0) // total if by_memory else equal_us
+        sm_pct = _sum((processes[at].get("sm_pct") for at in mine), 100)
+        util = _sum((util_pct,), 100)
         for at, held_us in enumerate((weight_us, equal_us, memory_us)):
             used[3 * at] += held_us
-            if share.sm_pct is not None:
-                used[3 * at + 1] += min(held_us, weight_us * share.sm_pct // 100)
+            if sm_pct is not None:
+                used[3 * at + 1] += min(held_us, weight_us * sm_pct // 100)
             elif util is not None:
                 used[3 * at + 1] += held_us * util // 100
             else:
