@@ -5,6 +5,7 @@ import os
 import random
 import re
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -12,7 +13,10 @@ from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
+import lz4.block
+import msgpack
 import pytest
+from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from dimint.cli import main
 from dimint.consumers.reading import StatusReader
@@ -28,7 +32,6 @@ from tests.support.replay_log import (
     kill_now_and_then,
     made_log,
     new_location,
-    status_digest,
     store_digests,
     write_sets,
 )
@@ -62,7 +65,8 @@ def pages(tables: Path, instants_us: list[int]) -> list[str]:
 
 @pytest.mark.parametrize("backend", REAL)
 def test_round_trip_into_the_other_kind(backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Events, ids, log times, digests of stores and tables, and the pages are the same; a second import changes nothing."""
+    """Events, ids, log times, digests of rebuilt stores and tables, and what the pages say of each sampled instant are the
+    same; a second import changes nothing."""
     (other,) = set(REAL) - {backend}
     location, target = new_location(backend, tmp_path / "source"), new_location(other, tmp_path / "target")
     log, copy = made_log(location, 60, 30), None
@@ -79,14 +83,19 @@ def test_round_trip_into_the_other_kind(backend: str, tmp_path: Path, capsys: py
         copy = open_log(target, clock=SystemClock())
         assert history_lines(copy) == history_lines(log)
         assert len(history_lines(log)) == told["events"]
-        assert store_digests(copy, tmp_path / "n2") == store_digests(log, tmp_path / "n1")
-        assert status_digest(copy, tmp_path / "t2") == status_digest(log, tmp_path / "t1")
+        rebuilt = {}
+        for where, into in ((location, tmp_path / "1"), (target, tmp_path / "2")):
+            assert main(["rebuild", "all", f"--log={where}", f"--data_dir={tmp_path}", f"--into={into}", "--json"]) == 0
+            rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+            rebuilt[into] = [{name: row.get(name) for name in ("what", "partition", "digest", "events")} for row in rows]
+            assert main(["verify", "all", f"--log={where}", f"--data_dir={into}"]) == 0
+            capsys.readouterr()
+        assert rebuilt[tmp_path / "1"] == rebuilt[tmp_path / "2"]
+        assert [row["what"] for row in rows] == ["node", "node", "node", "status"]
         samples = [line for line in map(json.loads, history_lines(log)) if line["kind"] == "host.sample"]
-        instants = [line["log_time_us"] for line in samples[::7]] + [
-            samples[0]["log_time_us"] - 1,
-            samples[-1]["log_time_us"] + 1,
-        ]
-        assert pages(tmp_path / "t2", instants) == pages(tmp_path / "t1", instants)
+        times = [line["log_time_us"] for line in samples]
+        instants = [times[0] - 1, *times, times[-1] + 1]
+        assert pages(tmp_path / "2" / "tables", instants) == pages(tmp_path / "1" / "tables", instants)
     finally:
         log.close()
         if copy is not None:
@@ -120,28 +129,92 @@ def test_a_stretch_through_a_pipe(small: tuple[Path, Path], tmp_path: Path) -> N
     )
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "flip", "text", "twice", "missing"])
-def test_damaged_files_write_nothing(
-    small: tuple[Path, Path], damage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One line and an exit code; not even a directory is made."""
-    content = small[1].read_bytes()
-    middle = len(content) // 2
-    damaged = {
-        "empty": b"",
-        "cut": content[:-1],
-        "flip": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
-        "text": content.replace(b"\r\n", b"\n"),
-        "twice": content + content,
-    }
-    file = tmp_path / "file"
-    if damage in damaged:
-        file.write_bytes(damaged[damage])
-    assert main(["import", f"--into={tmp_path / 'target'}", str(file)]) in (1, 2)
-    error = capsys.readouterr().err
-    assert error.startswith("dimint: ")
-    assert error.count("\n") == 1
-    assert not (tmp_path / "target").exists()
+def damaged_files(content: bytes) -> dict[str, bytes]:
+    """What it is called → an archive that is none any more."""
+    frames = frames_of(content)
+    starts = [sum(size for _, _, size in frames[:at]) + 8 for at in range(len(frames))]
+    found = {"empty": b"", "one byte": content[:1], "text": content.replace(b"\r\n", b"\n"), "twice": content + content}
+    found |= {f"cut in frame {at}": content[: start + 30] for at, start in enumerate(starts)}
+    found |= {f"cut before frame {at}": content[:start] for at, start in enumerate(starts)}
+    for at, start in enumerate(starts):
+        for what, place in {"kind": 0, "size": 3, "raw size": 7, "checksum": 12, "content": 40}.items():
+            flipped = bytes([content[start + place] ^ 1])
+            found[f"{what} of frame {at}"] = content[: start + place] + flipped + content[start + place + 1 :]
+        longer = struct.pack(">I", 1 << 31)
+        found[f"size over all bounds in frame {at}"] = content[: start + 1] + longer + content[start + 5 :]
+    # from here on every checksum is right: somebody has made these, or a program that is wrong
+    (_, head, _), *batches, (_, end, _) = frames
+    rows = [row for _, part, _ in batches for row in part]
+    found["of a newer version"] = sealed(head | {"version": 2}, rows, end)
+    found["without a batch that it counts"] = sealed(head, rows[1:], end)
+    found["a batch twice"] = sealed(head, [rows[0], *rows], end | {"batches": len(rows) + 1})
+    found["batches out of order"] = sealed(head, rows[::-1], end)
+    found["a record that was changed"] = sealed(head, [*rows[:-1], [*rows[-1][:4], rows[-1][4][:-1] + b"x"]], end)
+    found["a record of somebody else"] = sealed(head, [*rows[:-1], [*rows[-1][:4], b"{}"]], end)
+    other = next(row for row in rows if row[1] != rows[-1][1] and row[0] == rows[-1][0])
+    found["a record in another partition"] = sealed(head, [*rows[:-1], [*rows[-1][:4], other[4]]], end)
+    found["another count of events"] = sealed(head, rows, end | {"events": end["events"] + 1})
+    found["without its end"] = sealed(head, rows, None)
+    found["without a genesis"] = sealed(head | {"genesis": [0, 0, rows[-1][4]]}, rows, end)
+    return found
+
+
+def frames_of(content: bytes) -> list[tuple[bytes, Any, int]]:
+    """Kind, content and size in the file of each frame of a sound archive."""
+    found, at = [], 8
+    while at < len(content):
+        kind, size, raw_size = struct.unpack_from(">cII", content, at)
+        payload = content[at + 17 : at + 17 + size]
+        raw = payload if size == raw_size else lz4.block.decompress(payload, raw_size)
+        found.append((kind, msgpack.unpackb(raw), 17 + size))
+        at += 17 + size
+    return found
+
+
+def sealed(head: Any, rows: list[Any], end: Any) -> bytes:
+    """A file with right checksums, digest and number of frames."""
+    made = content_of = b"\x89DMA\r\n\x1a\n"
+    for number, (kind, content) in enumerate([(b"H", head), (b"B", rows), *([] if end is None else [(b"E", end)])]):
+        if kind == b"E":
+            content = content | {"frames": number, "digest": xxh3_128_digest(content_of)}
+        raw = msgpack.packb(content)
+        start = struct.pack(">cII", kind, len(raw), len(raw))
+        made += start + struct.pack(">Q", xxh3_64_intdigest(start + raw, number)) + raw
+        content_of = made
+    return made
+
+
+def test_damaged_files_write_nothing(small: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line and an exit code, whatever is wrong and wherever; not even a directory is made."""
+    content, file, target = small[1].read_bytes(), tmp_path / "file", tmp_path / "target"
+    (_, head, _), *batches, (_, end, _) = frames_of(content)
+    file.write_bytes(sealed(head, [row for _, part, _ in batches for row in part], end))
+    assert main(["import", f"--into={tmp_path / 'sound'}", str(file)]) == 0, "what seals the files below seals sound ones too"
+    capsys.readouterr()
+    for what, damaged in damaged_files(content).items():
+        file.write_bytes(damaged)
+        assert main(["import", f"--into={target}", str(file)]) == 1, what
+        error = capsys.readouterr().err
+        assert error.startswith("dimint: "), what
+        assert error.count("\n") == 1, what
+        assert not target.exists(), what
+
+
+def test_what_is_no_file_writes_nothing(small: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Nothing there, a directory, a file that cannot be read, zeros without an end, a pipe that breaks."""
+    target = tmp_path / "target"
+    for name in (tmp_path / "missing", tmp_path, small[1] / "x", "/dev/zero", "/dev/null"):
+        assert main(["import", f"--into={target}", str(name)]) in (1, 2)
+        error = capfd.readouterr().err
+        assert (error.count("\n"), error.startswith("dimint: ")) == (1, True), error
+    broken = tmp_path / "fifo"
+    os.mkfifo(broken)
+    command: list[Any] = [sys.executable, "-m", "dimint", "import", f"--into={target}", broken]
+    child = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    broken.write_bytes(small[1].read_bytes()[:-40])
+    _, error = child.communicate(timeout=60)
+    assert (child.returncode, "the archive is cut short" in error) == (1, True)
+    assert not target.exists()
 
 
 def test_the_sound_beginning_of_a_damaged_file(
