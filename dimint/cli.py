@@ -175,7 +175,8 @@ def _run(command: click.Command, program: str, arguments: Sequence[str]) -> int:
         return 1
     except OSError as error:
         _drop_output()  # it may be what could not be written
-        return _say(f"dimint: {error}", 1)
+        where = "" if error.filename is None else f"{error.filename}: "
+        return _say(f"dimint: {where}{error.strerror or error}", 1)
 
 
 def _open_standard_streams() -> None:

@@ -7,7 +7,7 @@ from typing import Any, BinaryIO, cast
 import click
 
 from dimint.cli_client import write_json
-from dimint.cli_log import opened, stretch_flags, stretch_of
+from dimint.cli_log import GOES_ON, on_interrupt, opened, stretch_flags, stretch_of
 from dimint.cli_options import with_settings
 from dimint.errors import SettingsError
 from dimint.progress import progress_of
@@ -48,11 +48,8 @@ def export(settings: Any, out: str, as_json: bool, **flags: Any) -> None:
         if out == "-":
             done = export_to_stream(log, ranges, sys.stdout.buffer, progress=progress)
         else:
-            try:
+            with on_interrupt(f"the same command goes on from {part_of(Path(out))}"):
                 done = export_to_file(log, ranges, Path(out), progress=progress)
-            except KeyboardInterrupt:
-                click.echo(f"dimint: stopped; the same command goes on from {part_of(Path(out))}", err=True)
-                raise
     _tell(done, out, as_json)
 
 
@@ -75,19 +72,15 @@ def _tell(done: Exported, out: str, as_json: bool) -> None:
 @with_settings(ToolSettings)
 def import_(settings: Any, file: str, into: str, keep_sound: bool, as_json: bool) -> None:
     """See the help text."""
-    try:
-        with click.open_file(file, "rb") as stream:
-            archive = cast(BinaryIO, stream)
-            checking = progress_of("check", as_json=as_json)
-            copying = progress_of("import", as_json=as_json)
-            with (
-                checked_archive(archive, keep_sound=keep_sound, progress=checking) as (sound, checked),
-                opened(settings, into, new=True) as target,  # only now: what is not sound makes no log
-            ):
-                done = import_archive(sound, checked, target, progress=copying)
-    except KeyboardInterrupt:
-        click.echo("dimint: stopped; the same command goes on where it was", err=True)
-        raise
+    with on_interrupt(GOES_ON), click.open_file(file, "rb") as stream:
+        archive = cast(BinaryIO, stream)
+        checking = progress_of("check", as_json=as_json)
+        copying = progress_of("import", as_json=as_json)
+        with (
+            checked_archive(archive, keep_sound=keep_sound, progress=checking) as (sound, checked),
+            opened(settings, into, new=True) as target,  # only now: what is not sound makes no log
+        ):
+            done = import_archive(sound, checked, target, progress=copying)
     if as_json:
         write_json(done._asdict())
     else:

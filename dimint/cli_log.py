@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
@@ -17,10 +17,13 @@ from dimint.settings import CommonSettings
 from dimint.system_clock import SystemClock
 from dimint.zone import local_zone
 
-__all__ = ["Stretch", "bound_of", "opened", "stretch_flags", "stretch_of"]
+__all__ = ["GOES_ON", "Stretch", "bound_of", "on_interrupt", "opened", "stretch_flags", "stretch_of"]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _BOUND_HELP = "positions like dimint.kv/3@1234 (several with commas) or a time like -2h, yesterday 14:00, 20181130232947"
+
+
+GOES_ON: Final = "the same command goes on where it was"
 
 
 class Stretch(NamedTuple):
@@ -68,3 +71,13 @@ def opened(settings: CommonSettings, location: str | None = None, *, new: bool =
         yield log
     finally:
         log.close()
+
+
+@contextmanager
+def on_interrupt(what_then: str) -> Iterator[None]:
+    """Ctrl-C during the block says in one line that it was stopped, and what is to be known then."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"dimint: stopped; {what_then}", err=True)
+        raise

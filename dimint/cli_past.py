@@ -9,7 +9,7 @@ from click.core import ParameterSource
 
 from dimint import values
 from dimint.cli_client import connected, spelled
-from dimint.cli_log import bound_of, opened
+from dimint.cli_log import bound_of, on_interrupt, opened
 from dimint.cli_options import settings_from
 from dimint.client import Client, past
 from dimint.client.at import all_pages
@@ -74,7 +74,8 @@ def past_source(flags: Mapping[str, Any], where: Mapping[str, Any], *, as_json: 
         with opened(settings) as log:
             generation = log.describe().generation
             with HistoryIndex(history_folder(settings.data_dir, generation), generation) as index:
-                index.catch_up(log, progress=progress_of("index", as_json=as_json))
+                with on_interrupt("the next question goes on with the index"):
+                    index.catch_up(log, progress=progress_of("index", as_json=as_json))
                 yield _LogPast(index)
 
 

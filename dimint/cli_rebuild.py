@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import click
 
-from dimint.cli_log import bound_of
+from dimint.cli_log import GOES_ON, bound_of, on_interrupt
 from dimint.cli_options import setting_flags, settings_from
 from dimint.errors import SettingsError
 from dimint.events import KV_TOPIC, STATUS_TOPIC
@@ -80,16 +80,13 @@ def rebuild(
         raise SettingsError("--into names the data directory itself", hint="name another folder")
     bound = bound_of("to", end)
     chosen = _chosen(what, bound)
-    try:
+    with on_interrupt(GOES_ON):
         if "node" in chosen:
             importlib.import_module("dimint.node.cli").rebuild(node, end=bound, into=into, snapshot=snapshot, as_json=as_json)
         if "status" in chosen:
             importlib.import_module("dimint.consumers.cli").rebuild(
                 status, archives=archives, end=bound, into=into, as_json=as_json
             )
-    except KeyboardInterrupt:
-        click.echo("dimint: stopped; the same command goes on where it was", err=True)
-        raise
 
 
 def _chosen(what: str, end: Bound | None) -> set[str]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 import click
 
 from dimint.cli_client import write_json, write_row
-from dimint.cli_log import opened, stretch_flags, stretch_of
+from dimint.cli_log import on_interrupt, opened, stretch_flags, stretch_of
 from dimint.cli_options import with_settings
 from dimint.cli_past import cut_text
 from dimint.errors import SettingsError
@@ -88,11 +88,8 @@ def _copy(
         if dry_run:
             _tell_plan(plan_replay(source, ranges, target), as_json)
             return False
-        try:
+        with on_interrupt(f"{again} goes on where it was"):
             done = replay(source, ranges, target, speed=speed, progress=progress_of("replay", as_json=as_json))
-        except KeyboardInterrupt:
-            click.echo(f"dimint: stopped; {again} goes on where it was", err=True)
-            raise
     if as_json:
         write_json(done._asdict())
         return True

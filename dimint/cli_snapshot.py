@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from dimint.cli_client import write_json, write_row
-from dimint.cli_log import opened
+from dimint.cli_log import on_interrupt, opened
 from dimint.cli_options import with_settings
 from dimint.events import KV_TOPIC
 from dimint.progress import progress_of
@@ -58,7 +58,8 @@ def snapshot(settings: Any, out: Path | None, check: Path | None, keep: int | No
         from dimint.node import cli
 
         with opened(settings) as log:  # there must be one: taking a snapshot makes no log
-            found = cli.snapshot(settings, out, progress_of("snapshot", as_json=as_json))
+            with on_interrupt("nothing is left of the snapshot"):
+                found = cli.snapshot(settings, out, progress_of("snapshot", as_json=as_json))
             if keep is not None:
                 gone = let_go(settings.data_dir / SNAPSHOTS_FOLDER, log, keep)
     _tell(found, gone, as_json)

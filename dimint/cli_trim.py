@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from dimint.cli_client import write_json, write_row
-from dimint.cli_log import bound_of, opened
+from dimint.cli_log import bound_of, on_interrupt, opened
 from dimint.cli_options import with_settings
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.progress import progress_of
@@ -54,7 +54,8 @@ def trim_command(settings: Any, topic: str, before: str, as_far_as_safe: bool, a
         if yes and cuts:
             if topic == STATUS_TOPIC or archive:
                 made = settings.archives
-            with closing(open_registry(settings, log_id=log.describe().generation)) as registry:
+            again = on_interrupt("what is archived is sound, and the same command goes on")
+            with again, closing(open_registry(settings, log_id=log.describe().generation)) as registry:
                 progress = progress_of("archive", as_json=as_json)
                 done = trim(log, topic, cuts, registry, archives=made, clock=clock, host=socket.gethostname(), progress=progress)
                 cuts, made = done
