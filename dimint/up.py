@@ -161,6 +161,14 @@ def _is_served(partition: Mapping[str, Any]) -> bool:
     return bool(replicas.get(partition.get("master"), {}).get("caught_up"))
 
 
+def _merged(settings: UpSettings) -> int:
+    """Hosts that report as parts of others."""
+    from dimint.consumers.reading import TABLES_FOLDER, StatusReader  # only where everything runs
+
+    with StatusReader(settings.data_dir / TABLES_FOLDER) as reader:
+        return len(reader.merged())
+
+
 def _ask_pages(settings: UpSettings, address: str) -> str:
     host, _, port = address.removeprefix("http://").rstrip("/").rpartition(":")
     connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=ANSWER_S)
@@ -177,5 +185,5 @@ def _ask_pages(settings: UpSettings, address: str) -> str:
     if states.get("status_code") == 403:
         return ""  # a network filter keeps even this machine out
     running = sum(isinstance(host, dict) and host.get("status") == "running" for host in states.values())
-    wanted = 1 + (settings.hosts if settings.simulate else 0)
+    wanted = 1 + (settings.hosts if settings.simulate else 0) - _merged(settings)
     return "" if running >= wanted else f"hosts ({running} of {wanted} reported)"

@@ -249,7 +249,8 @@ OPERATIONS: Final = (
         "accounting", "GET", "/accounting/", "states",
         "GPU-hours per user and host, see below; `?from=TIME&to=TIME&by=user,host&sharing=equal&format=csv`",
         (
-            _FROM, _TO, _choice("by", "what lines are told apart by", "user", "host", "user,host", default="user,host"),
+            _FROM, _TO, _text("at", "as it was then: the seven days before it"),
+            _choice("by", "what lines are told apart by", "user", "host", "user,host", default="user,host"),
             _choice("sharing", "what each of several users of one GPU held", *SHARINGS, default="full"),
             _choice("format", "the form of the answer", "json", "csv", default="json"),
         ),

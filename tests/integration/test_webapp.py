@@ -143,6 +143,9 @@ def test_accounting(client: httpx.Client) -> None:
     )  # fmt: skip
     assert answer["error_bound_s"] == 0
     assert client.get("/accounting/").json()["from"].endswith(":00:00Z")
+    then = client.get("/accounting/?at=@1000000").json()
+    assert (then["from"], then["to"]) == ("1970-01-05T13:00:00Z", "1970-01-12T13:46:40Z")
+    assert client.get("/accounting/?at=-1h&to=now").status_code == 400
     table = client.get("/accounting/?format=csv")
     assert table.headers["content-type"].startswith("text/csv")
     assert table.text == "user,host,held,active,wasted,unknown\r\n"

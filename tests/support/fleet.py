@@ -200,6 +200,10 @@ def busy_sample(number: int, tick: int, gpus: int) -> dict[str, Any]:
     return sample(cards, processes, **cpu(5 + (number * 13 + tick) % 80))
 
 
+_UP_NS = 40 * 86_400 * 1_000_000_000
+"""Simulated hosts are started anew at least so often."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fleet:
     """Simulated hosts and the tables that they report to."""
@@ -210,7 +214,7 @@ class Fleet:
     def report(self, time_ns: int) -> None:
         """A sample of every host."""
         for host in self.hosts:
-            self.tables.put(host_id(host.number), time_ns, dict(host.sample(time_ns, time_ns)))
+            self.tables.put(host_id(host.number), time_ns, dict(host.sample(time_ns, time_ns % _UP_NS)))
 
 
 def simulated_fleet(count: int, now_ns: int, *, minutes: int, step_s: int = 60, seed: int = 7) -> Fleet:

@@ -26,9 +26,11 @@ def add_routes(app: App, site: Site) -> None:
             return parse_time(text, now_ns=now_ns, zone=site.page_style.zone) if text else default_ns
 
         try:
-            wanted = question(
-                when("from", default_from(now_ns)), when("to", now_ns), asked("by", "user,host"), asked("sharing", "full")
-            )
+            if asked("at", "") and (asked("from", "") or asked("to", "")):
+                raise BadQuery("ask either for at, or for from and to")
+            at_ns = when("at", now_ns)
+            from_ns, to_ns = when("from", default_from(at_ns)), when("to", at_ns)
+            wanted = question(from_ns, to_ns, asked("by", "user,host"), asked("sharing", "full"))
             form = asked("format", "json")
             if form not in ("json", "csv"):
                 raise BadQuery(f"there is no format {form[:40]!r}; there are json and csv")

@@ -199,3 +199,28 @@ def test_a_driver_that_does_not_answer_says_nothing_about_its_version() -> None:
     assert [finding.holds for state in states for finding in look("host.driver_mismatch", observed({"gpu_state": state}))] == [
         True, False, None, None,
     ]  # fmt: skip
+
+
+_HELD = gpu(0, "x", 60_000, 80_000, 0, 40)
+_ROWS = [{"g": 0, "pid": 1, "user": "alice", "mem": 5 * MIB}]
+EITHER_WAY: dict[str, tuple[Observed, Observed]] = {
+    "host.registered": (observed(registered_ns=NOW - S), observed(registered_ns=NOW - 3600 * S)),
+    "host.down": (observed(received_ns=NOW - 61 * S), observed(received_ns=NOW - 59 * S)),
+    "host.stale": (observed({"int_ms": 5000}, received_ns=NOW - 16 * S), observed({"int_ms": 5000}, received_ns=NOW - 14 * S)),
+    "host.driver_mismatch": (observed({"gpu_state": "driver_mismatch"}), observed({"gpu_state": "ok"})),
+    "host.spool_filling": (
+        observed({"spool": {"events": 9, "bytes": 51, "max": 100}}), observed({"spool": {"events": 9, "bytes": 50, "max": 100}}),
+    ),
+    "gpu.gone": (observed(sample([_HELD | {"st": "missing"}])), observed(sample([_HELD | {"st": "suspended"}]))),
+    "gpu.xid": (observed(xids={"G": (79, NOW - 599 * S)}), observed(xids={"G": (79, NOW - 601 * S)})),
+    "gpu.hot": (observed(sample([_HELD | {"t_mC": 89_000}])), observed(sample([_HELD | {"t_mC": 88_000}]))),
+    "gpu.idle_held": (observed(sample([_HELD], _ROWS)), observed(sample([_HELD | {"util_pct": 5}], _ROWS))),
+    "gpu.held_without_process": (observed(sample([_HELD])), observed(sample([_HELD], _ROWS))),
+}  # fmt: skip
+"""Of every condition a host for which it just holds, and one for which it just does not."""
+
+
+@pytest.mark.parametrize("name", CONDITIONS)
+def test_every_condition_at_its_edge(name: str) -> None:
+    """With the numbers that it has by default."""
+    assert [[finding.holds for finding in look(name, host)] for host in EITHER_WAY[name]] == [[True], [False]]
