@@ -11,7 +11,8 @@ from dimint.clock import ManualClock
 from dimint.errors import LogError, LogMismatch, OffsetOutOfRange, RecordTooLarge
 from dimint.limits import RECORD_MAX_BYTES
 from dimint.log.port import Bounds, Entry, Log, Reader, Record, TopicPartition, TopicSpec
-from tests.support.logs import BACKENDS, OTHER, PARTITIONS, TOPIC, WITH_OUR_CLOCK, LogUnderTest, log_under_test
+from tests.support.logs import BACKENDS, WITH_OUR_CLOCK, LogUnderTest, log_under_test
+from tests.support.topics import OTHER, PARTITIONS, TOPIC
 
 pytestmark = pytest.mark.timeout(180)  # the first test of a backend starts its servers
 

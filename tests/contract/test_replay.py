@@ -23,12 +23,12 @@ from dimint.node.verify import verify_store
 from dimint.replay import Checkpoint, PartitionState, Range, Stream, first_at, parse_positions, run, select
 from dimint.replay.history import HistoryIndex
 from dimint.system_clock import SystemClock
+from tests.support.counts import Counts
 from tests.support.placing import placed
 from tests.support.replay_log import (
     BACKENDS,
     REAL,
     WAIT_S,
-    Counts,
     kill_now_and_then,
     new_location,
     new_log,
@@ -227,7 +227,7 @@ def test_a_killed_projection_goes_on(backend: str, tmp_path: Path) -> None:
     finally:
         log.close()
     file = tmp_path / "counts.sqlite"
-    command = [sys.executable, "-m", "tests.support.replay_log", "count", location, str(file)]
+    command = [sys.executable, "-m", "tests.support.counts", location, str(file)]
     kill_now_and_then(command, chance=random.Random(backend), longest_s=1.0, kills=4)
     with Counts(file) as counts:
         assert counts.total() == written

@@ -14,7 +14,8 @@ from dimint.log.port import Log
 from dimint.log.reading import Counted, Intake
 from dimint.testing import FaultyLog
 from dimint.writer import Appended, BatchWriter, Outgoing
-from tests.support.logs import BACKENDS, TOPIC, log_under_test
+from tests.support.logs import BACKENDS, log_under_test
+from tests.support.topics import TOPIC
 
 BY = (By("client", "host", "process"),)
 

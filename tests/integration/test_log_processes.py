@@ -17,7 +17,7 @@ from dimint.log.embedded.topic import WAL_MAX_PAGES, TopicFile, check_sqlite
 from dimint.log.port import Bounds, Entry, TopicPartition, TopicSpec
 from tests.support.disks import small_disk_at
 from tests.support.log_process import start
-from tests.support.logs import PARTITIONS, TOPIC
+from tests.support.topics import PARTITIONS, TOPIC
 
 Line = tuple[int, int, str]
 

@@ -19,6 +19,8 @@ import pytest
 from dimint.client import Client
 from tests.support.system import OldClient, wait_until
 
+pytestmark = pytest.mark.timeout(240)
+
 ROOT = Path(__file__).parent.parent.parent
 ROLES = {"alerts", "overlord", "node", "consumer", "web", "agent"}
 
@@ -64,9 +66,11 @@ class Up:
         return [process.pid for process in psutil.Process(self.process.pid).children(recursive=True)]
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
+        """Exit code and what it said; not that a start takes longer than usual."""
         self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=30)
-        return self.process.returncode, out, err
+        out, err = self.process.communicate(timeout=50)
+        said = [line for line in err.splitlines(keepends=True) if not line.startswith("dimint: still waiting for ")]
+        return self.process.returncode, out, "".join(said)
 
 
 def alive(pid: int) -> bool:

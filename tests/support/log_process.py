@@ -14,7 +14,7 @@ from dimint.errors import DimintError
 from dimint.log.embedded import EmbeddedLog
 from dimint.log.opening import GenesisSettings, genesis
 from dimint.log.port import Entry, TopicPartition
-from tests.support.logs import TOPIC
+from tests.support.topics import TOPIC
 
 ROOT = Path(__file__).parent.parent.parent
 

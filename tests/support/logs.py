@@ -13,10 +13,7 @@ from dimint.log.memory import MemoryBroker, MemoryLog
 from dimint.log.port import Log, TopicSpec
 from dimint.testing import FaultyLog
 from tests.support.services.kafka import shared_broker, shared_cluster
-
-TOPIC = "t.one"
-OTHER = "t.two"
-PARTITIONS = 3
+from tests.support.topics import OTHER, PARTITIONS, TOPIC
 
 
 class LogUnderTest:

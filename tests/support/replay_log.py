@@ -1,13 +1,9 @@
-"""Logs with history to replay: small ones of every backend, and child processes that are killed while they replay.
-
-`python -m tests.support.replay_log count LOG FILE` runs the projection `Counts` to the log's end.
-"""
+"""Logs with history to replay: small ones of every backend, and child processes that are killed while they replay."""
 
 import json
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +20,7 @@ from dimint.log.port import Entry, Log
 from dimint.log.reading import Counted
 from dimint.node.replica import Replica
 from dimint.node.store import Store
-from dimint.replay import TOPICS, LoggedEvent, SqliteProjection, Stream, events_of, run, select
+from dimint.replay import TOPICS, Stream, events_of, select
 from dimint.replay.event import json_line
 from dimint.system_clock import SystemClock
 from dimint.testing import memory_log
@@ -171,24 +167,6 @@ def status_digest(log: Log, directory: Path) -> tuple[int, str]:
     return built.events, built.digest
 
 
-class Counts(SqliteProjection):
-    """How often each key was written, and every event's id: a second one of any would break the table."""
-
-    topics = (KV_TOPIC,)
-    commit_events = 20
-    schema = "CREATE TABLE seen(id TEXT PRIMARY KEY); CREATE TABLE counts(key TEXT PRIMARY KEY, count INTEGER NOT NULL)"
-
-    def apply(self, event: LoggedEvent) -> None:
-        self.db.execute("INSERT INTO seen VALUES (?)", (str(event.id),))
-        self.db.execute("INSERT INTO counts VALUES (?, 1) ON CONFLICT(key) DO UPDATE SET count = count + 1", (event.key,))
-
-    def total(self) -> int:
-        row = self.db.execute("SELECT coalesce(sum(count), 0), (SELECT count(*) FROM seen) FROM counts").fetchone()
-        assert row is not None
-        assert row[0] == row[1]
-        return int(row[0])
-
-
 def kill_now_and_then(command: list[str], *, chance: random.Random, longest_s: float, kills: int, already: str = "") -> int:
     """Run the command again and again, killed with SIGKILL at random moments, until it ends by itself; its kills.
 
@@ -207,15 +185,3 @@ def kill_now_and_then(command: list[str], *, chance: random.Random, longest_s: f
             continue
         assert child.returncode == 0 or (already and already in errors), errors
         return killed
-
-
-def main(what: str, location: str, file: str) -> None:
-    assert what == "count"
-    log = open_log(location, clock=SystemClock())
-    with Counts(file) as counts:
-        run(counts, log)
-    log.close()
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -158,7 +158,11 @@ class System:
         wait_until(lambda: not any(_is_alive(child) for child in self._known.values()), seconds, "no child is left")
 
     def __enter__(self) -> "System":
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.__exit__()  # one that is never ready goes on otherwise, beside all later tests
+            raise
 
     def __exit__(self, *_: object) -> None:
         if self._program is not None:
