@@ -9,9 +9,11 @@ All are integers, and putting two of them together gives what their samples toge
 land in their place, and a repeated one, which is never stored, changes nothing. Hours are made of minutes.
 
     of the host  cpu_pm ‰ · load_m load × 1000 · mem_used, swap_used bytes · net/IF/rx, net/IF/tx byte counters
+                 procs processes on its GPUs, where they are known · user/NAME bytes of all GPUs that a user's processes hold
     of a GPU     util_pct, mutil_pct % · mem_used bytes · p_mW · t_mC · sm_MHz · e_mJ counter
     (by UUID)
 
+A user who is gone has no number: his mean over a slot is his sum by the count of `procs`.
 For a counter `sum` is 0: its rate is the difference of `last` between slots (`rates`).
 
 A *block* is SLOTS slots of a tier as one chunk (consumers/chunk.py) of [slot, {GPU's UUID or "": {series: summed up}}].
@@ -21,9 +23,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from dimint.consumers import chunk
+from dimint.consumers.intervals import user_of
 from dimint.consumers.rows import StoredSample
 from dimint.errors import CorruptRecord
-from dimint.limits import GPUS_MAX, PROCESS_NAME_MAX_CHARS
+from dimint.limits import GPUS_MAX, PROCESS_NAME_MAX_CHARS, PROCESSES_MAX
 
 __all__ = ["HOUR_NS", "MINUTE_NS", "SLOTS", "TIERS", "Slot", "Slots", "Summed", "block_of", "coarser", "merge", "pack_block",
            "rates", "sum_up", "unpack_block"]  # fmt: skip
@@ -35,6 +38,8 @@ TIERS: Final = (MINUTE_NS, HOUR_NS)
 SLOTS: Final = 120
 """Slots of a block: two hours of minutes, five days of hours."""
 _NETS_MAX: Final = 16
+_USERS_MAX: Final = 16
+"""Users of one sample, those with the most memory."""
 _VALUE_MAX: Final = 1 << 62
 _SUM_MAX: Final = (1 << 63) - 1
 _GPU_SERIES: Final = ("util_pct", "mutil_pct", "mem_used", "p_mW", "t_mC", "sm_MHz", "e_mJ")
@@ -206,3 +211,17 @@ def _of_host(sample: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             name = name[:PROCESS_NAME_MAX_CHARS]
             yield f"net/{name}/rx", net.get("rx")
             yield f"net/{name}/tx", net.get("tx")
+    yield from _of_users(sample.get("proc"))
+
+
+def _of_users(processes: object) -> Iterator[tuple[str, int]]:
+    if type(processes) is not list:
+        return
+    known = [one for one in processes[:PROCESSES_MAX] if type(one) is dict and type(one.get("g")) is int]
+    held: dict[str, int] = {}
+    for process in known:
+        user, memory = user_of(process), process.get("mem")
+        held[user] = held.get(user, 0) + (memory if type(memory) is int and 0 <= memory < _VALUE_MAX else 0)
+    yield "procs", len(known)
+    for user in sorted(held, key=lambda user: (-held[user], user))[:_USERS_MAX]:
+        yield f"user/{user}", held[user]

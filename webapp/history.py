@@ -47,9 +47,8 @@ class Come(NamedTuple):
 class History:
     """`steps` steps of `step_ns` from `from_ns` on.
 
-    Memory by user is in MiB, power in W, temperatures in °C, clocks in MHz, network in KiB/s, the rest in %. `peak` says that
-    memory by user counts each process with the most it ever had. `made_of` is the length of what was summed up, 0 for
-    single samples.
+    Memory by user is in MiB, power in W, temperatures in °C, clocks in MHz, network in KiB/s, the rest in %.
+    `made_of` is the length of what was summed up, 0 for single samples.
     """
 
     from_ns: int
@@ -64,7 +63,6 @@ class History:
     host: tuple[Series, ...]
     network: tuple[Series, ...]
     users: tuple[Come, ...]
-    peak: bool = False
     made_of: int = 0
     idle_percent: int = THRESHOLDS.idle_percent
     """What is less busy counts as idle."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from dimint.consumers.intervals import Interval
-from dimint.consumers.tiers import Slots, Summed, rates
+from dimint.consumers.tiers import Slot, Slots, Summed, rates
 from dimint.webapp.history import Come, History, Series, top_users
 
 __all__ = ["history_of_slots", "network_of"]
@@ -12,6 +12,8 @@ __all__ = ["history_of_slots", "network_of"]
 _MIB: Final = 1 << 20
 _NETS_MAX: Final = 4
 """Lines of the network's chart: the two busiest interfaces, in and out."""
+_USER: Final = "user/"
+_SUM, _COUNT = 2, 3
 _BRIDGED_STEPS: Final = 12
 _COME_NS: Final = 5 * 60_000_000_000
 """Processes of one user that begin or end this close together are one coming or leaving."""
@@ -44,13 +46,12 @@ def history_of_slots(
     host = [series("CPU", "", "cpu_pm", lambda value: round(value / 10))]
     if memory_total:
         host.append(series("RAM", "", "mem_used", lambda value: round(value * 100 / memory_total)))
-    known = [bool(slots.get(number)) for number in numbers]
     return History(
         from_ns=first * length_ns,
         step_ns=length_ns,
         steps=len(numbers),
         util=by_gpu("util_pct", round),
-        memory=top_users(_held(processes, first * length_ns, length_ns, known)),
+        memory=top_users([_held(slots.get(number)) for number in numbers]),
         memory_total_mib=gpus_total_mib,
         power=by_gpu("p_mW", _from_milli),
         temperature=by_gpu("t_mC", _from_milli),
@@ -58,7 +59,6 @@ def history_of_slots(
         host=tuple(host),
         network=network_of(slots, length_ns, first, len(numbers)),
         users=_comings(processes, from_ns, to_ns, names),
-        peak=True,
         made_of=made_of,
     )
 
@@ -91,19 +91,14 @@ def _series(name: str, found: Sequence[Summed | None], scale: Callable[[float], 
     return Series(name, values) if low == high else Series(name, values, low, high)
 
 
-def _held(processes: Iterable[Interval], start_ns: int, step_ns: int, known: Sequence[bool]) -> list[dict[str, int] | None]:
-    """For each step that is known the memory, MiB, of each user's processes: the most that each had, for as long as it was."""
-    held: list[dict[str, int] | None] = [{} if one else None for one in known]
-    for process in processes:
-        mib = (process.peak_memory or 0) // _MIB
-        begin_ns, end_ns = process.start_ns - start_ns, process.end_ns + process.sample_interval_ns - start_ns
-        for at in range(max(0, begin_ns // step_ns), min(len(held), -(-end_ns // step_ns))):
-            now = held[at]
-            if now is not None:
-                inside_ns = min(end_ns, (at + 1) * step_ns) - max(begin_ns, at * step_ns)
-                user = process.user or "?"
-                now[user] = now.get(user, 0) + mib * inside_ns // step_ns
-    return held
+def _held(slot: Slot | None) -> dict[str, int] | None:
+    """The memory, MiB, that each user held on average over a slot; None where nothing is known of it."""
+    if not slot:
+        return None
+    series = slot.get("", {})
+    samples = series["procs"][_COUNT] if "procs" in series else 0
+    names = [name for name in series if name.startswith(_USER) and samples]
+    return {name.removeprefix(_USER): series[name][_SUM] // samples // _MIB for name in names}
 
 
 def _comings(processes: Iterable[Interval], from_ns: int, to_ns: int, names: Mapping[str, str]) -> tuple[Come, ...]:

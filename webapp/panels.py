@@ -28,10 +28,9 @@ def panels_of(history: History) -> list[Panel]:
     found = []
     if history.util:
         memory = _scaled(history.memory, 1024)
-        words = "GPU memory by user (each process with the most it had)" if history.peak else "GPU memory by user"
         found += [
             Panel("util", "GPU utilisation", "%", history.util, 100, idle=True),
-            Panel("memory", words, "GiB", memory, max(1, history.memory_total_mib // 1024), stacked=True),
+            Panel("memory", "GPU memory by user", "GiB", memory, max(1, history.memory_total_mib // 1024), stacked=True),
             Panel("power", "GPU power", "W", history.power, _top(history.power, 100)),
             Panel("temperature", "GPU temperature", "°C", history.temperature, _top(history.temperature, 90)),
         ]

@@ -37,6 +37,22 @@ def test_rates_go_from_last_to_last_and_start_anew() -> None:
     assert list(rates(slots, MINUTE_NS, "", "net/eth0/rx")) == [(1, 100.0), (3, 10.0)]
 
 
+def test_memory_of_users_is_that_of_their_processes() -> None:
+    """On all GPUs together; where processes are not known there is no number, and only the largest users of many have one."""
+    ada, bob = ({"g": at, "user": name, "mem": 10 * (at + 1)} for at, name in enumerate(("ada", "bob")))
+    crowd = [{"g": 0, "uid": number, "mem": number} for number in range(20)]
+    slots = sum_up(
+        [taken(0, {"proc": [ada, bob, ada]}), taken(1, {"proc": [ada, 5, {"user": "eve"}]}), taken(2, {"proc": None}),
+         taken(60, {"proc": crowd})],
+        MINUTE_NS,
+    )  # fmt: skip
+    first, second = slots[0][""], slots[1][""]
+    assert {name: summed[:4] for name, summed in first.items()} == {
+        "procs": [1, 3, 4, 2], "user/ada": [10, 20, 30, 2], "user/bob": [20, 20, 20, 1],
+    }  # fmt: skip
+    assert set(second) == {"procs", *(f"user/uid {number}" for number in range(4, 20))}
+
+
 def test_made_up_numbers_are_left_out_or_bounded() -> None:
     """Whatever a sample holds, a slot can be stored."""
     odd: list[dict[str, Any]] = [
