@@ -3,18 +3,21 @@
 import json as json_
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from dimint.cli_client import write_row
+from dimint.cli_client import addresses_of, spelled, write_row
 from dimint.cli_log import opened
 from dimint.cli_options import with_settings
+from dimint.client.sync import DEFAULT_TIMEOUT_S
 from dimint.code_version import code_version
+from dimint.curve import read_key
 from dimint.errors import LogMismatch
-from dimint.events import STATUS_TOPIC
+from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.log.port import Log
 from dimint.log.reading import Counted, DeadLetter
 from dimint.progress import progress_of
@@ -30,7 +33,7 @@ __all__ = ["verify"]
 
 
 @click.command(name="verify")
-@click.argument("what", type=click.Choice(["log", "node", "status", "all"]), default="all")
+@click.argument("what", type=click.Choice(["log", "node", "status", "replicas", "all"]), default="all")
 @click.option("as_json", "--json", is_flag=True, help="JSON lines, for programs.")
 @click.option(
     "--determinism",
@@ -40,14 +43,27 @@ __all__ = ["verify"]
 )
 @click.option("--every", type=click.IntRange(1, 1_000_000), default=EVERY, show_default=True,
               help="A line of that FILE for each so many records of a partition.")  # fmt: skip
+@spelled("host", default="127.0.0.1", help="Of replicas: an overlord's address; several with commas.")
+@spelled("port_for_client", type=click.IntRange(1, 65535), default=5556, help="Of replicas: the overlord's port for clients.")
+@spelled("timeout", type=click.FloatRange(0, min_open=True), default=DEFAULT_TIMEOUT_S, help="Of replicas: seconds to wait.")
 @with_settings(ToolSettings)
-def verify(settings: Any, what: str, as_json: bool, determinism: Path | None, every: int) -> int:
+def verify(
+    settings: Any, what: str, as_json: bool, determinism: Path | None, every: int, host: str, port_for_client: int, timeout: float
+) -> int:
     """Check the log, the node stores and the status tables of this machine. Exit status 1 if anything is wrong.
 
     log: every record of every topic is decoded and its checksum compared. node, status: the log is read again beside the
     live stores and tables, up to where these are, and the two are compared; the programs may go on meanwhile.
+
+    replicas: every key is asked of each node of a running system that holds it, and the answers are compared. It needs no
+    log, and is not part of all.
     """
     wrong = 0
+    if what == "replicas":
+        for found in _check_replicas(settings, addresses_of(host, port_for_client), timeout, as_json):
+            wrong += found["problem"] is not None
+            _tell(what, found, as_json)
+        return int(wrong > 0)
     with opened(settings) as log:
         if determinism is not None:
             return _determinism(settings, log, determinism, every, as_json)
@@ -56,11 +72,15 @@ def verify(settings: Any, what: str, as_json: bool, determinism: Path | None, ev
                 continue
             for found in check(settings, log, as_json):
                 wrong += found["problem"] is not None
-                if as_json:
-                    click.echo(json_.dumps({"what": name, **found}))
-                else:
-                    write_row(f"{name:7}", found["name"], found["text"], "ok" if found["problem"] is None else found["problem"])
+                _tell(name, found, as_json)
     return int(wrong > 0)
+
+
+def _tell(what: str, found: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json_.dumps({"what": what, **found}))
+    else:
+        write_row(f"{what:7}", found["name"], found["text"], "ok" if found["problem"] is None else found["problem"])
 
 
 def _determinism(settings: CommonSettings, log: Log, path: Path, every: int, as_json: bool) -> int:
@@ -123,6 +143,23 @@ def _check_nodes(settings: CommonSettings, log: Log, as_json: bool) -> Iterator[
                 where = f"{verdict.partition}@{verdict.next_offset}"
                 text = f"{verdict.key_count} keys up to dimint.kv/{where}, digest {verdict.digest}"
                 yield _found(directory.parent.name, text, verdict.problem)
+
+
+def _check_replicas(settings: CommonSettings, overlords: list[str], timeout: float, as_json: bool) -> Iterator[dict[str, Any]]:
+    from dimint.client import Client
+    from dimint.replay.replicas import NodeDoors, compare_replicas
+
+    with Client(overlords, timeout=timeout, key_file=settings.key_file) as client:
+        topology, status = client.topology(), client.status()
+    with closing(NodeDoors(topology["nodes"], timeout_s=timeout, key=read_key(settings.key_file))) as doors:
+        progress = progress_of("verify replicas", as_json=as_json)
+        for one in compare_replicas(str(status["generation"]), status["partitions"], doors.ask, progress=progress):
+            text = f"{one.keys} keys on {', '.join(node[:8] for node in one.nodes) or 'no node'}"
+            if one.unsettled:
+                text += f", {one.unsettled} of them change too fast to be compared"
+            elif len(one.nodes) < 2:
+                text += ": nothing to compare with"
+            yield _found(f"{KV_TOPIC}/{one.partition}", text, one.problem)
 
 
 def _check_tables(settings: CommonSettings, log: Log, as_json: bool) -> Iterator[dict[str, Any]]:
