@@ -4,7 +4,7 @@ import json
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from dimint.replay.runs import LOG_TIME_US, OFFSET, Change
 
@@ -30,7 +30,9 @@ def parameter_of(cut: Cut) -> int | str:
     return min(cut, LAST_US) if isinstance(cut, int) else json.dumps(sorted(cut.items()))
 
 
-def count_in(changes: Sequence[Change], partition: int, cut: Cut, *, before: bool = False) -> int:
-    """How many of these changes, of one partition and in its order, stand up to a cut, or `before` it."""
-    place, most = (LOG_TIME_US, cut) if isinstance(cut, int) else (OFFSET, cut.get(partition, -1))
+def count_in(changes: Sequence[Change], run: Sequence[Any], cut: Cut, *, before: bool = False) -> int:
+    """How many of a run's changes, as `unpack` gives them, stand up to a cut, or `before` it. `run` begins with its key,
+    partition, offset and log time."""
+    _, partition, offset, from_us, *_ = run
+    place, most = (LOG_TIME_US, cut - from_us) if isinstance(cut, int) else (OFFSET, cut.get(partition, -1) - offset)
     return (bisect_left if before else bisect_right)(changes, most, key=itemgetter(place))

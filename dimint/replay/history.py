@@ -32,7 +32,7 @@ from dimint.log.port import Bounds, Log
 from dimint.progress import NO_PROGRESS, Progress
 from dimint.replay.cut import LAST_US, Cut, count_in, parameter_of, side
 from dimint.replay.positions import format_position
-from dimint.replay.runs import KINDS, Change, Portion, runs, unpack
+from dimint.replay.runs import KINDS, OFFSET, Change, Portion, runs, unpack, whole
 
 if TYPE_CHECKING:
     from dimint.node.replica import Replica
@@ -302,10 +302,11 @@ class HistoryIndex:
                   order by from_us {order}, to_us {order}, id {order}"""  # noqa: S608 (constants)
         found: list[KeyChange] = []
         for row in self._db.execute(sql, (key.encode(), parameter_of(since), parameter_of(until), edge[0])):
-            changes = unpack(*row[2:])
-            wanted = changes[count_in(changes, row[1], since, before=True) : count_in(changes, row[1], until)]
+            changes = unpack(row[-1])
+            wanted = changes[count_in(changes, row, since, before=True) : count_in(changes, row, until)]
             for change in reversed(wanted) if newest_first else wanted:
-                if change[:2] < edge if newest_first else change[:2] > edge:
+                place = row[2] + change[OFFSET], change[1]
+                if place < edge if newest_first else place > edge:
                     if len(found) == limit:
                         return found
                     found.append(self._change(row, change))
@@ -353,17 +354,18 @@ class HistoryIndex:
         for number, key in self._db.execute(sql, bounds):
             if number is not None:
                 row = self._db.execute(f"select {_COLUMNS} from runs where id = ?", (number,)).get  # noqa: S608 (a constant)
-                changes = unpack(*row[2:])
-                count = count_in(changes, row[1], until)
-                if count > count_in(changes, row[1], since):
+                changes = unpack(row[-1])
+                count = count_in(changes, row, until)
+                if count > count_in(changes, row, since):
                     yield self._change(row, changes[count - 1])
             look(key.decode())
 
     def _change(self, row: tuple[Any, ...], change: Change) -> KeyChange:
-        offset, index, kind, value, version, log_time_us, person = change
+        key, partition, start, from_us, _ = row
+        offset, index, kind, value, version, log_time_us, person = whole(change, start, from_us)
         if person not in self._people:
             self._learn_people()  # of another process
-        return KeyChange(row[0].decode(), row[1], offset, index, KINDS[kind], value, version, log_time_us, self._people[person])
+        return KeyChange(key.decode(), partition, offset, index, KINDS[kind], value, version, log_time_us, self._people[person])
 
     def _check(self, key: str | None, *cuts: Cut) -> None:
         """That positions are of this log, and of a key's partition. Raises BadPosition."""

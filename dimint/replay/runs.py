@@ -19,7 +19,7 @@ from dimint.batch import BY, KIND
 if TYPE_CHECKING:
     from dimint.node.replica import Fresh
 
-__all__ = ["KINDS", "LOG_TIME_US", "OFFSET", "Change", "Run", "Portion", "runs", "unpack"]
+__all__ = ["KINDS", "LOG_TIME_US", "OFFSET", "Change", "Run", "Portion", "runs", "unpack", "whole"]
 
 RUN_CHANGES: Final = 64
 RUN_BYTES: Final = 16 << 10
@@ -101,9 +101,14 @@ def _run(changes: Sequence[Change]) -> Run:
     return Run(start, changes[-1][0], begin_us, changes[-1][5], packed)
 
 
-def unpack(start: int, begin_us: int, packed: bytes) -> list[Change]:
-    """The changes of a run, of the offset and log time of its first one."""
-    return [
-        (start + offset, index, kind, value, version + begin_us + passed_us, begin_us + passed_us, person)
-        for offset, index, kind, value, version, passed_us, person in msgpack.unpackb(packed, use_list=False)
-    ]
+def unpack(packed: bytes) -> Sequence[Change]:
+    """The changes of a run, with offsets and times as they are packed: `whole` gives those of one."""
+    changes: Sequence[Change] = msgpack.unpackb(packed, use_list=False)
+    return changes
+
+
+def whole(change: Change, start: int, begin_us: int) -> Change:
+    """A change of a run, of the offset and log time of its first one."""
+    offset, index, kind, value, version, passed_us, person = change
+    time_us = begin_us + passed_us
+    return start + offset, index, kind, value, version + time_us, time_us, person
