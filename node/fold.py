@@ -35,20 +35,20 @@ class Unusable(Exception):
 
 class Prepared:
     """A checked batch: its events, their keys as bytes (None for a barrier), and the clients of its `by` table. `values` are
-    those of a batch of plain sets, else None; `numbered` whether any of these can be a numbered request."""
+    those of a batch of plain sets, else None; `requests` their by and seq, if any of them can be a numbered request."""
 
-    __slots__ = ("clients", "events", "keys", "numbered", "values")
+    __slots__ = ("clients", "events", "keys", "requests", "values")
 
     def __init__(self, batch: Batch, keys: Sequence[bytes | None], clients: Sequence[bytes | None]) -> None:
         self.events, self.keys, self.clients = batch.events, keys, clients
         self.values: Sequence[bytes] | None = None
-        self.numbered = True
+        self.requests: Sequence[tuple[int, int | None]] | None = None
 
 
 def prepare(batch: Batch) -> Prepared:
     """Check every event. Raises Unusable for what no writer of ours makes."""
     if batch.plain:
-        _, texts, _, _, seqs, values, _, _ = zip(*batch.events, strict=True)
+        _, texts, _, people, seqs, values, _, _ = zip(*batch.events, strict=True)
         keys = list(map(str.encode, texts))
         numbers = set(seqs)
         numbers.discard(None)
@@ -59,7 +59,9 @@ def prepare(batch: Batch) -> Prepared:
             and min(numbers, default=1) > 0
         ):
             prepared = Prepared(batch, keys, _clients(batch))
-            prepared.values, prepared.numbered = values, bool(numbers) and any(prepared.clients)
+            prepared.values = values
+            if numbers and any(prepared.clients):
+                prepared.requests = list(zip(people, seqs, strict=True))
             return prepared
     return Prepared(batch, [_check(event) for event in batch.events], _clients(batch))
 
@@ -113,8 +115,8 @@ def fold(batch: Prepared, keys: Keyspace, windows: RequestWindows, now_us: int) 
     decision, one stored outcome.
     """
     if batch.values is not None:
-        if batch.numbered:
-            return _fold_sets(batch, batch.values, keys, windows, now_us)
+        if batch.requests is not None:
+            return _fold_sets(batch, batch.values, batch.requests, keys, windows, now_us)
         keys.put_all(batch.keys, batch.values, now_us)  # type: ignore[arg-type]  # sets have keys
         return {}
     outcomes: dict[int, Outcome] = {}
@@ -176,17 +178,20 @@ def fold(batch: Prepared, keys: Keyspace, windows: RequestWindows, now_us: int) 
 
 
 def _fold_sets(
-    batch: Prepared, values: Sequence[bytes], keys: Keyspace, windows: RequestWindows, now_us: int
+    batch: Prepared,
+    values: Sequence[bytes],
+    requests: Sequence[tuple[int, int | None]],
+    keys: Keyspace,
+    windows: RequestWindows,
+    now_us: int,
 ) -> dict[int, Outcome]:
     """`fold` for a batch of plain sets."""
     outcomes: dict[int, Outcome] = {}
-    clients, put, find, settle = batch.clients, keys.put, windows.find, windows.settle
+    clients, put, find, settle, pack_version = batch.clients, keys.put, windows.find, windows.settle, PACKED.pack
     set_by = set_seq = -1
     verdict: bytes | int = FREE
-    keys.index = -1
-    for event, key, value in zip(batch.events, batch.keys, values, strict=True):
-        keys.index += 1
-        by, seq = event[BY], event[_SEQ]
+    for index, (key, value, (by, seq)) in enumerate(zip(batch.keys, values, requests, strict=True)):
+        keys.index = index
         client = clients[by]
         if client is None or seq is None:
             set_by = -1
@@ -197,10 +202,10 @@ def _fold_sets(
             set_by, set_seq = by, seq
             verdict = find(client, seq, now_us)
         if verdict is not FREE:
-            outcomes[keys.index] = _refused(verdict)
+            outcomes[index] = _refused(verdict)
             continue
         version = put(key, value, 0, now_us)  # type: ignore[arg-type]
-        settle(client, seq, PACKED.pack(APPLIED, version + 1) if first else _APPLIED, now_us)
+        settle(client, seq, pack_version(APPLIED, version + 1) if first else _APPLIED, now_us)
     return outcomes
 
 

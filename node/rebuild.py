@@ -32,6 +32,8 @@ from dimint.snapshot_folder import SnapshotFolder
 __all__ = ["Rebuilt", "Snapshots", "begin", "catch_up", "is_unfinished", "open_unfinished", "read_to", "rebuild_store"]
 
 COMMIT_BYTES: Final = 32 << 20
+COMMIT_SAVES: Final = 4
+"""What is not committed is folded again if this is killed: some 64 MB of the log at most."""
 SAVE_BYTES: Final = 16 << 20
 """Records are folded in memory up to this size before their rows are written: the more, the fewer rows a key costs."""
 _NEAR_RECORDS: Final = 100
@@ -159,13 +161,15 @@ def catch_up(log: Log, store: Store) -> None:
 
 def read_to(replica: Replica, log: Log, store: Store, end: int, *, tell: Callable[[], None] = lambda: None) -> None:
     """Apply the records below `end`. Raises LogMismatch at one that cannot be applied."""
+    saves = 0
     while replica.next_offset < end:
         records = log.read(KV_TOPIC, replica.partition, replica.next_offset)
         replica.advance([record for record in records if record.offset < end])
         at_end = not records or records[-1].offset >= end - 1 or replica.problem is not None
         if at_end or replica.unsaved_bytes >= SAVE_BYTES:
             replica.save()
-            if store.uncommitted_bytes >= COMMIT_BYTES:
+            saves += 1
+            if store.uncommitted_bytes >= COMMIT_BYTES or saves % COMMIT_SAVES == 0:
                 store.commit()
         tell()
         if replica.problem is not None:
