@@ -118,7 +118,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "timestamp": _said(_TEXT, "YYYY/MM/DD hh:mm:ss.mmm"),
             "gpu_volatile": _maybe("integer", "utilisation in %"),
             "processes": _list(ref("Process")),
-            "state": _said(_TEXT, "where it is not `ok`: `lost`, `hung`, `missing`, `suspended`"),
+            "state": _said(_TEXT, "where it is not `ok`: `lost`, `hung`, `missing`, `suspended`, `unknown`"),
         },
     ),
     "Process": _record(

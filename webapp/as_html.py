@@ -117,6 +117,9 @@ def _layouts(page: Page, shown: Shown) -> Node | None:
             continue
         current = "true" if layout == shown.layout else None
         links.append(node("a", layout, href=page.path + page.asked.query(layout=layout), aria_current=current))
+    if not page.past:
+        recent = Asked(filter=page.asked.filter, from_="-15m").query()
+        links.append(node("a", "what changed in 15 min", href=f"/changes{recent}", cls="aside"))
     return node("nav", *links, cls="layouts", aria_label="Layout")
 
 

@@ -16,7 +16,7 @@ from dimint.limits import GPUS_MAX, PROCESSES_MAX
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
 
 __all__ = ["CONDITIONS", "HOST", "NUMBERS", "WAITING", "Condition", "Finding", "Observed", "Parameter", "defaults_by",
-           "parse_comparison"]  # fmt: skip
+           "lists_its_gpus", "parse_comparison"]  # fmt: skip
 
 HOST: Final = ""
 """The subject of what is true of a host as a whole; GPUs are named by their UUID."""
@@ -150,6 +150,13 @@ def _gpus(host: Observed) -> Sequence[Mapping[str, Any]]:
     """The GPUs of the newest sample that can be named."""
     entries = mappings(host.sample.get("gpu"), GPUS_MAX) if host.sample is not None else ()
     return [gpu for gpu in entries if isinstance(gpu.get("u"), str) and gpu["u"]]
+
+
+def lists_its_gpus(host: Observed) -> bool:
+    """Whether a GPU that is not in the newest sample is really no more; a driver that does not answer hides MIG instances."""
+    if host.sample is None or not isinstance(host.sample.get("gpu"), list):
+        return False
+    return all(gpu.get("st", "ok") not in ("unknown", "hung") for gpu in _gpus(host))
 
 
 def _processes(host: Observed, gpu: Mapping[str, Any]) -> Sequence[Mapping[str, Any]] | None:

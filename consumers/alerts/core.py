@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dimint.consumers.alerts.conditions import Finding, Observed
+from dimint.consumers.alerts.conditions import Finding, Observed, lists_its_gpus
 from dimint.consumers.alerts.rules import Rule
 
 __all__ = ["Alerting", "AlertKey", "Change"]
@@ -71,7 +71,7 @@ class Alerting:
                 seen.add(finding.subject)
                 if finding.holds or self._watches.get(host.id):
                     self._step(rule, host, finding)
-            if self._watches.get(host.id) and (host.sample is not None or waiting):
+            if self._watches.get(host.id) and (waiting or lists_its_gpus(host)):
                 self._end_missing(rule, host, seen)
 
     def forget(self, host_id: str, now_ns: int) -> None:

@@ -63,6 +63,18 @@ def test_a_successor_goes_on_where_the_log_says() -> None:
     assert not alerting.open
 
 
+def test_a_driver_that_does_not_answer_ends_no_alert() -> None:
+    """What it does not list then, a MIG instance say, may still be there; what it does not list when it answers is gone."""
+    part = gpu(1, "x", 1, 2, None, 90) | {"parent": "GPU-00000000"}
+    whole = gpu(0, "x", 1, 2, 3, 40)
+    alerting = Alerting([rule()])
+    seen = []
+    for at_s, cards in enumerate(([whole, part], [whole | {"st": "unknown"}], None, [whole | {"st": "hung"}], [whole])):
+        alerting.look(observed(sample(cards) if cards else {"gpu_state": "ok"}, now_ns=NOW + at_s * S), waiting=False)
+        seen += [(at_s, change.raised) for change in alerting.changes(NOW + at_s * S)]
+    assert seen == [(0, True), (4, False)]
+
+
 def test_a_forgotten_host_is_over() -> None:
     """Nothing stays open of it."""
     alerting = Alerting([rule()])

@@ -189,3 +189,10 @@ def test_mig_instances_stand_for_their_gpu() -> None:
     assert "GPUs1free GPUs1" in Outline(whole_page([shown], "rows")).text
     assert "1 of 1" in Outline(whole_page([shown], "rows")).text
     assert load_of([shown]).gpus == 1
+
+
+def test_an_overview_leads_to_what_changed_just_now() -> None:
+    """Whatever the layout is."""
+    shown = host("a", sample([gpu(0, GTX, 1, 2, 3, 40)]))
+    for layout in LAYOUTS:
+        assert 'href="/changes?from=-15m"' in whole_page([shown], layout)
