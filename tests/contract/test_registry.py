@@ -1,44 +1,22 @@
 """What every registry backend promises. A backend is one parameter of `make`."""
 
-import os
-import secrets
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from dimint.errors import Fenced, LogMismatch, RegistryError, RegistryLost, VersionConflict
-from dimint.registry.embedded import EmbeddedRegistry
 from dimint.registry.memory import MemoryHub, MemoryRegistry
 from dimint.registry.opening import bind_log
 from dimint.registry.port import Registry
-from tests.support.registry_member import SESSION_S, open_at
+from tests.support.registry_member import open_at
+from tests.support.registry_place import find_place
+from tests.support.system import wait_until
 
 Make = Callable[[], Registry]
 ROOT = Path(__file__).parent.parent.parent
-
-
-class Place(NamedTuple):
-    """A registry that processes share, and how soon a killed one is gone from it."""
-
-    where: str
-    gone_within_s: float
-
-
-def find_place(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """A registry of its own for one test."""
-    if backend == "embedded":
-        return Place(str(tmp_path / "r"), 0.5)
-    zookeeper = request.getfixturevalue("zookeeper")
-    tick_s = zookeeper.tick_ms / 1000
-    return Place(f"zookeeper://{zookeeper.hosts}/{secrets.token_hex(4)}/r", SESSION_S + 2 * tick_s + 0.5)
 
 
 @pytest.fixture(params=["memory", "embedded", "zookeeper"])
@@ -56,22 +34,6 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Make]:
     yield open_session
     for registry in opened:
         registry.close()
-
-
-@pytest.fixture(params=["embedded", "zookeeper"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """A registry that processes share."""
-    return find_place(request.param, request, tmp_path)
-
-
-def within(seconds: float, condition: Callable[[], bool]) -> bool:
-    """Whether the condition becomes true in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 def test_members_are_seen_by_everybody_with_their_info(make: Make) -> None:
@@ -110,7 +72,7 @@ def test_members_of_a_closed_session_are_gone(make: Make) -> None:
     one, two = make(), make()
     member = one.join("node", "ab", {})
     candidacy = one.elect("overlord", "a")
-    assert within(2, lambda: candidacy.fence() is not None)
+    wait_until(lambda: candidacy.fence() is not None, 2, "it leads")
     one.close()
     one.close()
     assert two.members("node") == {}
@@ -157,7 +119,7 @@ def test_at_most_one_leads_and_the_next_takes_over(make: Make) -> None:
     candidacies = [session.elect("overlord", str(number)) for number, session in enumerate(sessions)]
     terms = []
     for _ in range(3):
-        assert within(2, lambda: any(candidacy.fence() for candidacy in candidacies))
+        wait_until(lambda: any(candidacy.fence() for candidacy in candidacies), 2, "somebody leads")
         leaders = [number for number, candidacy in enumerate(candidacies) if candidacy.fence() is not None]
         assert len(leaders) == 1
         fence = candidacies[leaders[0]].fence()
@@ -175,7 +137,7 @@ def test_elections_are_independent(make: Make) -> None:
     """Two elections have two leaders with different terms."""
     one, two = make(), make()
     a, b = one.elect("overlord", "1"), two.elect("trimmer", "2")
-    assert within(2, lambda: a.fence() is not None and b.fence() is not None)
+    wait_until(lambda: a.fence() is not None and b.fence() is not None, 2, "somebody leads")
     assert a.fence() != b.fence()
 
 
@@ -196,7 +158,7 @@ def test_a_put_with_an_old_fence_is_refused(make: Make) -> None:
     """After a takeover, after a resignation and with an invented fence nothing is written."""
     one, two = make(), make()
     first = one.elect("overlord", "1")
-    assert within(2, lambda: first.fence() is not None)
+    wait_until(lambda: first.fence() is not None, 2, "somebody leads")
     old = first.fence()
     assert old is not None
     assert one.put("assignment", b"1", version=0, fence=old) == 1
@@ -208,7 +170,7 @@ def test_a_put_with_an_old_fence_is_refused(make: Make) -> None:
     with pytest.raises(Fenced):
         one.put("assignment", b"x", version=1, fence=old)
     second = two.elect("overlord", "2")
-    assert within(2, lambda: second.fence() is not None)
+    wait_until(lambda: second.fence() is not None, 2, "somebody leads")
     with pytest.raises(Fenced):
         one.put("assignment", b"x", version=1, fence=old)
     new = second.fence()
@@ -300,118 +262,3 @@ def test_hostile_names_and_infos_are_refused(make: Make) -> None:
     with pytest.raises(RegistryError):
         registry.put("a", b"x" * (600 << 10), version=0)
     assert registry.members("node") == {}
-
-
-def start(where: str, what: str, name: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.registry_member", where, what, name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("here")
-    return process
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    for stream in (process.stdin, process.stdout):
-        if stream is not None:
-            stream.close()
-
-
-def test_a_killed_process_is_gone_in_time(place: Place) -> None:
-    """kill -9 of a member: watchers are told, nobody lists it any more, and its id is free."""
-    registry = open_at(place.where)
-    process = start(place.where, "join", "ab")
-    changed = threading.Event()
-    try:
-        assert registry.members("node") == {"ab": {"who": "child"}}
-        registry.watch(changed.set)
-    finally:
-        kill(process)
-    deadline = time.monotonic() + place.gone_within_s
-    while registry.members("node"):
-        assert changed.wait(deadline - time.monotonic())
-        changed.clear()
-    registry.join("node", "ab", {"who": "me"})
-    assert registry.members("node") == {"ab": {"who": "me"}}
-    registry.close()
-
-
-def test_a_process_that_starts_again_takes_its_place_at_once(place: Place) -> None:
-    """Whoever comes after a killed process on the same machine need not wait until the others know of its death."""
-    process = start(place.where, "join", "ab")
-    kill(process)
-    with closing(open_at(place.where)) as registry:
-        began = time.monotonic()
-        registry.join("node", "ab", {"who": "me"})
-        assert registry.members("node") == {"ab": {"who": "me"}}
-        assert time.monotonic() - began < 0.5
-
-
-def test_a_killed_leader_is_replaced_and_fenced(place: Place) -> None:
-    """kill -9 of a leader: the candidate leads in time, in a higher term; the old one is refused."""
-    registry = open_at(place.where)
-    process = start(place.where, "lead", "ab")
-    try:
-        candidacy = registry.elect("overlord", "me")
-        time.sleep(0.3)
-        assert candidacy.fence() is None
-    finally:
-        kill(process)
-    assert within(place.gone_within_s, lambda: candidacy.fence() is not None)
-    fence = candidacy.fence()
-    assert fence is not None
-    assert fence.term >= 2
-    with pytest.raises(Fenced):
-        registry.put("a", b"", version=0, fence=fence._replace(term=fence.term - 1))
-    registry.close()
-
-
-def test_a_started_program_does_not_hold_the_membership(tmp_path: Path) -> None:
-    """A child program outlives its parent's membership, and a forked child does not hold it either."""
-    registry = EmbeddedRegistry(tmp_path)
-    member = registry.join("node", "ab", {})
-    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, close_fds=False)
-    other = EmbeddedRegistry(tmp_path)
-    member.leave()
-    assert other.members("node") == {}
-    other.join("node", "ab", {})
-    child.communicate(b"\n")
-    other.close()
-    registry.close()
-
-
-def test_a_forked_child_does_not_hold_the_membership(tmp_path: Path) -> None:
-    """When the member is killed it is gone, though a forked child of it lives on."""
-    code = (
-        "import os, sys, time; from pathlib import Path; from dimint.registry.embedded import EmbeddedRegistry;"
-        "registry = EmbeddedRegistry(Path(sys.argv[1])); member = registry.join('node', 'ab', {}); child = os.fork();"
-        "child and print(child, flush=True); time.sleep(60)"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-    assert process.stdout is not None
-    child = int(process.stdout.readline())
-    registry = EmbeddedRegistry(tmp_path)
-    try:
-        assert registry.members("node") == {"ab": {}}
-        kill(process)
-        assert within(1, lambda: registry.members("node") == {})  # the child closes its copies as soon as it runs
-        os.kill(child, 0)
-    finally:
-        os.kill(child, signal.SIGKILL)
-    registry.close()
-
-
-def test_a_removed_directory_is_a_lost_registry(tmp_path: Path) -> None:
-    """When the files go away under it, the session says so instead of showing an empty cluster."""
-    registry = EmbeddedRegistry(tmp_path / "r")
-    os.rename(tmp_path / "r", tmp_path / "gone")
-    for act in (lambda: registry.put("a", b"", version=0), lambda: registry.members("node"), lambda: registry.get("a")):
-        with pytest.raises(RegistryLost):
-            act()
-    registry.close()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ from dimint.log.opening import Genesis, GenesisSettings, genesis
 from dimint.writer import BatchWriter, Outgoing
 from tests.support.consumer_process import settings_for
 from tests.support.samples import Machine, registered
+from tests.support.system import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -80,14 +81,6 @@ def consumer(data_dir: Path) -> Iterator["subprocess.Popen[str]"]:
             process.kill()
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
-    """Until the condition holds."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.02)
-
-
 def test_killed_again_and_again_it_loses_and_doubles_nothing(agents: Agents, tmp_path: Path) -> None:
     """kill -9 in the middle of commits: in the end the tables are those that a rebuild makes."""
     publishing = threading.Thread(target=agents.publish, args=(150, 0.01))
@@ -98,13 +91,13 @@ def test_killed_again_and_again_it_loses_and_doubles_nothing(agents: Agents, tmp
         with consumer(tmp_path) as process:
             before = reader.version()
             # on a busy machine everything may be published, and read, before this consumer is up
-            wait_for(lambda before=before: reader.version() != before or not publishing.is_alive())  # type: ignore[misc]
+            wait_until(lambda before=before: reader.version() != before or not publishing.is_alive(), 20, "a commit")
             time.sleep(wait.random() * 0.4)
             process.kill()
     publishing.join()
     with consumer(tmp_path) as process:
         agents.publish(1)  # so that it has to be up before it is stopped
-        wait_for(lambda: reader.positions() == agents.ends())
+        wait_until(lambda: reader.positions() == agents.ends(), 20, "all is read")
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
     for machine in agents.machines:
@@ -121,7 +114,7 @@ def test_a_running_consumer_follows_a_rebuild_and_refuses_a_second(agents: Agent
     reader = StatusReader(tmp_path / TABLES_FOLDER)
     with consumer(tmp_path) as process:
         agents.publish(3)
-        wait_for(lambda: reader.positions() == agents.ends())
+        wait_until(lambda: reader.positions() == agents.ends(), 20, "all is read")
         with consumer(tmp_path) as second:
             _, errors = second.communicate(timeout=20)
             assert second.returncode == 2
@@ -135,7 +128,7 @@ def test_a_running_consumer_follows_a_rebuild_and_refuses_a_second(agents: Agent
         sequence, _ = reader.changed_since(-1)
         start = time.monotonic()
         agents.publish(1)
-        wait_for(lambda: reader.positions() == agents.ends())
+        wait_until(lambda: reader.positions() == agents.ends(), 20, "all is read")
         assert time.monotonic() - start < 5
         assert reader.changed_since(sequence)[1] == hosts
         assert sorted(path.name for path in (tmp_path / TABLES_FOLDER).glob("*.db")) == ["status-000002.db"]
@@ -156,21 +149,22 @@ def test_hosts_are_changed_from_a_shell(agents: Agents, tmp_path: Path) -> None:
     reader = StatusReader(tmp_path / TABLES_FOLDER)
     with consumer(tmp_path):
         agents.publish(2)
-        wait_for(lambda: reader.positions() == agents.ends())
+        wait_until(lambda: reader.positions() == agents.ends(), 20, "all is read")
         first, second, third = (machine.id for machine in agents.machines[:3])
         assert len(run("list").splitlines()) == 5
         assert run("rename", first, "big.one").startswith("host.renamed")
-        wait_for(lambda: any(row.name == "big_one" for row in reader.hosts()))
+        wait_until(lambda: any(row.name == "big_one" for row in reader.hosts()), 20, "the new name")
         run("merge", second, "big.one")
         run("forget", third, "--yes")
-        wait_for(lambda: {row.id for row in reader.hosts()} == {machine.id for machine in agents.machines} - {second, third})
+        left = {machine.id for machine in agents.machines} - {second, third}
+        wait_until(lambda: {row.id for row in reader.hosts()} == left, 20, "one host for two, and one less")
         assert [json.loads(line)["merged_into"] for line in run("list", "--all", "--json").splitlines()].count(first) == 1
         assert "there is no host" in run("rename", "nobody", "x")
         assert "into itself" in run("merge", first, first)
         assert "itself merged" in run("merge", first, second)
         run("merge", second, "--undo")
         run("rename", first)
-        wait_for(lambda: len(reader.hosts()) == 4)
+        wait_until(lambda: len(reader.hosts()) == 4, 20, "four hosts")
     digest = table_digest(tmp_path / TABLES_FOLDER)
     assert rebuild(settings_for(tmp_path), into=tmp_path / "look").digest == digest
     reader.close()

@@ -4,7 +4,7 @@ import json
 import socket
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,6 +20,7 @@ from dimint.consumers.names import clean_name
 from dimint.consumers.reading import TABLES_FOLDER, StatusReader
 from dimint.webapp.routes.live import SEND_S
 from tests.support.senders import GPU_MAP, Sender, consuming, gpu_entry, reporting_server
+from tests.support.system import wait_until
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 OK = {"status": "OK", "status_code": 200}
@@ -39,15 +40,6 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def address(data_dir: Path) -> Iterator[tuple[str, int]]:
     with reporting_server(data_dir) as found:
         yield found
-
-
-def eventually(check: Callable[[], Any], timeout_s: float = 10.0) -> Any:
-    """The first true result of `check`."""
-    deadline = time.monotonic() + timeout_s
-    while not (found := check()):
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.02)
-    return found
 
 
 def state_of(address: tuple[str, int], host: str, **query: Any) -> dict[str, Any]:
@@ -72,7 +64,7 @@ def test_map_comes_back_as_it_was_sent(address: tuple[str, int]) -> None:
     assert (answer["register_name"], len(bytes.fromhex(answer["id"]))) == ("host1", 16)
     assert sender.post(GPU_MAP) == OK
     assert sender.registrations == 1
-    (entry,) = eventually(lambda: data_of(address, "host1"))
+    (entry,) = wait_until(lambda: data_of(address, "host1"), 20, "it is shown")
     assert list(entry) == ["gpu_data", "timestamp"]
     assert entry["gpu_data"] == GPU_MAP
     assert list(entry["gpu_data"]["gpu:0"]) == list(GPU_MAP["gpu:0"])
@@ -101,9 +93,9 @@ def test_numbers_as_text_and_missing_fields(address: tuple[str, int]) -> None:
         process["used_memory"] = str(process["used_memory"])
     as_text["gpu:0"]["processes"] = processes
     assert sender.post(as_text) == OK
-    assert eventually(lambda: data_of(address, "old-sender.lab"))[-1]["gpu_data"] == GPU_MAP
+    assert wait_until(lambda: data_of(address, "old-sender.lab"), 20, "it is shown")[-1]["gpu_data"] == GPU_MAP
     assert sender.post({"gpu:3": {"gpu_name": "K80", "temperature": "[Not Supported]", "used_memory": None}}) == OK
-    (entry,) = eventually(lambda: data_of(address, sender.name, fetch_num=5)[1:])
+    (entry,) = wait_until(lambda: data_of(address, sender.name, fetch_num=5)[1:], 20, "it is shown")
     (gpu,) = entry["gpu_data"].values()
     assert {name for name, value in gpu.items() if value is None} == {
         "uuid", "temperature", "total_memory", "available_memory", "used_memory", "gpu_volatile"
@@ -117,7 +109,9 @@ def test_every_post_is_kept_in_order(address: tuple[str, int]) -> None:
     sender = Sender(address, "many")
     for util in range(250):
         sender.send({"gpu:0": gpu_entry(0, "A100", 1, 2, util, 30)})
-    entries = eventually(lambda: found if len(found := data_of(address, "many", fetch_num=400)) == 250 else None)
+    entries = wait_until(
+        lambda: found if len(found := data_of(address, "many", fetch_num=400)) == 250 else None, 20, "it is shown"
+    )
     assert [entry["gpu_data"]["gpu:0"]["gpu_volatile"] for entry in entries] == list(range(250))
 
 
@@ -130,7 +124,7 @@ def test_taken_names(address: tuple[str, int]) -> None:
     assert first == "twin_1"
     assert {second, third} == {f"twin_1_{sender.id[:8]}" for sender in senders[1:]}
     for sender in senders:
-        assert eventually(partial(data_of, address, sender.name))
+        assert wait_until(partial(data_of, address, sender.name), 20, "it is shown")
     again = Sender(address, "twin-1")
     again.send(GPU_MAP)
     assert again.name == f"twin_1_{again.id[:8]}"
@@ -160,7 +154,7 @@ def test_bad_body(bad_sender: Sender, data_dir: Path, body: bytes) -> None:
     assert (answer["status"], answer["status_code"]) == ("ERROR", 400)
     assert 10 < len(answer["message"]) < 200
     with closing(StatusReader(data_dir / TABLES_FOLDER)) as reader:
-        eventually(lambda: reader.host(sender.id))
+        wait_until(lambda: reader.host(sender.id), 20, "it is in the tables")
         assert reader.last(sender.id, 1) == []
 
 
@@ -196,7 +190,7 @@ def test_hostile_names(address: tuple[str, int], name: str) -> None:
     sender = Sender(address, name)
     sender.id = given["id"]
     assert sender.post(GPU_MAP) == OK
-    assert eventually(lambda: given["register_name"] in json.loads(text_of(address, "/states/")))
+    assert wait_until(lambda: given["register_name"] in json.loads(text_of(address, "/states/")), 20, "it is shown")
 
 
 def test_unknown_ids(address: tuple[str, int]) -> None:
@@ -246,7 +240,7 @@ def test_senders_outlive_the_server(data_dir: Path) -> None:
         later = Sender(address, "survivor")
         later.id = sender.id
         assert later.post(GPU_MAP) == OK
-        assert eventually(lambda: data_of(address, "survivor"))
+        assert wait_until(lambda: data_of(address, "survivor"), 20, "it is shown")
 
 
 def test_tables_that_are_behind_do_not_make_hosts_unknown(tmp_path: Path) -> None:
@@ -263,7 +257,7 @@ def test_tables_that_are_behind_do_not_make_hosts_unknown(tmp_path: Path) -> Non
         later.id = sender.id
         assert later.post(GPU_MAP)["status_code"] == 503
         with consuming(tmp_path):
-            assert eventually(lambda: later.post(GPU_MAP) == OK)
+            assert wait_until(lambda: later.post(GPU_MAP) == OK, 20, "it is taken")
 
 
 # --- the WebSocket --------------------------------------------------------------------------------------------------
@@ -295,7 +289,7 @@ def test_live_pages(tmp_path: Path) -> None:
         for sender in senders:
             sender.send(GPU_MAP)
         for sender in senders:
-            eventually(partial(data_of, address, sender.name))
+            wait_until(partial(data_of, address, sender.name), 20, "it is shown")
         with open_live(address) as viewer, open_live(address) as other:
             assert silent(viewer)
             senders[2].send(GPU_MAP)  # stands on page 2
@@ -346,7 +340,7 @@ def test_slow_viewer_is_let_go(tmp_path: Path) -> None:
     with consuming(tmp_path), reporting_server(tmp_path, page_size=1) as address, socket.socket() as viewer:
         for name in ("first", "second"):
             Sender(address, name).send(large)
-            eventually(partial(data_of, address, name))
+            wait_until(partial(data_of, address, name), 20, "it is shown")
         viewer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         viewer.connect(address)
         viewer.sendall(
