@@ -73,17 +73,14 @@ class Fleet:
                 del self._known[uuid]
                 continue
             gpu_state = _state_of_unseen(state, row["i"] in hung)
-            gpus.append(Gpu(i=len(gpus), u=uuid, name=row["name"], st=gpu_state, mem_tot=row["mem_tot"], pci=row["pci"]))
+            gpus.append(_without_values(len(gpus), uuid, row, gpu_state))
             changes += self._move(uuid, row, gpu_state)
         return gpus, changes
 
     def unanswered(self) -> list[Gpu]:
         """The GPUs that there are, as far as is known while the driver has not answered in time: nothing of what they do."""
         rows = sorted(self._known.items(), key=lambda item: int(item[1]["i"]))
-        return [
-            Gpu(i=at, u=uuid, name=row["name"], st="unknown", mem_tot=row["mem_tot"], pci=row["pci"])
-            for at, (uuid, row) in enumerate(rows)
-        ]
+        return [_without_values(at, uuid, row, "unknown") for at, (uuid, row) in enumerate(rows)]
 
     def _see(self, gpu: Gpu, now_s: int) -> Change | None:
         uuid, state = gpu["u"], gpu["st"]
@@ -110,6 +107,10 @@ class Fleet:
         if state in ("ok", "suspended") and row.pop("told", None):
             return [Change(uuid, "ok")]
         return []
+
+
+def _without_values(at: int, uuid: str, row: Mapping[str, Any], state: str) -> Gpu:
+    return Gpu(i=at, u=uuid, name=row["name"], st=state, mem_tot=row["mem_tot"], pci=row["pci"])
 
 
 def _state_of_unseen(host_state: str, hung: bool) -> str:

@@ -165,8 +165,9 @@ OPERATIONS: Final = (
     ),
     Operation(
         "users", "GET", "/users", "pages",
-        "GPU-hours per user of the day, or of `?from=&to=`, and what each holds now; `?term=true` for terminals",
-        (*_TIMES, _TERM, *_LOOK), (_HTML, _PLAIN, *_WRONG),
+        "GPU-hours per user of the day, or of `?from=&to=`, and what each holds now; `?term=true` for terminals, `?format=json` "
+        "as JSON",
+        (*_TIMES, _TERM, *_LOOK, _JSON), (_HTML, _PLAIN, _json("Users"), *_WRONG),
     ),
     Operation(
         "log", "GET", "/log", "pages",

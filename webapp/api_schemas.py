@@ -185,6 +185,16 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "since": _TIME, "raised": _TIME, "told": _said(_FLAG, "whether somebody was told"),
         },
     ),
+    "Users": _record(
+        "Who held GPUs, the longest first, in GPU-hours, and what each of them holds at `to`.",
+        {
+            "from": _TIME, "to": _TIME,
+            "users": _list(_record("A user.", {
+                "user": _TEXT, "gpus": _said(_COUNT, "GPUs held"), "idle": _said(_COUNT, "of these, that do nothing"),
+                "held": _HOURS, "active": _HOURS, "wasted": _HOURS, "unknown": _HOURS,
+            })),
+        },
+    ),
     "Changes": _record(
         "What is different at `to`, and what happened in between, the oldest first.",
         {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from dimint.consumers.accounting import Account, Accounting
+from dimint.consumers.accounting import Account, Accounting, as_json
 from dimint.webapp.as_html import Page, framed
 from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.nodes import Node, node, users_text
@@ -14,7 +14,7 @@ from dimint.webapp.text import clean, cut, fit
 from dimint.webapp.times import iso, stamp
 from dimint.webapp.users import filter_of, hours
 
-__all__ = ["users_page", "users_text_table"]
+__all__ = ["users_json", "users_page", "users_text_table"]
 
 _NAME_MAX: Final = 24
 _HEADS: Final = ("GPUs now", "idle now", "GPU-hours held", "active", "wasted", "not known")
@@ -37,6 +37,17 @@ def users_page(
     )  # fmt: skip
     empty = node("p", "Nobody was on a GPU in this time.", cls="empty")
     return framed(page, style, [node("h1", "Users"), words, node("div", table, cls="scroll") if rows else empty], title="Users")
+
+
+def users_json(answer: Accounting, held: Counter[str], idle: Counter[str]) -> dict[str, Any]:
+    """The same for programs: hours with six decimals, as `/accounting/` has them."""
+    told = as_json(answer, iso)
+    users = [
+        {"user": one["user"], "gpus": held[one["user"]], "idle": idle[one["user"]]} | one
+        for one in told["gpu_hours"]
+        if one["user"] is not None
+    ]
+    return {"from": told["from"], "to": told["to"], "users": users}
 
 
 def users_text_table(answer: Accounting, held: Counter[str], idle: Counter[str], style: TerminalStyle) -> str:

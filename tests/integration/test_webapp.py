@@ -116,6 +116,15 @@ def test_accounting(client: httpx.Client) -> None:
         assert (refused.status_code, refused.json()["status_code"]) == (400, 400)
 
 
+def test_users_as_json(client: httpx.Client) -> None:
+    """What the page says for programs; a time that cannot be read is an error of JSON."""
+    assert client.get("/users?format=json&at=@1000000").json() == {
+        "from": "1970-01-12T00:00:00Z", "to": "1970-01-12T13:46:40Z", "users": [],
+    }  # fmt: skip
+    wrong = client.get("/users?format=json&at=soon")
+    assert (wrong.status_code, wrong.json()["status_code"]) == (400, 400)
+
+
 def test_accounting_has_the_digits_of_the_command(tmp_path: Path) -> None:
     """The page and `dimint accounting` say the same of the same tables, to the last digit, as JSON and as CSV."""
     log = StatusLog()

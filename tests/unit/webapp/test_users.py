@@ -12,7 +12,7 @@ from dimint.webapp.as_changes import changes_text
 from dimint.webapp.as_html import Page
 from dimint.webapp.as_lines import Frame, line_view
 from dimint.webapp.as_terminal import TerminalStyle
-from dimint.webapp.as_users import users_page, users_text_table
+from dimint.webapp.as_users import users_json, users_page, users_text_table
 from dimint.webapp.asked import Asked
 from dimint.webapp.changed import Change
 from dimint.webapp.filter import parse_filter
@@ -53,8 +53,8 @@ def test_panel_joins_now_and_today() -> None:
     assert "today" not in to_html(users_panel(hosts, [], STYLE) or panel)
 
 
-def test_page_and_table_say_the_same() -> None:
-    """Hours of the range beside what is held now, for browsers and terminals."""
+def test_page_table_and_json_say_the_same() -> None:
+    """Hours of the range beside what is held now, for browsers, terminals and programs."""
     asked = question(0, 10 * 3600 * SECOND, "user", "full")
     answer = account(asked, [Used("alice", "a", 5 * HOUR_US, 2 * HOUR_US, HOUR_US), Used(HOSTILE, "a", 1, 1, 0)], 80 * HOUR_US, 0)
     held, idle = held_now([busy("a", "alice", None)])
@@ -65,6 +65,8 @@ def test_page_and_table_say_the_same() -> None:
     table = users_text_table(answer, held, idle, TerminalStyle(UTC, 80))
     assert table.splitlines()[1].split()[:4] == ["alice", "1", "1", "5.0"]
     assert "\x1b" not in table
+    alice = users_json(answer, held, idle)["users"][0]
+    assert alice == {"user": "alice", "gpus": 1, "idle": 1, "held": 5.0, "active": 2.0, "wasted": 2.0, "unknown": 1.0}
     assert "nobody" in users_text_table(account(asked, [], 0, 0), held, idle, TerminalStyle(UTC, 80))
 
 
