@@ -13,7 +13,7 @@ from dimint.cli_options import with_settings
 from dimint.log.opening import find_genesis
 from dimint.log.port import Log
 from dimint.log.reading import DEAD_REASONS, Counted
-from dimint.progress import progress_of
+from dimint.progress import Progress, progress_of
 from dimint.replay.counting import Count, count_events
 from dimint.replay.event import LoggedEvent, events_of, json_line, shown_fields, text_of
 from dimint.replay.filters import EVERYTHING, Filter
@@ -68,7 +68,7 @@ def events(settings: Any, follow: bool, limit: int | None, as_json: bool, table:
             return
         with Stream(log, ranges, look_back_s=_LOOK_BACK_S) as stream:
             if count:
-                _print_counts(_count(stream, ranges, wanted), as_json)
+                _print_counts(_count(stream, ranges, wanted, progress_of("count", as_json=as_json)), as_json)
                 return
             printer = _Printer(wanted, as_json, limit)
             if printer.print_all(stream, follow):
@@ -77,20 +77,26 @@ def events(settings: Any, follow: bool, limit: int | None, as_json: bool, table:
 
 def _ranges(log: Log, stretch: Stretch, wanted: Filter, follow: bool) -> list[Range]:
     ranges = select(log, topics=stretch.topics, start=stretch.start, end=stretch.end, open_end=follow)
+    topics = wanted.topics(stretch.topics)
+    ranges = [each for each in ranges if each.topic in topics]
     if follow and stretch.start is None:
         ranges = [each._replace(start=log.bounds(*each.place).end) for each in ranges]
     found = find_genesis(log)
     return ranges if found is None else wanted.narrow(ranges, found)
 
 
-def _count(stream: Stream, ranges: list[Range], wanted: Filter) -> dict[Range, Count]:
+def _count(stream: Stream, ranges: list[Range], wanted: Filter, progress: Progress) -> dict[Range, Count]:
     """Batches with a wanted event, and wanted events, of each range."""
     found = {each.place: [0, 0] for each in ranges}
-    for item in stream.history():
+    total = stream.left()
+    for number, item in enumerate(stream.history()):
+        if not number % 256:
+            progress.at(total - stream.left(), total, stream.counts["events"])
         if isinstance(item.taken, Counted):
             events = sum(map(wanted.wants, events_of(item.place, item.taken)))
             found[item.place][0] += events > 0
             found[item.place][1] += events
+    progress.end(total, total, stream.counts["events"])
     return {each: Count(*found[each.place]) for each in ranges}
 
 

@@ -97,7 +97,8 @@ def _determinism(settings: CommonSettings, log: Log, path: Path, every: int, as_
         click.echo(json_.dumps({"file": str(path), **found._asdict(), "compared_with": code_version()}))
     else:
         verdict = found.problem or f"the same in {found.lines} lines"
-        click.echo(f"{found.code} (the file) and {code_version()} (this code): {verdict}")
+        note = f"; {found.note}" if found.note else ""
+        click.echo(f"{found.code} (the file) and {code_version()} (this code): {verdict}{note}")
     return int(found.problem is not None)
 
 

@@ -1,9 +1,9 @@
 """Which events are wanted. [S]"""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from dimint.events import KV_TOPIC, STATUS_TOPIC
+from dimint.events import KINDS, KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import Genesis
 from dimint.replay.event import LoggedEvent
 from dimint.replay.positions import Range
@@ -45,6 +45,16 @@ class Filter(NamedTuple):
         if self.source is not None and by.host != self.source:
             return False
         return self.who is None or self.who in (by.client, by.process)
+
+    def topics(self, among: Sequence[str]) -> Sequence[str]:
+        """The topics that may have what is wanted: a known kind has one.
+
+        >>> Filter(("kv.set", "kv.incr")).topics(("dimint.kv", "dimint.status"))
+        ['dimint.kv']
+        """
+        if not self.kinds or not all(kind in KINDS for kind in self.kinds):
+            return among
+        return [topic for topic in among if any(KINDS[kind].topic == topic for kind in self.kinds)]
 
     def narrow(self, ranges: Iterable[Range], genesis: Genesis) -> list[Range]:
         """The ranges of partitions that may have what is wanted: a whole key has one home in a topic."""

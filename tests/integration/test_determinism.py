@@ -66,10 +66,24 @@ def test_a_difference_in_the_status_tables_names_the_host(tmp_path: Path, capfd:
     with gzip.open(file, "rt") as stream:
         lines = [json.loads(line) for line in stream]
     at, host = next((at, host) for at, line in enumerate(lines) for host in line.get("rows", {}) if len(host) == 32)
+
+    def rewrite() -> None:
+        with gzip.open(file, "wt") as stream:
+            stream.writelines(json.dumps(line) + "\n" for line in lines)
+        capfd.readouterr()
+
+    assert lines[-1]["at"] == "the status tables"
+    lines[-1]["digest"] = "0" * 32
+    rewrite()
+    assert main(command) == 1
+    assert "the status tables: their rows differ from the file's, though what was written" in capfd.readouterr().out
+    lines[0]["tables_format"] = 3
+    rewrite()
+    assert main(command) == 0
+    assert "the same in" in (said := capfd.readouterr().out)
+    assert "; rows of status tables of format 3 and " in said
     lines[at]["rows"][host] = "0" * 16
-    with gzip.open(file, "wt") as stream:
-        stream.writelines(json.dumps(line) + "\n" for line in lines)
-    capfd.readouterr()
+    rewrite()
     assert main([*command, "--json"]) == 1
     assert json.loads(capfd.readouterr().out)["problem"].startswith(
         f"up to {lines[at]['at']}, key '{host}': the file has row '0000"

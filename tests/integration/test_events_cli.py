@@ -75,6 +75,17 @@ def test_positions_can_be_given_back(lines: Any) -> None:
     assert lines("--from", middle, "--topic", KV_TOPIC, "--limit=1") == late[:1]
 
 
+def test_positions_of_all_topics_with_a_filter(lines: Any) -> None:
+    """A kind that has one topic leaves the others' positions alone."""
+    found = lines()
+    ends: dict[str, int] = {}
+    for line in found:
+        place, _, offset = line["position"].partition("@")
+        ends[place] = max(ends.get(place, 0), int(offset))
+    everything = ",".join(f"{place}@{offset + 1}" for place, offset in ends.items())
+    assert lines("--kind=kv.set", f"--to={everything}") == [line for line in found if line["kind"] == "kv.set"]
+
+
 def test_times_as_bounds(lines: Any) -> None:
     """Log times, half open."""
     found = lines()
@@ -97,6 +108,9 @@ def test_filters_and_counts(filled: Filled, lines: Any, capsys: pytest.CaptureFi
     cases: list[tuple[tuple[str, ...], list[dict[str, Any]]]] = [
         ((), found),
         (("--kind=kv.set", "--kind=overlord.*"), [line for line in found if line["kind"] in ("kv.set", "overlord.heartbeat")]),
+        (("--kind=kv.set",), [line for line in found if line["kind"] == "kv.set"]),
+        (("--kind=kv.set", "--topic=dimint.status"), []),
+        (("--kind=from.tomorrow",), []),
         (("--key=k1*",), [line for line in found if fits(line, key="k1")]),
         ((f"--key={key}",), [line for line in found if line["key"] == key]),
         (("--key=127.0.0.1:5556",), [line for line in found if line["kind"] == "overlord.heartbeat"]),
