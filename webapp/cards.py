@@ -15,6 +15,7 @@ from dimint.webapp.parts import (
     age,
     bar,
     gib,
+    gpu_sign,
     host_link,
     mib_as_gib,
     number,
@@ -70,8 +71,9 @@ def _gpu_part(gpu: Gpu, history: Sequence[int | None]) -> Node:
         node("bdi", users_text(gpu.name).removeprefix("NVIDIA "), cls="gpuname", title=users_text(gpu.name)),
     ]
     if gpu.state != "ok":
-        head.append(node("span", f"✖ {users_text(gpu.state)}", cls="badge bad"))
-        return node("li", node("div", *head, cls="gpuhead"), cls="gpu gone")
+        symbol, cls = gpu_sign(gpu.state)
+        head.append(node("span", f"{symbol} {users_text(gpu.state)}", cls=f"badge {cls}"))
+        return node("li", node("div", *head, cls="gpuhead"), cls="gpu gone" if cls == "bad" else "gpu")
     if gpu.parent:
         head.append(node("span", users_text(gpu.profile, "MIG"), cls="badge", title="MIG instance"))
     slowed = slow_reasons(gpu)

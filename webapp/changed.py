@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from dimint.webapp.judge import holder, use_of
+from dimint.webapp.judge import GONE, holder, use_of
 from dimint.webapp.models import Host, Sampled, Status, Use
 
 __all__ = ["Change", "changes"]
@@ -63,10 +63,12 @@ def _gpu_changes(name: str, old: Sampled, new: Sampled) -> Iterator[Change]:
         if was is None:
             yield Change("mig" if gpu.parent else "gpu.new", "▲" if gpu.parent else "→", name, f"{what} is new")
         elif was.state != gpu.state:
-            if gpu.state == "ok":
-                yield Change("gpu.back", "●", name, f"{what} is back ({was.state} before)")
-            else:
+            if gpu.state in GONE:
                 yield Change("gpu.lost", "✖", name, f"{what} {was.state} → {gpu.state}")
+            elif gpu.state == "ok" and was.state in GONE:
+                yield Change("gpu.back", "●", name, f"{what} is back ({was.state} before)")
+            else:  # asleep, or awake, or a driver that did not answer just then
+                yield Change("gpu.state", "·", name, f"{what} {was.state} → {gpu.state}")
         elif was.power_limit_w != gpu.power_limit_w and None not in (was.power_limit_w, gpu.power_limit_w):
             yield Change("gpu.limit", "▲", name, f"{what}: power limit {was.power_limit_w} → {gpu.power_limit_w} W")
     for key, gpu in before.items():

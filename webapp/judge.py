@@ -9,6 +9,7 @@ from dimint.sample import NOTHING_WRONG
 from dimint.webapp.models import Cell, Gpu, Host, Status, Use
 
 __all__ = [
+    "GONE",
     "SKEW_MS",
     "Problem",
     "Severity",
@@ -29,7 +30,8 @@ _ORPHAN_LEAST_MIB: Final = 1024
 _LATE_LEAST_MS: Final = 10_000
 SKEW_MS: Final = 5_000
 """A clock that is this far from the log's is wrong; less may be the way that samples take."""
-_GONE: Final = frozenset({"lost", "hung", "missing"})
+GONE: Final = frozenset({"lost", "hung", "missing"})
+"""States of a GPU that somebody has to do something about; one that sleeps, or of which nothing is known, is none."""
 
 
 class Severity(IntEnum):
@@ -62,7 +64,7 @@ class Problem:
 
 def use_of(gpu: Gpu) -> Use:
     """What the GPU is doing, as far as its sample says."""
-    if gpu.state in _GONE:
+    if gpu.state in GONE:
         return Use.LOST
     if gpu.split:
         return Use.SPLIT
@@ -151,7 +153,7 @@ def _problems(host: Host, now_ns: int) -> Iterator[_Found]:
 
 
 def _gpu_problems(host: Host, gpu: Gpu, now_ns: int) -> Iterator[_Found]:
-    if gpu.state in _GONE:
+    if gpu.state in GONE:
         yield (Severity.CRITICAL, gpu.index, gpu.state)
         return
     if reasons := slow_reasons(gpu):

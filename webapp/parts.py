@@ -10,17 +10,19 @@ from typing import Final
 from urllib.parse import quote
 
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
+from dimint.webapp.judge import GONE
 from dimint.webapp.models import Host, Status
 from dimint.webapp.nodes import Child, Node, node
 from dimint.webapp.text import display_name
 from dimint.webapp.times import DateOrder, stamp
 
 __all__ = [
-    "SIGNS", "PageStyle", "age", "bar", "gib", "host_link", "host_name", "mib_as_gib", "number", "percent_of", "sign", "state",
-    "trend",
+    "SIGNS", "PageStyle", "age", "bar", "gib", "gpu_sign", "host_link", "host_name", "mib_as_gib", "number", "percent_of",
+    "sign", "state", "trend",
 ]  # fmt: skip
 
 _GIB = 1 << 30
+_GPU_SIGNS: Final = {**dict.fromkeys(GONE, ("✖", "bad")), "suspended": ("◌", "wait")}
 SIGNS: Final = {
     Status.RUNNING: ("●", "running", "ok"),
     Status.WAITING: ("◌", "waiting", "wait"),
@@ -87,6 +89,11 @@ def state(status: Status) -> Node:
     """Symbol and word of a status."""
     symbol, word, _ = SIGNS[status]
     return node("span", node("span", symbol, cls="sign", aria_hidden="true"), f" {word}", cls="state")
+
+
+def gpu_sign(state: str) -> tuple[str, str]:
+    """Symbol and class of a GPU's state that is not `ok`: gone is bad, asleep is well, and the rest is not known."""
+    return _GPU_SIGNS.get(state, ("?", "wait"))
 
 
 def host_name(host: Host) -> list[Child]:

@@ -10,6 +10,7 @@ from dimint.webapp.parts import (
     PageStyle,
     age,
     bar,
+    gpu_sign,
     host_link,
     mib_as_gib,
     number,
@@ -32,7 +33,9 @@ ROW_COLUMNS = (
 def _tile(gpu: Gpu) -> Node:
     """One GPU in a row: how busy as the height of the left bar, how full as the height of the right one."""
     if gpu.state != "ok":
-        return node("span", "✖", cls="tile gone", role="img", aria_label=f"GPU {gpu.index}: {users_text(gpu.state)}")
+        symbol, cls = gpu_sign(gpu.state)
+        label = f"GPU {gpu.index}: {users_text(gpu.state)}"
+        return node("span", symbol, cls="tile gone" if cls == "bad" else "tile away", role="img", aria_label=label, title=label)
     util, memory = gpu.util_pct, gpu.memory_pct
     bars = []
     for at, value, kind in ((0, util, "util"), (9, memory, "mem")):
@@ -105,7 +108,7 @@ def _details(gpus: Sequence[Gpu]) -> Node:
         facts = f"{number(gpu.util_pct, '%')} · {mib_as_gib(gpu.used_mib)}/{mib_as_gib(gpu.total_mib)} GiB · "
         facts += f"{number(gpu.temperature_c, '°C')} · {number(gpu.power_w, 'W')}"
         if gpu.state != "ok":
-            facts = f"✖ {users_text(gpu.state)}"
+            facts = f"{gpu_sign(gpu.state)[0]} {users_text(gpu.state)}"
         none = {Use.FREE: "free", Use.SPLIT: "split into MIG instances"}.get(use_of(gpu), "–")
         users = users_text(", ".join(users_of((gpu,))), none)
         lines.append(node("li", node("span", str(gpu.index), cls="index"), f" {facts} ", node("bdi", users)))
@@ -131,8 +134,11 @@ def gpu_rows_node(host: Host, style: PageStyle) -> Node:
 def _gpu_table_cells(gpu: Gpu | None, host: Host, style: PageStyle) -> list[Node]:
     if gpu is None or gpu.state != "ok":
         word = ("no GPU" if host.status is Status.RUNNING else "") if gpu is None else f"{gpu.index}: {users_text(gpu.name)}"
-        note: Child = node("span", f"✖ {users_text(gpu.state)}", cls="badge bad") if gpu is not None else None
-        if gpu is None and host.status is not Status.RUNNING:
+        note: Child = None
+        if gpu is not None:
+            symbol, cls = gpu_sign(gpu.state)
+            note = node("span", f"{symbol} {users_text(gpu.state)}", cls=f"badge {cls}")
+        elif host.status is not Status.RUNNING:
             note = age(host, style)
         return [node("td", node("bdi", word), " ", note, colspan="5", cls="fine")]
     users = sorted({process.user for process in gpu.processes if process.user})

@@ -54,6 +54,13 @@ def test_each_kind_of_change_is_one_line() -> None:
     ]
 
 
+def test_a_gpu_that_sleeps_is_not_lost() -> None:
+    """Asleep, awake, or not known for a moment: a change, and nothing to be alarmed about."""
+    for before, after in (("ok", "suspended"), ("suspended", "ok"), ("ok", "unknown"), ("unknown", "ok")):
+        found = lines([held("a", None, state=before)], [held("a", None, state=after)])
+        assert found == [f"· a: GPU 0 {before} → {after}"]
+
+
 def test_of_silent_hosts_nobody_knows_who_held_what() -> None:
     """A host that stopped reporting takes nobody's GPUs away, and one that is back gives nobody any."""
     silent, heard = held("a", "alice", status=Status.DOWN), held("a", "alice")

@@ -196,3 +196,14 @@ def test_an_overview_leads_to_what_changed_just_now() -> None:
     shown = host("a", sample([gpu(0, GTX, 1, 2, 3, 40)]))
     for layout in LAYOUTS:
         assert 'href="/changes?from=-15m"' in whole_page([shown], layout)
+
+
+def test_states_of_gpus_have_their_symbols() -> None:
+    """What is gone is bad; what sleeps is well, and what is not known is not said to be bad."""
+    for state, sign in (("lost", "✖"), ("hung", "✖"), ("missing", "✖"), ("suspended", "◌"), ("unknown", "?")):
+        shown = host("a", sample([gpu(0, GTX, None, None, None, None) | {"st": state}]))
+        layouts: tuple[Layout, ...] = ("cards", "rows", "gpus")
+        for layout in layouts:
+            text = Outline(whole_page([shown], layout)).text
+            assert f"{sign} {state}" in text, layout
+            assert ("✖" in text) == (sign == "✖"), layout
