@@ -172,8 +172,10 @@ def _gpu_problems(host: Host, gpu: Gpu, now_ns: int) -> Iterator[_Found]:
     since = held_since(gpu)
     if use_of(gpu) is Use.IDLE and since is not None and now_ns - since > gpu.limits.idle_held * 1e9:
         minutes = max(1, round(gpu.limits.idle_held / 60))
-        known = [cell.util for cell in _line(host, gpu)[-minutes:] if cell.util is not None]
-        if all(util < gpu.limits.idle_percent for util in known):
+        line = _line(host, gpu)[-minutes:]
+        known = [cell.util for cell in line if cell.util is not None]
+        # a host that was heard for a minute only has not been idle for thirty, as far as anybody knows
+        if 2 * len(known) >= len(line) and all(util < gpu.limits.idle_percent for util in known):
             yield (Severity.WARN, gpu.index, f"held for {about(now_ns - since)} and idle, by {holder(gpu) or 'somebody'}")
 
 

@@ -14,7 +14,7 @@ from dimint.webapp.asked import LAYOUTS, Asked, Layout
 from dimint.webapp.cards import card_node
 from dimint.webapp.groups import load_of
 from dimint.webapp.judge import problems, use_of
-from dimint.webapp.models import Host, Snapshot, Status, Use
+from dimint.webapp.models import Cell, Host, Snapshot, Status, Use
 from dimint.webapp.nodes import Node, dump_json, node, to_html, to_json
 from dimint.webapp.parts import PageStyle, trend
 from dimint.webapp.shown import Kept, show
@@ -207,3 +207,13 @@ def test_states_of_gpus_have_their_symbols() -> None:
             text = Outline(whole_page([shown], layout)).text
             assert f"{sign} {state}" in text, layout
             assert ("✖" in text) == (sign == "✖"), layout
+
+
+def test_idle_is_what_was_seen_to_be_idle() -> None:
+    """Minutes of which nothing is known are no idle ones; as soon as half of them were seen it is a problem."""
+    rows = [{"g": 0, "pid": 7, "user": "ada", "mem": MIB, "t0_ms": (NOW - 7200 * 10**9) // 10**6}]
+    shown = host("a", sample([gpu(0, GTX, 1, 2, 0, 40)], rows), at="2018/12/03 23:17:09")
+    for seen, idle in ((1, False), (14, False), (15, True), (30, True)):
+        cells = (Cell(None, Use.UNKNOWN, None),) * (60 - seen) + (Cell(0, Use.IDLE, "ada"),) * seen
+        found = [problem.text for problem in problems([replace(shown, hour=(cells,))], NOW)]
+        assert found == (["held for 2 h and idle, by ada"] if idle else []), seen
