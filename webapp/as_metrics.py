@@ -153,7 +153,7 @@ def exposition(parts: Iterable[Part], version: str) -> bytes:
         text = "".join(texts)
         if text:
             out += (head, text)
-    return "".join(out).encode("utf-8", "backslashreplace")
+    return b"".join(text.encode("utf-8", "backslashreplace") for text in out)  # never all of it as text and as bytes
 
 
 # --- one host -------------------------------------------------------------------------------------------------------
