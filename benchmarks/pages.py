@@ -3,8 +3,8 @@
     .venv/bin/python -m benchmarks.pages [--hosts 1000] [--gpus 8] [--rounds 5] [PATH …]
 
 `cold` has every host changed since the last request, in one commit, `warm` one host. Of the past, hours are asked for that lie
-between now and 14 days ago, each once, so that nothing is remembered. Times are of the clock, and in brackets of the processor,
-which a busy machine does not lengthen; who asks is in both. At the end a line for each target.
+between now and 14 days ago, each once, so that nothing is remembered. Times are of the clock, and in brackets of the processor
+without who asks: a busy machine lengthens these less. At the end a line for each target, which is for the processor.
 """
 
 import argparse
@@ -43,7 +43,7 @@ IDLE_S: Final = 1.0
 
 
 class Took(NamedTuple):
-    """Of one request: ms of the clock, ms of the processor, bytes."""
+    """Of one request: ms of the clock, ms of the processor in the server, bytes."""
 
     elapsed: float
     worked: float
@@ -72,10 +72,11 @@ def main() -> None:
             connection = http.client.HTTPConnection(host, port, timeout=120)
 
             def ask(path: str) -> Took:
-                began, worked = time.perf_counter(), time.process_time()
+                began, worked, own = time.perf_counter(), time.process_time(), time.thread_time()
                 connection.request("GET", path.replace(">", "%3E").replace("<", "%3C"))
                 size = len(connection.getresponse().read())
-                return Took((time.perf_counter() - began) * 1000, (time.process_time() - worked) * 1000, size)
+                served = time.process_time() - worked - (time.thread_time() - own)
+                return Took((time.perf_counter() - began) * 1000, served * 1000, size)
 
             print(f"{given.hosts} hosts × {given.gpus} GPUs, simulated; median of {given.rounds}, the worst of 4 past times")
             ticks = itertools.count(1)
