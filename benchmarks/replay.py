@@ -24,6 +24,8 @@ from dimint.node.store import Store
 
 POLL_BYTES = 4 << 20
 COMMIT_S = 0.1
+TARGET = 150_000
+"""Events a second of the clock on the wall."""
 GENESIS = Genesis("generation", 10_000, 1, 1)
 
 
@@ -92,7 +94,8 @@ def main() -> None:
             what = "with client and seq" if numbered else "plain"
             count = len(records) * batch
             rates = f"{count / took:9,.0f} events/s ({count / took_cpu:9,.0f} a second of CPU)"
-            print(f"batches of {batch:5d}, {what:20s}: {rates}, {replica.key_count} keys")
+            verdict = "reached" if count / took >= TARGET else "MISSED"
+            print(f"batches of {batch:5d}, {what:20s}: {rates}, {replica.key_count} keys; target {TARGET:,} events/s: {verdict}")
             if profile is not None:
                 pstats.Stats(profile).sort_stats("tottime").print_stats(18)
 

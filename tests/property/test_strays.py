@@ -13,6 +13,7 @@ from dimint.node.state import MemoryState
 from dimint.slots import partition_of, slot_of, slots_of, stray
 
 KEYS = st.text(min_size=1, max_size=8)
+FIELDS: dict[str, list[object]] = {"kv.set": [None, b"J1", None, 0], "kv.delete": [None], "kv.incr": [None, 1]}
 
 
 @given(hash_range=st.integers(1, 300), data=st.data())
@@ -62,3 +63,33 @@ def test_stores_and_streams_pass_over_the_same(partitions: int, batches: list[tu
     assert {found.key: int(found.value[1:]) for found in store.get(sorted(set(counted)))} == {
         key: counted.count(key) for key in counted
     }
+
+
+@given(
+    batches=st.lists(
+        st.lists(
+            st.tuples(st.sampled_from(["kv.set", "kv.delete", "kv.incr"]), st.sampled_from("abcdefgh")), min_size=1, max_size=3
+        ),
+        max_size=12,
+    ),
+    cuts=st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=4),
+)
+def test_what_a_store_has_hides_no_stray(batches: list[list[tuple[str, str]]], cuts: list[tuple[int, bool]]) -> None:
+    """A store asks only about keys that it does not have, saved or not, removed or not, and finds the strays that an intake
+    finds that asks about all of them."""
+    genesis = Genesis("g", 16, 2, 1)
+    records = []
+    for offset, batch in enumerate(batches):
+        value = encode(b"w" * 16, offset + 1, 0, (By(None, "h", "p"),), [[kind, key, 0, 0, *FIELDS[kind]] for kind, key in batch])
+        records.append(Record(KV_TOPIC, 0, offset, 1000, value))
+    intake = Intake(KV_TOPIC, 0, genesis)
+    taken = [intake.take(record) for record in records]
+    store, without = Replica(0, genesis, MemoryState()), Replica(0, genesis, MemoryState())
+    for cut, saved in [*sorted(cuts), (len(records), True)]:
+        store.advance(records[store.next_offset : cut])
+        if saved:
+            store.save()
+    without.apply([record for record, each in zip(records, taken, strict=True) if isinstance(each, Counted)])
+    assert store.dead_letters == intake.dead_letters.total()
+    assert (store.digest, store.key_count) == (without.digest, without.key_count)
+    assert store.fits_its_rows()
