@@ -6,7 +6,7 @@ log time, not on positions or on how many partitions there are.
 """
 
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Any, TypeAlias
 
 from xxhash import xxh3_128_intdigest
 
@@ -19,7 +19,6 @@ Row: TypeAlias = tuple[int, int, bytes]
 """Version, expiry in µs (0: never), stored value."""
 
 _PAGE = 10_000
-_NONE: Final = (-1, 0)
 _pack, _unpack = HEAD.pack, HEAD.unpack_from
 
 
@@ -70,8 +69,8 @@ class Keyspace:
 
     def strangers(self, keys: Sequence[bytes | None]) -> Sequence[bytes]:
         """Those of the prepared `keys`, in order, that no batch that counted has set: all others belong here."""
-        found = set(keys).difference(self._rows).difference(self._stored)
-        return [key for key in keys if key is not None and key in found] if found else ()
+        absent, rows = self._absent, self._rows
+        return [key for key in keys if key in absent and key not in rows] if absent else ()
 
     def get(self, key: bytes) -> Row | None:
         """The key's version, expiry and value."""
@@ -82,13 +81,19 @@ class Keyspace:
 
     def put_all(self, keys: Sequence[bytes], values: Sequence[bytes], now_us: int) -> None:
         """Store values for ever, as if with `put` one after the other; their places are 0, 1, …"""
-        rows = self._rows
+        rows, stored = self._rows, self._stored
         get = rows.get
         versions: list[int] = []
         add = versions.append
         for key, value in zip(keys, values, strict=True):
-            old = get(key)
-            if old is None or old[1]:
+            old: Sequence[Any] | None = get(key)
+            if old is None:
+                packed = stored.get(key)
+                if packed is None or key in rows:
+                    add(self._put(key, value, 0, now_us))
+                    continue
+                old = _unpack(packed)
+            if old[1]:
                 add(self._put(key, value, 0, now_us))
             else:
                 version = old[0]
@@ -115,36 +120,34 @@ class Keyspace:
         return version
 
     def _put(self, key: bytes, value: bytes, expires_us: int, now_us: int) -> int:
-        last, old_expires_us = self._head(key)
-        if last < 0:
+        head = self._head(key)
+        if head is None:
             self.key_count += 1
             version = now_us or 1
-            if self._deleted and (last := self._deleted.pop(key, -1)) >= 0:
+            if self._deleted and (last := self._deleted.pop(key, None)) is not None:
                 self._side_changes[deleted_key(key)] = None
                 if last >= version:
                     version = last + 1
         else:
-            if old_expires_us:
-                self._side_changes[due_key(old_expires_us, key)] = None
-            version = last + 1 if last >= now_us else now_us
+            version = head[0] + 1 if head[0] >= now_us else now_us
+            if head[1]:
+                self._side_changes[due_key(head[1], key)] = None
         if expires_us:
             self._side_changes[due_key(expires_us, key)] = VERSION.pack(version) + key
         self._rows[key] = (version, expires_us, value)
         return version
 
-    def _head(self, key: bytes) -> tuple[int, int]:
-        """Version and expiry of a key, (−1, 0) if there is none."""
-        row = self._rows.get(key)
-        if row is not None:
-            return row[:2]
+    def _head(self, key: bytes) -> Sequence[Any] | None:
+        """A key's row, or at least its version and expiry; None if there is none."""
         packed = self._stored.get(key)
-        return _NONE if packed is None or key in self._rows else _unpack(packed)
+        return self._rows.get(key) if packed is None or key in self._rows else _unpack(packed)
 
     def delete(self, key: bytes, now_us: int) -> None:
         """Remove a key; nothing happens if there is none."""
-        version, expires_us = self._head(key)
-        if version < 0:
+        head = self._head(key)
+        if head is None:
             return
+        version, expires_us = head[:2]
         if expires_us:
             self._side_changes[due_key(expires_us, key)] = None
         if version >= now_us:
@@ -165,7 +168,9 @@ class Keyspace:
         stored = self._stored
         digest = self.digest
         changes: dict[bytes, bytes | None] = {}
-        for key, row in sorted(self._rows.items()):
+        rows = self._rows
+        for key in sorted(rows):
+            row = rows[key]
             tail = key + TAILS[len(key)]
             if row is None:
                 self._absent.add(key)
@@ -178,7 +183,7 @@ class Keyspace:
                 digest += xxh3_128_intdigest(packed + tail)
             if old is not None:
                 digest -= xxh3_128_intdigest(old + tail)
-        self._rows.clear()
+        rows.clear()
         self.digest = digest & DIGEST_MASK
         self._data.save(changes)
 

@@ -12,7 +12,7 @@ must be made again from what was committed.
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -300,12 +300,13 @@ class LmdbTable:
     def save(self, changes: Mapping[bytes, bytes | None]) -> None:
         if not changes:
             return
-        rows = [item for item in changes.items() if item[1] is not None]
         store = self._store
         txn = store.transaction()
-        store.uncommitted_bytes += sum(map(len, changes)) + sum([len(row) for _, row in rows if row is not None])
+        rows: Iterable[tuple[bytes, bytes | None]] = changes.items()
+        store.uncommitted_bytes += sum(map(len, changes)) + sum(map(len, filter(None, changes.values())))
         with _translated(store.directory), txn.cursor(self.database) as cursor:
-            if len(rows) != len(changes):
+            if None in changes.values():
+                rows = [item for item in rows if item[1] is not None]
                 for key, row in changes.items():
                     if row is None:
                         txn.delete(key, db=self.database)
