@@ -88,6 +88,11 @@ def timed(what: str, events: int, work: Callable[[Progress], object], *, target:
     )
 
 
+def most_memory() -> str:
+    """Of this process so far."""
+    return f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10:,d} MiB of memory at most"
+
+
 def judged(reached: bool, target: str) -> str:
     """What stands behind a figure that something was aimed at."""
     return f"; target {target}: {'reached' if reached else 'MISSED'}" if target else ""
@@ -152,14 +157,14 @@ def main() -> None:
             lambda progress: built.extend(rebuild_store(log, store, ends, progress=progress)),
             target=150_000,
         )
-        keys = sum(each.key_count for each in built)
-        print(
-            f"{'':28s} {keys:12,d} keys, {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB of memory at most"
-        )
+        print(f"{'':28s} {sum(each.key_count for each in built):12,d} keys, {most_memory()}")
         store.close()
         location = directory / "history"
         with HistoryIndex(location, found.generation) as index:
             timed("index of the history of keys", events, lambda progress: index.catch_up(log, progress=progress))
+        print(
+            f"{'':28s} {sum(file.stat().st_size for file in location.glob('*.db')) >> 20:12,d} MiB on the disk, {most_memory()}"
+        )
         ask(log, found, location)
         log.close()
 
