@@ -17,11 +17,11 @@ check: export FOUNDATION_ONLY = true
 up: .venv/installed
 	@exec $(BIN)/dimint up $(ARGS)
 
+# files in their order: the long ones of processes come first, the short ones fill up the end
 test check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	# in the order of the files, so that the long ones of processes come first and the short ones fill up the end
 	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: .venv/installed-dev

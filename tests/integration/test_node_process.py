@@ -23,9 +23,9 @@ from dimint.door import (
 from dimint.node.replica import META, read_meta
 from dimint.node.store import Store
 from dimint.transport import Context, Door, Peer
-from tests.support.node_process import Client, NodeProcess, Surroundings, surroundings
+from tests.support.node_process import NodeProcess, Surroundings, surroundings
 from tests.support.placing import placed
-from tests.support.system import wait_until
+from tests.support.system import OldClient, wait_until
 
 
 def _started(around: Surroundings) -> NodeProcess:
@@ -43,7 +43,7 @@ def test_a_node_serves_what_the_log_says(tmp_path: Path) -> None:
         node = _started(around)
         try:
             address = around.node_address(node.id)
-            with Client(address) as client:
+            with OldClient(address) as client:
                 assert client("get", key="a")["error"] == "DIMINT_NODE_NOT_AVAILABLE"
                 around.assign(1, [node.id])
                 wait_until(lambda: not client("get", key="a").get("moved"), 10, "the node takes up its partitions")
@@ -62,7 +62,7 @@ def test_a_node_serves_what_the_log_says(tmp_path: Path) -> None:
             again = _started(around)
             try:
                 assert again.id == node.id
-                with Client(around.node_address(node.id)) as client:
+                with OldClient(around.node_address(node.id)) as client:
                     assert client("get", key="a", min_position=last, timeout=10)["value"] == "while it was dead"
                     assert client("get", key="b")["value"] == "strong"
             finally:

@@ -11,6 +11,7 @@ import pytest
 import zmq
 
 from tests.support.kv_system import KvSystem, kv_system
+from tests.support.system import OldClient
 
 
 @pytest.fixture(scope="module")
@@ -28,50 +29,30 @@ def context() -> Iterator["zmq.Context[Any]"]:
     made.destroy(linger=0)
 
 
-class OldClient:
-    """One socket, one request at a time."""
-
-    def __init__(self, context: "zmq.Context[Any]", address: str, kind: int = zmq.DEALER) -> None:
-        self.socket = context.socket(kind)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.RCVTIMEO, 10_000)
-        self.socket.connect(f"tcp://{address}")
-
-    def ask(self, **request: Any) -> Any:
-        self.socket.send(json.dumps(request).encode())
-        return json.loads(self.socket.recv())
-
-    def __enter__(self) -> "OldClient":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.socket.close()
-
-
 @pytest.mark.parametrize("kind", [zmq.DEALER, zmq.REQ], ids=["dealer", "req"])
-def test_the_original_commands(context: Any, system: KvSystem, kind: int) -> None:
+def test_the_original_commands(system: KvSystem, kind: int) -> None:
     """Replies have exactly the original's fields."""
-    with OldClient(context, system.address, kind) as client:
-        assert client.ask(cmd="get_overlords") == {"overlords": [system.address]}
-        assert client.ask(cmd="get", key="never") == {}
+    with OldClient(f"tcp://{system.address}", kind=kind) as client:
+        assert client("get_overlords") == {"overlords": [system.address]}
+        assert client("get", key="never") == {}
         for value in (1, "text", [1, {"a": None}], 2**80, 1.5, None):
-            assert client.ask(cmd="set", key="k", value=value) == {"value": value}
+            assert client("set", key="k", value=value) == {"value": value}
             for consistency in ("week", "weak", "strong", None):
                 fields = {} if consistency is None else {"consistency": consistency}
-                assert client.ask(cmd="get", key="k", **fields) == {"value": value}
-        (node,) = client.ask(cmd="state")["state"]
+                assert client("get", key="k", **fields) == {"value": value}
+        (node,) = client("state")["state"]
         assert {"node_id", "role", "key_count", "cpu_percent", "memory_info"} <= set(node)
-        (overlord,) = client.ask(cmd="overlord_state")["overlord_state"]
+        (overlord,) = client("overlord_state")["overlord_state"]
         names = "overlord_id cwd name cmdline create_time cpu_percent memory_percent memory_info is_running"
         assert set(overlord) == set(names.split())
 
 
-def test_keys_are_what_python_makes_of_them(context: Any, system: KvSystem) -> None:
+def test_keys_are_what_python_makes_of_them(system: KvSystem) -> None:
     """`get 1` finds what `set "1"` wrote."""
-    with OldClient(context, system.address) as client:
+    with OldClient(f"tcp://{system.address}") as client:
         for stored, asked in (("1", 1), ("1.5", 1.5), ("True", True), ("None", None)):
-            client.ask(cmd="set", key=stored, value=stored)
-            assert client.ask(cmd="get", key=asked) == {"value": stored}
+            client("set", key=stored, value=stored)
+            assert client("get", key=asked) == {"value": stored}
 
 
 @pytest.mark.parametrize(
@@ -90,19 +71,19 @@ def test_keys_are_what_python_makes_of_them(context: Any, system: KvSystem) -> N
         (b'{"cmd":"nonsense"}', "DIMINT_NOT_FOUND"),
     ],
 )
-def test_bad_requests_get_a_named_error(context: Any, system: KvSystem, frame: bytes, error: str) -> None:
+def test_bad_requests_get_a_named_error(system: KvSystem, frame: bytes, error: str) -> None:
     """And the connection goes on."""
-    with OldClient(context, system.address) as client:
+    with OldClient(f"tcp://{system.address}") as client:
         client.socket.send(frame)
         assert json.loads(client.socket.recv()) == {"error": error}
-        assert client.ask(cmd="set", key="after", value=1) == {"value": 1}
+        assert client("set", key="after", value=1) == {"value": 1}
 
 
-def test_replies_keep_the_order_of_requests(context: Any, system: KvSystem) -> None:
+def test_replies_keep_the_order_of_requests(system: KvSystem) -> None:
     """Many requests at once on one connection, slow strong reads among fast ones."""
-    with OldClient(context, system.address) as client:
+    with OldClient(f"tcp://{system.address}") as client:
         for number in range(50):
-            client.ask(cmd="set", key=f"there{number}", value=number)
+            client("set", key=f"there{number}", value=number)
         for number in range(300):
             client.socket.send_json({"cmd": "set", "key": f"order{number}", "value": number})
             consistency = "strong" if number % 3 == 0 else "weak"
@@ -112,29 +93,29 @@ def test_replies_keep_the_order_of_requests(context: Any, system: KvSystem) -> N
             assert client.socket.recv_json() == {"value": number % 50}
 
 
-def test_msgpack_gets_msgpack(context: Any, system: KvSystem) -> None:
+def test_msgpack_gets_msgpack(system: KvSystem) -> None:
     """Binary values too; a JSON client that reads one is told."""
-    with OldClient(context, system.address) as client:
+    with OldClient(f"tcp://{system.address}") as client:
         client.socket.send(msgpack.packb({"cmd": "set", "key": "binary", "value": b"\xff"}))
         assert msgpack.unpackb(client.socket.recv()) == {"value": b"\xff"}
         client.socket.send(msgpack.packb({"cmd": "get", "key": "binary"}))
         assert msgpack.unpackb(client.socket.recv()) == {"value": b"\xff"}
-        assert client.ask(cmd="get", key="binary") == {"error": "DIMINT_NOT_JSON"}
+        assert client("get", key="binary") == {"error": "DIMINT_NOT_JSON"}
 
 
 @pytest.mark.timeout(300)
-def test_five_thousand_keys_one_request_at_a_time(context: Any, system: KvSystem) -> None:
+def test_five_thousand_keys_one_request_at_a_time(system: KvSystem) -> None:
     """Every key is set, read at once, and read strongly; none is wrong or missing, and no answer waits for a clock's tick."""
     took: list[float] = []
-    with OldClient(context, system.address) as client:
+    with OldClient(f"tcp://{system.address}") as client:
         for number in range(5000):
             key = f"loop{number}"
             start = time.monotonic()
-            assert client.ask(cmd="set", key=key, value=number) == {"value": number}
+            assert client("set", key=key, value=number) == {"value": number}
             took.append(time.monotonic() - start)
-            assert client.ask(cmd="get", key=key) == {"value": number}
+            assert client("get", key=key) == {"value": number}
             if number % 25 == 0:
-                assert client.ask(cmd="get", key=key, consistency="strong") == {"value": number}
+                assert client("get", key=key, consistency="strong") == {"value": number}
     assert sorted(took)[len(took) // 4] < 0.005, "also on a busy machine a quarter of them finds it idle"
 
 
@@ -143,10 +124,10 @@ def test_a_hundred_clients_at_once(context: Any, system: KvSystem) -> None:
     problems: list[str] = []
 
     def use(name: int) -> None:
-        with OldClient(context, system.address) as client:
+        with OldClient(f"tcp://{system.address}", context=context) as client:
             for number in range(10):
-                written = client.ask(cmd="set", key=f"client{name}", value=[name, number])
-                read = client.ask(cmd="get", key=f"client{name}")
+                written = client("set", key=f"client{name}", value=[name, number])
+                read = client("get", key=f"client{name}")
                 if not written == read == {"value": [name, number]}:
                     problems.append(f"{name}: {written} {read}")
 

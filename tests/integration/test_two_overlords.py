@@ -72,7 +72,7 @@ def test_a_request_sent_again_through_another_overlord_counts_once(system: KvSys
         answers = [ask("incr", key=name, client=name, seq=1) for ask in (first, second, first, second)]
         assert {answer["value"] for answer in answers} == {1}
         assert {answer["version"] for answer in answers} == {answers[0]["version"]}
-        first._socket.send(b'{"cmd":"incr","key":"%b","client":"%b","seq":2}' % (name.encode(), name.encode()))
+        first.socket.send(b'{"cmd":"incr","key":"%b","client":"%b","seq":2}' % (name.encode(), name.encode()))
     system.kill("overlord-1")
     with OldClient(two) as second:
         again = second("incr", key=name, client=name, seq=2)

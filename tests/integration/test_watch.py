@@ -320,9 +320,9 @@ def test_a_watch_can_be_ended_and_says_what_is_wrong(small: KvSystem) -> None:
     for door in doors:
         with OldClient(door) as ask:
             began = time.monotonic()
-            ask._socket.send(json.dumps({"cmd": "watch", "key": "end", "from": token, "id": "w", "timeout": 30}).encode())
-            ask._socket.send(json.dumps({"cmd": "unwatch", "watch": "w", "id": "u"}).encode())
-            replies = {reply["id"]: reply for reply in (json.loads(ask._socket.recv()) for _ in range(2))}
+            ask.socket.send(json.dumps({"cmd": "watch", "key": "end", "from": token, "id": "w", "timeout": 30}).encode())
+            ask.socket.send(json.dumps({"cmd": "unwatch", "watch": "w", "id": "u"}).encode())
+            replies = {reply["id"]: reply for reply in (json.loads(ask.socket.recv()) for _ in range(2))}
             assert replies["u"] == {"id": "u", "ok": True}
             assert replies["w"]["changes"] == []
             assert time.monotonic() - began < 10

@@ -11,8 +11,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import zmq
-
 from dimint import assignment as assignments
 from dimint.assignment import ASSIGNMENT_PATH, Assignment, Group, PartitionPlace
 from dimint.batch import By
@@ -137,25 +135,3 @@ class NodeProcess:
     def messages(self) -> str:
         """What it wrote for people so far."""
         return self._messages.read_text()
-
-
-class Client:
-    """A raw client of one door."""
-
-    def __init__(self, address: str) -> None:
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.RCVTIMEO, 10_000)
-        self._socket.connect(address)
-
-    def __call__(self, cmd: str, **fields: Any) -> Any:
-        self._socket.send(json.dumps({"cmd": cmd, **fields}).encode())
-        return json.loads(self._socket.recv())
-
-    def __enter__(self) -> "Client":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._socket.close()
-        self._context.term()

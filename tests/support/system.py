@@ -43,23 +43,27 @@ def wait_until(condition: Any, seconds: float, what: str) -> Any:
 
 
 class OldClient:
-    """A client as the ancestors had them: a raw DEALER, one JSON frame there, one back."""
+    """A client as the ancestors had them: a raw socket, one JSON frame there, one back. Many of them may share a context."""
 
-    def __init__(self, address: str, *, kind: int = zmq.DEALER, timeout_s: float = 10.0) -> None:
-        self._context = zmq.Context()
-        self._socket = self._context.socket(kind)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.RCVTIMEO, int(timeout_s * 1000))
-        self._socket.connect(address)
+    def __init__(
+        self, address: str, *, kind: int = zmq.DEALER, timeout_s: float = 10.0, context: "zmq.Context[Any] | None" = None
+    ) -> None:
+        self._context = zmq.Context() if context is None else context
+        self._own_context = context is None
+        self.socket = self._context.socket(kind)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.setsockopt(zmq.RCVTIMEO, int(timeout_s * 1000))
+        self.socket.connect(address)
 
     def __call__(self, cmd: str, **fields: Any) -> Any:
         """One request and its reply. Raises zmq.Again if none comes."""
-        self._socket.send(json.dumps({"cmd": cmd, **fields}).encode())
-        return json.loads(self._socket.recv())
+        self.socket.send(json.dumps({"cmd": cmd, **fields}).encode())
+        return json.loads(self.socket.recv())
 
     def close(self) -> None:
-        self._socket.close()
-        self._context.term()
+        self.socket.close()
+        if self._own_context:
+            self._context.term()
 
     def __enter__(self) -> "OldClient":
         return self

@@ -17,14 +17,14 @@ INTERVAL_S = 20.0
 KEEP = Keep(2 * HOUR_NS, 6 * HOUR_NS, 0)
 
 
-def lab() -> tuple[StatusLog, list[Machine]]:
+def lab(samples: int = SAMPLES) -> tuple[StatusLog, list[Machine]]:
     """Two hosts; one falls silent half-way, the other sends a sample late."""
     log = StatusLog()
     machines = [Machine(seed, gpus=1, cores=2, interval_s=INTERVAL_S) for seed in range(2)]
     for number, machine in enumerate(machines):
         log.put([registered(machine.id, f"h{number}", facts=machine.facts)], time_ns=machine.time_ns)
-        events = list(machine.events(SAMPLES if number else SAMPLES // 2))
-        events.insert(2500, events.pop(100) if number else events.pop())
+        events = list(machine.events(samples if number else samples // 2))
+        events.insert(5 * samples // 6, events.pop(samples // 30) if number else events.pop())
         logged_ns = 0
         for time_ns, event in events:
             logged_ns = max(logged_ns, time_ns) + 1_000_000
@@ -67,7 +67,7 @@ def test_what_is_old_by_log_time_goes_and_a_rebuild_agrees(tmp_path: Path) -> No
 
 def test_what_is_kept_stands_in_the_tables(tmp_path: Path) -> None:
     """It is gone on with if nobody says otherwise, and counts from when it was changed."""
-    log, _ = lab()
+    log, _ = lab(60)
     folder = feed(log, tmp_path / "a", records=log.records()[:10], keep=KEEP)
     feed(log, folder, records=log.records()[10:20])
     db = apsw.Connection(str(folder / "status-000001.db"))
