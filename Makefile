@@ -13,6 +13,7 @@ WORKERS ?= 2
 
 # of what a test asks for, `make check` leaves out servers in Java and browsers
 check: export FOUNDATION_ONLY = true
+check: override ARGS += -rfE
 
 up: .venv/installed
 	@exec $(BIN)/dimint up $(ARGS)
