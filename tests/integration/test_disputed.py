@@ -85,8 +85,13 @@ def test_a_master_with_an_altered_store(tmp_path: Path) -> None:
         for consistency in ("weak", "session", "strong"):
             assert {client.get("altered", consistency=consistency) for _ in range(6)} == {"right"}
         assert client.get("touched", consistency="strong") == "new"
-        wait_until(lambda: all(replica["caught_up"] for replica in partition()["replicas"].values()), 60, "both serve")
-        assert len({replica["digest"] for replica in partition()["replicas"].values()}) == 1
+
+        def agree() -> bool:
+            """What the two report is of two moments: they are equal when both have heard of the last record."""
+            replicas = partition()["replicas"].values()
+            return all(each["caught_up"] for each in replicas) and len({each["digest"] for each in replicas}) == 1
+
+        wait_until(agree, 60, "both serve, and are equal")
         assert not any(replica["problem"] for replica in partition()["replicas"].values())
 
 
