@@ -15,6 +15,7 @@ from dimint.client import Client, past
 from dimint.client.at import all_pages
 from dimint.client.past import Difference, PastChange, Then, Writer
 from dimint.client.sync import DEFAULT_TIMEOUT_S
+from dimint.collector import tune_collector
 from dimint.errors import BadPosition, SettingsError
 from dimint.events import KV_TOPIC
 from dimint.log.port import TopicPartition
@@ -71,6 +72,7 @@ def past_source(flags: Mapping[str, Any], where: Mapping[str, Any], *, as_json: 
             yield _SystemPast(client)
     else:
         settings = settings_from(ToolSettings, flags)
+        tune_collector()
         with opened(settings) as log:
             generation = log.describe().generation
             with HistoryIndex(history_folder(settings.data_dir, generation), generation) as index:
