@@ -210,7 +210,7 @@ def test_a_projection_over_history_and_live(backend: str, tmp_path: Path) -> Non
         written += write_sets(log, found, 30, seed=2)
         with Counts(tmp_path / "counts.sqlite") as reading:
             # another connection sees commits only
-            wait_until(lambda: (reading.load(), reading.total())[1] == written, 20, "the projection follows")
+            wait_until(lambda: (reading.load(), reading.total())[1] == written, 60, "the projection follows")
         stop.set()
         thread.join()
         assert counts.total() == written
