@@ -182,14 +182,14 @@ def test_a_restored_intake_goes_on() -> None:
 
 
 def test_speed() -> None:
-    """Batches of 100 events are taken at a rate that does not hold a rebuild up (loose by a factor of 3)."""
+    """Batches of 100 events are taken at a rate that does not hold a rebuild up, by processor time (loose by a factor of 3)."""
     events = [["kv.set", f"key-{index}", index, 0, None, b"J" + b"1" * 90, None, 0] for index in range(100)]
     records = [_record(number, encode(W1, number + 1, 0, BY, events)) for number in range(200)]
     best = 0.0
     for _ in range(3):
         intake = Intake(KV_TOPIC, 0, ONE)
-        began = time.perf_counter()
+        began = time.thread_time()
         for record in records:
             intake.take(record)
-        best = max(best, len(records) * 100 / (time.perf_counter() - began))
+        best = max(best, len(records) * 100 / (time.thread_time() - began))
     assert best > 500_000 / 3
