@@ -23,7 +23,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[tuple[int, 
     """A log that takes a while, and the digests of its stores."""
     folder = tmp_path_factory.mktemp("big")
     log = made_log(str(folder / "log"), 10, 10)
-    write_big_sets(log, 120_000)
+    write_big_sets(log, 500_000)
     digests = store_digests(log, folder / "store")
     log.close()
     return str(folder / "log"), digests
