@@ -10,6 +10,7 @@ land in their place, and a repeated one, which is never stored, changes nothing.
 
     of the host  cpu_pm ‰ · load_m load × 1000 · mem_used, swap_used bytes · net/IF/rx, net/IF/tx byte counters
                  procs processes on its GPUs, where they are known · user/NAME bytes of all GPUs that a user's processes hold
+                 late_ms from when it was taken to when it came, of samples that nobody saw at their time (past.py) alone
     of a GPU     util_pct, mutil_pct % · mem_used bytes · p_mW · t_mC · sm_MHz · e_mJ counter
     (by UUID)
 
@@ -24,6 +25,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from dimint.consumers import chunk
 from dimint.consumers.intervals import user_of
+from dimint.consumers.past import is_backfilled
 from dimint.consumers.rows import StoredSample
 from dimint.errors import CorruptRecord
 from dimint.limits import GPUS_MAX, PROCESS_NAME_MAX_CHARS, PROCESSES_MAX
@@ -69,7 +71,7 @@ def sum_up(samples: Iterable[StoredSample], length_ns: int) -> Slots:
             if number is not None:
                 _put(slots, number, _close(open_))
             number, open_ = slot, {}
-        for key, value in _numbers(stored.sample):
+        for key, value in _numbers(stored):
             if (series := open_.get(key)) is None:
                 open_[key] = _Series([value], [at])
             else:
@@ -180,8 +182,11 @@ def _is_counter(name: str) -> bool:
     return name in _COUNTERS or name.startswith("net/")
 
 
-def _numbers(sample: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], int]]:
+def _numbers(stored: StoredSample) -> Iterator[tuple[tuple[str, str], int]]:
     """Every series' number in a sample; what is not available or no number is left out."""
+    sample = stored.sample
+    if is_backfilled(stored):
+        yield ("", "late_ms"), (stored.received_ns - stored.time_ns) // 1_000_000
     for name, value in _of_host(sample):
         if type(value) is int and -_VALUE_MAX < value < _VALUE_MAX:
             yield ("", name), value

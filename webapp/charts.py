@@ -190,7 +190,7 @@ def _lane(history: History, marks: Sequence[Mark], zone: tzinfo, log: str | None
     quiet = [mark for mark in marks if mark.cls == _PLAIN]
     lane = node("svg", *bands, *ticks, viewBox="0 0 1000 18", preserveAspectRatio="none", cls="lane", role="img",
                 aria_label=f"{len(loud)} events, {len(quiet)} users or agents that came or went")  # fmt: skip
-    day = span > 20 * 3600 * 1_000_000_000
+    day = history.needs_days
     return node(
         "figure",
         node("figcaption", node("b", "What happened"), node("a", "all of it in the log", href=log, cls="fine") if log else None),

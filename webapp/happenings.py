@@ -40,7 +40,7 @@ def marks_of(host: Host, events: Iterable[HostEvent], history: History, zone: tz
     names = gpu_names(host)
     found = [mark_of(event, names) for event in events]
     for first_ns, last_ns in history.backfilled:
-        words = f"backfilled until {clock(last_ns, zone)}: these samples came later, nobody saw them then"
+        words = f"backfilled until {clock(last_ns, zone, day=history.needs_days)}: these samples came later, nobody saw them then"
         found.append(Mark(first_ns, "◌", "wait", words))
     for come in history.users:
         where = ", ".join(map(str, come.gpus))

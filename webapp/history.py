@@ -12,11 +12,12 @@ from dimint.settings_thresholds import THRESHOLDS
 from dimint.webapp.judge import holder, units
 from dimint.webapp.models import Gpu, Sampled
 
-__all__ = ["OTHERS", "POINTS", "Come", "History", "Series", "Values", "history_of", "summary", "top_users"]
+__all__ = ["OTHERS", "POINTS", "Come", "History", "Series", "Values", "history_of", "late_stretches", "summary", "top_users"]
 
 POINTS: Final = 180
 """Steps of a chart, about: one for each four pixels."""
 _USERS_MAX: Final = 6
+_DAY_NAMED_NS: Final = 20 * 3600 * 1_000_000_000
 OTHERS: Final = "others"
 
 Values: TypeAlias = tuple[int | None, ...]
@@ -67,11 +68,16 @@ class History:
     idle_percent: int = THRESHOLDS.idle_percent
     """What is less busy counts as idle."""
     backfilled: tuple[tuple[int, int], ...] = ()
-    """(first, last) times of samples that came so late that nobody saw them then; told of single samples only."""
+    """(first, last) times of samples that came so late that nobody saw them then, the first one to a step."""
 
     @property
     def to_ns(self) -> int:
         return self.from_ns + self.steps * self.step_ns
+
+    @property
+    def needs_days(self) -> bool:
+        """Whether a time of day alone could mean two days."""
+        return self.to_ns - self.from_ns > _DAY_NAMED_NS
 
     @property
     def known(self) -> tuple[bool, ...]:
@@ -155,6 +161,19 @@ def _memory_by_user(steps: Sequence[Sampled | None]) -> tuple[Series, ...]:
             now[user] = now.get(user, 0) + (process.used_mib or 0)
         held.append(now)
     return top_users(held)
+
+
+def late_stretches(parts: Iterable[tuple[int, int, bool]], longest_ns: int) -> tuple[tuple[int, int], ...]:
+    """(first, last) of neighbours that came late and are at most `longest_ns` apart. Parts are (first, last, late), in order."""
+    found: list[tuple[int, int]] = []
+    joins = False
+    for first, last, late in parts:
+        if late and joins and first - found[-1][1] <= longest_ns:
+            found[-1] = found[-1][0], last
+        elif late:
+            found.append((first, last))
+        joins = late
+    return tuple(found)
 
 
 def top_users(held: Sequence[Mapping[str, int] | None]) -> tuple[Series, ...]:

@@ -1,11 +1,12 @@
 """A host's past of any length from samples summed up by minute or hour, and from the times of processes. [S]"""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from dimint.consumers.intervals import Interval
+from dimint.consumers.past import GAP_INTERVALS
 from dimint.consumers.tiers import Slot, Slots, Summed, rates
-from dimint.webapp.history import Come, History, Series, top_users
+from dimint.webapp.history import Come, History, Series, late_stretches, top_users
 
 __all__ = ["history_of_slots", "network_of"]
 
@@ -13,7 +14,7 @@ _MIB: Final = 1 << 20
 _NETS_MAX: Final = 4
 """Lines of the network's chart: the two busiest interfaces, in and out."""
 _USER: Final = "user/"
-_SUM, _COUNT = 2, 3
+_SUM, _COUNT, _LAST_AT = 2, 3, 5
 _BRIDGED_STEPS: Final = 12
 _COME_NS: Final = 5 * 60_000_000_000
 """Processes of one user that begin or end this close together are one coming or leaving."""
@@ -60,6 +61,7 @@ def history_of_slots(
         network=network_of(slots, length_ns, first, len(numbers)),
         users=_comings(processes, from_ns, to_ns, names),
         made_of=made_of,
+        backfilled=late_stretches(_late(slots, length_ns), GAP_INTERVALS * length_ns),
     )
 
 
@@ -78,6 +80,14 @@ def network_of(slots: Slots, length_ns: int, first: int, steps: int) -> tuple[Se
         values = tuple(rate.get(at) for at in range(steps))
         found.append((-sum(rate.values()), Series(f"{name} {'in' if way == 'rx' else 'out'}", values)))
     return tuple(series for _, series in sorted(found)[:_NETS_MAX] if any(value is not None for value in series.values))
+
+
+def _late(slots: Slots, length_ns: int) -> Iterator[tuple[int, int, bool]]:
+    """Each slot from its start to its last sample that came late; without one, its start and False."""
+    for number in sorted(slots):
+        late = slots[number].get("", {}).get("late_ms")
+        first_ns = number * length_ns
+        yield first_ns, first_ns + (late[_LAST_AT] if late else 0), late is not None
 
 
 def _from_milli(value: float) -> int:

@@ -1,18 +1,16 @@
 """What a host's page reads of the past: single samples of short ranges, minutes and hours of long ones, and processes."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final, Protocol
 
 from dimint.consumers.intervals import Interval
 from dimint.consumers.past import GAP_INTERVALS, SamplePage, interval_ns, is_backfilled
 from dimint.consumers.reading_series import RAW_RANGE_MAX_NS, Series
-from dimint.consumers.rows import StoredSample
 from dimint.consumers.tiers import sum_up
 from dimint.consumers.wanted import Wanted
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
 from dimint.webapp.happenings import gpu_names
-from dimint.webapp.history import POINTS, History, history_of
+from dimint.webapp.history import POINTS, History, history_of, late_stretches
 from dimint.webapp.history_tiers import history_of_slots, network_of
 from dimint.webapp.models import Host
 from dimint.webapp.sent import SHOWN
@@ -78,17 +76,5 @@ def _of_samples(reader: HostTables, host: Host, from_ns: int, to_ns: int) -> His
     network = network_of(sum_up(found, step_ns), step_ns, from_ns // step_ns, POINTS)
     longest_ns = GAP_INTERVALS * usual_ns + step_ns
     history = history_of(samples, from_ns, to_ns, longest_ns=longest_ns, network=network)
-    return replace(history, backfilled=tuple(_backfilled(found, longest_ns)))
-
-
-def _backfilled(found: Iterable[StoredSample], longest_ns: int) -> Iterator[tuple[int, int]]:
-    """Stretches of samples that came late, at most `longest_ns` apart."""
-    first = last = None
-    for stored in found:
-        if first is not None and last is not None and (not is_backfilled(stored) or stored.time_ns - last > longest_ns):
-            yield first, last
-            first = last = None
-        if is_backfilled(stored):
-            first, last = (stored.time_ns if first is None else first), stored.time_ns
-    if first is not None and last is not None:
-        yield first, last
+    late = late_stretches(((stored.time_ns, stored.time_ns, is_backfilled(stored)) for stored in found), longest_ns)
+    return replace(history, backfilled=late)

@@ -66,6 +66,16 @@ def test_made_up_numbers_are_left_out_or_bounded() -> None:
     assert unpack_block(pack_block(huge)) == huge
 
 
+def test_what_came_late_has_its_delay() -> None:
+    """What nobody saw at its time: how many samples, the shortest and longest wait, the last of them; else no number."""
+    waited = [0, 30, 31, 600, 2]
+    slots = sum_up(
+        [taken(60 + at, gpu())._replace(received_ns=(60 + at + wait) * SECOND) for at, wait in enumerate(waited)], MINUTE_NS
+    )
+    assert slots[1][""]["late_ms"] == [31_000, 600_000, 631_000, 2, 600_000, 3 * SECOND]
+    assert sum_up([taken(60, gpu(util_pct=1))], MINUTE_NS) == {1: {"GPU-a": {"util_pct": [1, 1, 1, 1, 1, 0]}}}
+
+
 SAMPLES = st.lists(
     st.tuples(st.integers(0, 400), st.integers(0, 100), st.booleans()), min_size=1, max_size=40, unique_by=lambda s: s[0]
 )
@@ -75,7 +85,9 @@ SAMPLES = st.lists(
 def test_any_two_parts_together_are_the_whole(samples: list[tuple[int, int, bool]], choice: int) -> None:
     """However samples are shared out over two folds, put together they give what one fold gives."""
     rows = [
-        taken(second, gpu(util_pct=value, e_mJ=value) | {"proc": [{"g": 0, "pid": 7 + shown, "mem": value, "user": "ada"}]})
+        taken(
+            second, gpu(util_pct=value, e_mJ=value) | {"proc": [{"g": 0, "pid": 7 + shown, "mem": value, "user": "ada"}]}
+        )._replace(received_ns=(second + value) * SECOND)
         for second, value, shown in sorted(samples)
     ]
     parts = [row for at, row in enumerate(rows) if choice >> at & 1], [row for at, row in enumerate(rows) if not choice >> at & 1]

@@ -17,7 +17,7 @@ from dimint.webapp.as_terminal import DETAIL_VIEW, TerminalStyle
 from dimint.webapp.cards import card_node
 from dimint.webapp.charts import charts_node
 from dimint.webapp.happenings import marks_of
-from dimint.webapp.history import Come, Series
+from dimint.webapp.history import Come, Series, late_stretches
 from dimint.webapp.history_tiers import history_of_slots
 from dimint.webapp.host_past import read_history
 from dimint.webapp.marks import Mark
@@ -32,6 +32,7 @@ from tests.support.hosts import GTX, MIB, cpu, gpu, host, sample
 
 MINUTE = 60_000_000_000
 TEN = 10 * MINUTE
+DAYS = 2 * 1440 * MINUTE
 CARD = gpu(0, GTX, 2048, 11_169, 0, 40)
 NAMES = {CARD["u"]: "GPU 0"}
 
@@ -125,22 +126,36 @@ def test_uplot_is_served_as_it_was_released() -> None:
     assert {"uplot.js", "uplot.css"}.isdisjoint(load_static_files("no-such-package"))
 
 
-def test_what_came_late_is_marked() -> None:
-    """Samples that waited on an agent's disk are a band in the lane, with the time when they end."""
+@pytest.mark.parametrize(
+    ("every", "first", "last", "told"),
+    [(1, 10, 29, " 00:29"), (60, 600, 1740, " 04 05:00"), (720, 7200, 20_880, " 17 12:00")],
+)
+def test_what_came_late_is_marked(every: int, first: int, last: int, told: str) -> None:
+    """Samples that waited on an agent's disk are a band in the lane, with the time when they end: of an hour, days, weeks."""
     tables = MemoryTables()
     tables.register(host_id(1), "h")
-    for minute in range(60):
-        content = sample([CARD | {"util_pct": minute}], **cpu(), int_ms=60_000)
-        received = max(minute, 30) if 10 <= minute < 30 else minute
-        tables.put(host_id(1), minute * MINUTE, content, received_ns=received * MINUTE)
+    for minute in range(0, 60 * every, every):
+        content = sample([CARD | {"util_pct": minute % 100}], **cpu(), int_ms=every * 60_000)
+        received = max(minute, last + every) if first <= minute <= last else minute
+        tables.put(host_id(1), DAYS + minute * MINUTE, content, received_ns=DAYS + received * MINUTE)
     shown = host("h", sample([CARD]))
-    history = read_history(tables, replace(shown, id=host_id(1)), 0, 60 * MINUTE)
-    assert history.backfilled == ((10 * MINUTE, 29 * MINUTE),)
+    history = read_history(tables, replace(shown, id=host_id(1)), DAYS, DAYS + 60 * every * MINUTE)
+    ((begin_ns, end_ns),) = history.backfilled
+    assert end_ns == DAYS + last * MINUTE
+    assert 0 <= DAYS + first * MINUTE - begin_ns < history.step_ns
     marks = marks_of(shown, [], history, UTC)
-    assert [(mark.time_ns, mark.symbol, mark.words.partition(":")[0]) for mark in marks] == [
-        (10 * MINUTE, "◌", "backfilled until 00")
-    ]
+    ((time_ns, symbol, words),) = [(mark.time_ns, mark.symbol, mark.words.partition(": ")[0]) for mark in marks]
+    assert (time_ns, symbol) == (begin_ns, "◌")
+    assert words.startswith("backfilled until ")
+    assert words.endswith(told)
     assert 'class="late"' in to_html(charts_node(history, marks, UTC, refresh=None))
+
+
+def test_late_stretches_end_where_somebody_saw() -> None:
+    """One sample that came in time, or a silence, parts them; none is none."""
+    late = [(at, at, kind == "l") for at, kind in enumerate("lslll.....ls") if kind != "."]
+    assert late_stretches(late, 3) == ((0, 0), (2, 4), (10, 10))
+    assert late_stretches([], 3) == ()
 
 
 def test_a_backfilled_moment_says_so_everywhere() -> None:
