@@ -6,10 +6,10 @@ from urllib.parse import quote
 
 from dimint.webapp.as_html import Page, framed
 from dimint.webapp.as_terminal import TerminalStyle
-from dimint.webapp.changed import Change
 from dimint.webapp.marks import Mark
+from dimint.webapp.models import Change
 from dimint.webapp.nodes import Child, Node, node, users_text
-from dimint.webapp.parts import PageStyle
+from dimint.webapp.parts import PageStyle, change_sign
 from dimint.webapp.text import clean, cut, display_name
 from dimint.webapp.times import iso, stamp
 
@@ -17,8 +17,6 @@ __all__ = ["Happened", "changes_page", "changes_text", "happened_lines", "happen
 
 Happened: TypeAlias = tuple[str, str, Mark]
 """Host name, kind of event, and the event in words."""
-
-_CLASSES = {"✖": "bad", "▲": "warn", "●": "ok"}
 
 
 def changes_page(
@@ -31,7 +29,7 @@ def changes_page(
 ) -> str:
     """Two lists: how the two instants differ, and what happened in between; each host leads to its page of then."""
     lines = [
-        node("li", _sign(change.symbol), " ", *_host(change.host, page.asked.query(filter=page.asked.filter), simulated),
+        node("li", change_sign(change), " ", *_host(change.host, page.asked.query(), simulated),
              node("bdi", users_text(change.words)))
         for change in found
     ]  # fmt: skip
@@ -82,10 +80,6 @@ def happened_lines(marks: Sequence[Happened], style: TerminalStyle, simulated: C
         f"{stamp(mark.time_ns, style.zone, style.date_order)} {mark.symbol} {_name(host, simulated)} {clean(mark.words)}"
         for host, _, mark in reversed(marks)
     ]
-
-
-def _sign(symbol: str) -> Node:
-    return node("span", symbol, cls=f"sign {_CLASSES.get(symbol, 'plain')}")
 
 
 def _host(name: str | None, query: str, simulated: Collection[str]) -> list[Child]:

@@ -5,16 +5,18 @@ change since the last request is not made again.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from dimint.webapp.asked import LAYOUTS, Asked, Order
 from dimint.webapp.heat import LEGEND
 from dimint.webapp.nodes import Child, Node, node, to_html, users_text
 from dimint.webapp.parts import PageStyle
+from dimint.webapp.recent import RECENT_NS
 from dimint.webapp.rows import ROW_COLUMNS
 from dimint.webapp.shown import Shown
 from dimint.webapp.timebar import time_bar
-from dimint.webapp.times import NO_ENTRY
+from dimint.webapp.times import NO_ENTRY, iso
 
 __all__ = ["Page", "framed", "hosts_page", "message_page"]
 
@@ -117,9 +119,14 @@ def _layouts(page: Page, shown: Shown) -> Node | None:
             continue
         current = "true" if layout == shown.layout else None
         links.append(node("a", layout, href=page.path + page.asked.query(layout=layout), aria_current=current))
-    if not page.past:
-        recent = Asked(filter=page.asked.filter, from_="-15m").query()
-        links.append(node("a", "what changed in 15 min", href=f"/changes{recent}", cls="aside"))
+    recent = Asked(filter=page.asked.filter, from_="-15m")
+    words = "what changed in 15 min"
+    if page.asked.from_:
+        recent, words = replace(recent, from_=page.asked.from_, to=page.asked.to), "what changed in this range"
+    elif page.past:
+        at_ns = page.now_ms * 1_000_000
+        recent, words = replace(recent, from_=iso(at_ns - RECENT_NS), to=iso(at_ns)), "what changed in the 15 min before"
+    links.append(node("a", words, href=f"/changes{recent.query()}", cls="aside"))
     return node("nav", *links, cls="layouts", aria_label="Layout")
 
 

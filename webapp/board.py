@@ -27,6 +27,7 @@ from dimint.webapp.asked import Layout
 from dimint.webapp.models import Cell, Host, Sampled, Snapshot, Status, UserDay
 from dimint.webapp.past import MANY, hour_before, minutes_before, past_hosts
 from dimint.webapp.positions import write_positions
+from dimint.webapp.recent import Lookout
 from dimint.webapp.sent import OF_MANY, SHOWN, read_packed
 from dimint.webapp.today import FIRST_S, TODAY_S, read_day
 from dimint.webapp.trends import Trend, Trends
@@ -117,6 +118,7 @@ class Board:
         self._past: OrderedDict[tuple[int, int | None, bool, Layout | None, bool], tuple[int, Snapshot]] = OrderedDict()
         self._alerts: tuple[OpenAlert, ...] = ()
         self._xids: tuple[HostEvent, ...] = ()
+        self._lookout = Lookout()
         self._today: tuple[UserDay, ...] = ()
         self._today_until = clock.monotonic()
         self._snapshot = Snapshot(0, (), {}, 0, None)
@@ -311,8 +313,9 @@ class Board:
         kept = {host_id: changed[host_id] for host_id in ids}
         order_changed = old.order_changed if same_order else sequence
         self._snapshot = Snapshot(
-            sequence, tuple(arranged), kept, order_changed, data_ns, self._position, self._alerts, self._xids, self._today
-        )
+            sequence, tuple(arranged), kept, order_changed, data_ns, self._position, self._alerts, self._xids, self._today,
+            self._lookout.look(arranged, now_ns),
+        )  # fmt: skip
         return self._snapshot
 
     def _status(self, row: HostRow, now_ns: int) -> Status:

@@ -1,14 +1,16 @@
-"""What stands above the hosts of every page: totals, what is wrong, which GPUs are free, who uses how many. [S]"""
+"""What stands above the hosts of every page: totals, what is wrong, which GPUs are free, who uses how many, what changed. [S]"""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from dimint.webapp.alerts import AlertLine
+from dimint.webapp.filter import Filter
 from dimint.webapp.judge import Problem, Severity, use_of
 from dimint.webapp.models import Host, Snapshot, Status, Use
 from dimint.webapp.nodes import Child, Node, node, users_text
 from dimint.webapp.parts import SIGNS, PageStyle, host_link
+from dimint.webapp.recent_panel import recent_panel
 from dimint.webapp.users import users_panel
 
 __all__ = ["SEVERITY", "head_node"]
@@ -26,11 +28,17 @@ _TIB_FROM_MIB: Final = 10 << 20
 
 
 def head_node(
-    hosts: Sequence[Host], style: PageStyle, snapshot: Snapshot, alerts: Sequence[AlertLine], found: Sequence[Problem]
-) -> Node:
-    """All of it, with the id `head`, for the hosts of the snapshot that are shown, their open alerts and what else is wrong."""
+    hosts: Sequence[Host], style: PageStyle, snapshot: Snapshot, alerts: Sequence[AlertLine], found: Sequence[Problem],
+    filter_: Filter,
+) -> Node:  # fmt: skip
+    """All of it, with the id `head`, for the hosts that the filter leaves: their open alerts, and what else is wrong."""
     users = users_panel(hosts, snapshot.today if len(hosts) == len(snapshot.hosts) else (), style)
-    panels = [_problems_panel(alerts, found, style), _free_panel(hosts, style), users]
+    panels = [
+        _problems_panel(alerts, found, style),
+        _free_panel(hosts, style),
+        users,
+        recent_panel(snapshot.recent, hosts, filter_, style),
+    ]
     totals = _totals(hosts, len(snapshot.hosts))
     return node("section", totals, node("div", *panels, cls="panels"), id="head", aria_label="Overview")
 

@@ -7,7 +7,7 @@ as the field says; None always means "not available".
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -15,7 +15,10 @@ from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.rows import HostEvent
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
 
-__all__ = ["Cell", "Gpu", "Host", "Process", "Sampled", "Snapshot", "Status", "Use", "UserDay"]
+__all__ = [
+    "NOTHING_NOTICED", "Cell", "Change", "Gpu", "Host", "Noticed", "Process", "Recent", "Sampled", "Snapshot", "Status", "Use",
+    "UserDay",
+]  # fmt: skip
 
 
 class Status(StrEnum):
@@ -185,6 +188,48 @@ class UserDay(NamedTuple):
     wasted_us: int
 
 
+_SYMBOLS: Final = {"✖": (0, "bad"), "▲": (1, "warn"), "●": (2, "ok"), "→": (3, "plain"), "←": (4, "plain")}
+_OTHER_SYMBOL: Final = (5, "plain")
+
+
+class Change(NamedTuple):
+    """One line of what changed. `host` is its name, None for what concerns all of them; `kind` is one word for programs."""
+
+    kind: str
+    symbol: str
+    host: str | None
+    words: str
+
+    @property
+    def rank(self) -> int:
+        """0 is the worst."""
+        return _SYMBOLS.get(self.symbol, _OTHER_SYMBOL)[0]
+
+    @property
+    def cls(self) -> str:
+        """The class of its symbol on pages."""
+        return _SYMBOLS.get(self.symbol, _OTHER_SYMBOL)[1]
+
+
+class Noticed(NamedTuple):
+    """A change of a host, and when it was noticed."""
+
+    time_ns: int
+    host_id: str
+    change: Change
+
+
+class Recent(NamedTuple):
+    """Changes of hosts since `since_ns`, oldest first, and which users hold more or fewer GPUs than then."""
+
+    since_ns: int
+    noticed: tuple[Noticed, ...]
+    users: tuple[Change, ...]
+
+
+NOTHING_NOTICED: Final = Recent(0, (), ())
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """All hosts in their order. `changed` is, for each host id, the sequence number at which it last changed."""
@@ -202,6 +247,8 @@ class Snapshot:
     """The newest XIDs of GPUs, as many as were read."""
     today: tuple[UserDay, ...] = ()
     """GPU time of each user since the day began, the most first."""
+    recent: Recent = NOTHING_NOTICED
+    """What changed in the last minutes (recent.py)."""
 
     def by_name(self, name: str) -> Host | None:
         return next((host for host in self.hosts if host.name == name), None)

@@ -11,14 +11,14 @@ from urllib.parse import quote
 
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
 from dimint.webapp.judge import GONE
-from dimint.webapp.models import Host, Status
+from dimint.webapp.models import Change, Host, Status
 from dimint.webapp.nodes import Child, Node, node
 from dimint.webapp.text import display_name
 from dimint.webapp.times import DateOrder, stamp
 
 __all__ = [
-    "SIGNS", "PageStyle", "age", "bar", "gib", "gpu_sign", "host_link", "host_name", "mib_as_gib", "number", "percent_of",
-    "sign", "state", "trend",
+    "SIGNS", "PageStyle", "age", "bar", "change_sign", "gib", "gpu_sign", "host_link", "host_name", "mib_as_gib", "number",
+    "percent_of", "sign", "state", "trend",
 ]  # fmt: skip
 
 _GIB = 1 << 30
@@ -89,6 +89,11 @@ def state(status: Status) -> Node:
     """Symbol and word of a status."""
     symbol, word, _ = SIGNS[status]
     return node("span", node("span", symbol, cls="sign", aria_hidden="true"), f" {word}", cls="state")
+
+
+def change_sign(change: Change) -> Node:
+    """The symbol of a change; its words say the same."""
+    return node("span", change.symbol, cls=f"sign {change.cls}", aria_hidden="true")
 
 
 def gpu_sign(state: str) -> tuple[str, str]:

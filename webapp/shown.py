@@ -93,7 +93,7 @@ def show(snapshot: Snapshot, asked: Asked, style: PageStyle, *, now_ns: int, per
     else:
         make = _HOST_NODES[layout]
         parts = [_host_part(host, snapshot, make, style) for host in hosts]
-    head = head_node(matching, style, snapshot, *what_is_wrong(snapshot, matching, now_ns))
+    head = head_node(matching, style, snapshot, *what_is_wrong(snapshot, matching, now_ns), asked.filter)
     return Shown(layout, matching, hosts, max(1, -(-len(matching) // per_page)), parts, head)
 
 

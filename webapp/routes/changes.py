@@ -12,8 +12,9 @@ from dimint.webapp.as_html import Page
 from dimint.webapp.as_json import dump, error_body
 from dimint.webapp.asked import selected
 from dimint.webapp.board import Board
-from dimint.webapp.changed import Change, changes
+from dimint.webapp.changed import changes
 from dimint.webapp.happenings import gpu_names, mark_of
+from dimint.webapp.models import Change
 from dimint.webapp.routes.pages import is_true, wrong_query
 from dimint.webapp.routes.states import json_answer
 from dimint.webapp.site import App, Site

@@ -14,11 +14,10 @@ from dimint.webapp.as_lines import Frame, line_view
 from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.as_users import users_json, users_page, users_text_table
 from dimint.webapp.asked import Asked
-from dimint.webapp.changed import Change
 from dimint.webapp.filter import parse_filter
 from dimint.webapp.many import grid_node
 from dimint.webapp.marks import Mark
-from dimint.webapp.models import Host, Snapshot, Status, UserDay
+from dimint.webapp.models import Change, Host, Snapshot, Status, UserDay
 from dimint.webapp.nodes import to_html
 from dimint.webapp.parts import PageStyle
 from dimint.webapp.today import day_start
