@@ -10,6 +10,7 @@ directory. What is compared:
   N/32 connections with 32 pipelined), etcd with N goroutines of its Go client (gRPC multiplexes them)
 - weak get: any replica / Redis GET / etcd serializable range; strong get: linearizable, Redis GET again / etcd range
 - mset, mget: 50 keys each; Redis MSET/MGET, etcd transactions
+- floor: what DiMint could reach at most, a server in Python that syncs what it is sent and answers (benchmarks/kv_floor.py)
 
 A generator is a process of its own (Python for DiMint and Redis, Go for etcd) and shares the processors with the server.
 Of the repeats the median counts. What is not installed is skipped with a line.
@@ -108,6 +109,15 @@ def start_dimint(stack: ExitStack, directory: Path, flags: Sequence[str] = ()) -
     return [System("dimint", python_load("dimint", f"127.0.0.1:{client}"), pids)]
 
 
+def start_floor(stack: ExitStack, directory: Path) -> list[System]:
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.kv_floor", str(port), str(directory / "synced")]
+    stack.enter_context(process(command, directory / "floor.out"))
+    wait_for("the floor", lambda: _listens(port))
+    # the load for DiMint: same protocol, same requests
+    return [System("floor", python_load("dimint", f"127.0.0.1:{port}"))]
+
+
 def start_redis(stack: ExitStack, directory: Path) -> list[System]:
     if shutil.which("redis-server") is None:
         print("redis: skipped, redis-server is not installed")
@@ -186,10 +196,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--only", default="dimint,redis,etcd", help="systems, with commas")
+    parser.add_argument("--only", default="dimint,floor,redis,etcd", help="systems, with commas")
     parser.add_argument("--json", action="store_true", help="print every measurement as JSON lines too")
     chosen = parser.parse_args()
-    starters = {"dimint": start_dimint, "redis": start_redis, "etcd": start_etcd}
+    starters = {"dimint": start_dimint, "floor": start_floor, "redis": start_redis, "etcd": start_etcd}
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dimint-bench-")))
         systems: list[System] = []
@@ -197,7 +207,8 @@ def main() -> None:
             (directory / name).mkdir()
             systems += starters[name](stack, directory / name)
         for system in systems:
-            measure(system, "fill", 1, 0)
+            if system.name != "floor":
+                measure(system, "fill", 1, 0)
         runs: dict[tuple[str, str, int], list[dict[str, float]]] = {}
         for repeat in range(chosen.repeats):
             for op, outstanding in CASES:
