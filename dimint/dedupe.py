@@ -10,7 +10,7 @@ outcome can be asked for as long as it is remembered.
 Both are part of the projection: they are committed together with the projection's position.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -96,16 +96,14 @@ _CACHED_MAX = 100_000
 
 
 class _Window:
-    """One client in memory. `ring` has (seq, log time µs, outcome) of the slots known here, `fresh` of those that are to be
-    stored; seq 0 is an empty one."""
+    """One client in memory. `fresh` has the rows of its outcomes, by slot, that are still to be stored."""
 
-    __slots__ = ("fresh", "highest", "hour_end_us", "last_us", "ring", "since_us")
+    __slots__ = ("fresh", "highest", "hour_end_us", "last_us", "since_us")
 
     def __init__(self, highest: int, since_us: int, last_us: int) -> None:
         self.highest, self.since_us, self.last_us = highest, since_us, last_us
         self.hour_end_us = (last_us // _HOUR_US + 1) * _HOUR_US
-        self.ring: dict[int, tuple[int, int, bytes]] = {}
-        self.fresh: dict[int, tuple[int, int, bytes]] = {}
+        self.fresh: dict[int, bytes] = {}
 
 
 class RequestWindows:
@@ -135,10 +133,10 @@ class RequestWindows:
         self._load, self._scan = load, scan
         self._windows: dict[bytes, _Window] = {}
         self._free = _Window(0, 0, 0)  # of the last `find`
+        self._all_free: dict[int, tuple[bytes, _Window]] = {}  # of the last `all_free`, by place of the client
         self._touched: list[bytes] = []
         self._quiet: dict[bytes, bytes] = {}  # rows b"t" to write
         self._collected_hour = -1
-        self._cached = 0
 
     def find(self, client: bytes, seq: int, log_time_us: int) -> bytes | int:
         """FREE, SUPERSEDED, FORGOTTEN, or the stored outcome. `client` is 1 to 64 bytes, `seq` ≥ 1."""
@@ -149,19 +147,56 @@ class RequestWindows:
             self._free = window
             return FREE
         slot = seq % OUTCOME_WINDOW
-        stored = window.fresh.get(slot) or window.ring.get(slot)
-        if stored is None:
-            row = self._load(b"o" + client + _SLOTS[slot])
-            stored = (0, 0, b"") if row is None else (*_STAMP.unpack_from(row), row[_STAMP.size :])
-            window.ring[slot] = stored
-            self._cached += 1
-        if stored[0] == seq and stored[1] >= window.since_us:
-            return stored[2]
+        row = window.fresh.get(slot) or self._load(b"o" + client + _SLOTS[slot])
+        if row is not None:
+            known, time_us = _STAMP.unpack_from(row)
+            if known == seq and time_us >= window.since_us:
+                return row[_STAMP.size :]
         return SUPERSEDED if seq > window.highest - OUTCOME_WINDOW else FORGOTTEN
 
     def settle(self, client: bytes, seq: int, outcome: bytes, log_time_us: int) -> None:
         """Store the outcome of the request that the last `find` called free; again to replace it."""
         window = self._free
+        self._raise(client, window, seq, log_time_us)
+        window.fresh[seq % OUTCOME_WINDOW] = _STAMP.pack(seq, log_time_us) + outcome
+
+    def all_free(self, clients: Sequence[bytes | None], requests: Iterable[tuple[int, int | None]], log_time_us: int) -> bool:
+        """Whether `find` and `settle`, one after the other, would call each of `requests` free: (place in `clients`, seq).
+        No for requests without a client or a seq, and for a client with two places, which are rare."""
+        highest: dict[int, int] = {}
+        opened: dict[int, tuple[bytes, _Window]] = {}
+        for place, seq in requests:
+            if seq is None:
+                return False
+            known = highest.get(place)
+            if known is None:
+                client = clients[place]
+                if client is None:
+                    return False
+                window = self._windows.get(client)
+                if window is None or window.last_us < log_time_us - _KEEP_US:
+                    window = self._open(client, log_time_us)
+                opened[place] = client, window
+                known = window.highest
+            if seq <= known:
+                return False
+            highest[place] = seq
+        self._all_free = opened
+        return len({client for client, _ in opened.values()}) == len(opened)
+
+    def settle_all(self, requests: Iterable[tuple[int, int]], outcomes: Iterable[bytes], log_time_us: int) -> None:
+        """Store the outcomes of the requests that the last `all_free` said yes to."""
+        opened = self._all_free
+        fresh = {place: window.fresh for place, (_, window) in opened.items()}
+        highest = dict(requests)  # the last of each client
+        for place, (client, window) in opened.items():
+            self._raise(client, window, highest[place], log_time_us)
+        stamp = _STAMP.pack
+        for (place, seq), outcome in zip(requests, outcomes, strict=True):
+            fresh[place][seq % OUTCOME_WINDOW] = stamp(seq, log_time_us) + outcome
+
+    def _raise(self, client: bytes, window: _Window, seq: int, log_time_us: int) -> None:
+        """A request is about to be stored."""
         if seq > window.highest:
             window.highest = seq
         if log_time_us >= window.hour_end_us:
@@ -169,10 +204,8 @@ class RequestWindows:
             window.hour_end_us = (hour + 1) * _HOUR_US
             self._quiet[b"t" + hour.to_bytes(4, "big") + client] = b""
         window.last_us = log_time_us
-        fresh = window.fresh
-        if not fresh:
+        if not window.fresh:
             self._touched.append(client)
-        fresh[seq % OUTCOME_WINDOW] = (seq, log_time_us, outcome)
 
     def take_changes(self, log_time_us: int) -> dict[bytes, bytes | None]:
         """Rows changed since the last call, None for dropped ones; among them some clients whose time is over."""
@@ -182,19 +215,15 @@ class RequestWindows:
             window = self._windows[client]
             changes[b"c" + client] = _CLIENT.pack(window.highest, window.since_us, window.last_us)
         for client in touched:  # in the order of the keys, which the table's owner is about to sort
-            window = self._windows[client]
-            prefix, fresh = b"o" + client, window.fresh
-            for slot, (seq, time_us, outcome) in sorted(fresh.items()):
-                changes[prefix + _SLOTS[slot]] = _STAMP.pack(seq, time_us) + outcome
-            self._cached += len(fresh)
-            window.ring.update(fresh)
+            prefix, fresh = b"o" + client, self._windows[client].fresh
+            for slot in sorted(fresh):
+                changes[prefix + _SLOTS[slot]] = fresh[slot]
             fresh.clear()
         self._touched.clear()
         self._quiet.clear()
         self._collect(log_time_us, changes)
-        if self._cached + len(self._windows) > _CACHED_MAX:
+        if len(self._windows) > _CACHED_MAX:
             self._windows.clear()  # everything is in `changes` now
-            self._cached = 0
         return changes
 
     def _open(self, client: bytes, log_time_us: int) -> _Window:

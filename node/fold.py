@@ -67,12 +67,10 @@ def prepare(batch: Batch) -> Prepared:
 
 
 def _clients(batch: Batch) -> list[bytes | None]:
-    clients: list[bytes | None] = []
-    for person in batch.header.by:
-        client = None if person.client is None else person.client.encode()
+    clients = [None if person.client is None else person.client.encode() for person in batch.header.by]
+    for client in clients:
         if client is not None and not 0 < len(client) <= CLIENT_ID_MAX_BYTES:
             raise Unusable(f"a client id of {len(client)} bytes")
-        clients.append(client)
     return clients
 
 
@@ -185,7 +183,13 @@ def _fold_sets(
     windows: RequestWindows,
     now_us: int,
 ) -> dict[int, Outcome]:
-    """`fold` for a batch of plain sets."""
+    """`fold` for a batch of plain sets with numbered requests among them."""
+    if windows.all_free(batch.clients, requests, now_us):
+        versions = keys.put_all(batch.keys, values, now_us)  # type: ignore[arg-type]  # sets have keys
+        usual = PACKED.pack(APPLIED, now_us + 1)
+        packed = [usual if version == now_us else PACKED.pack(APPLIED, version + 1) for version in versions]
+        windows.settle_all(requests, packed, now_us)  # type: ignore[arg-type]  # and all of these a seq
+        return {}
     outcomes: dict[int, Outcome] = {}
     clients, put, find, settle, pack_version = batch.clients, keys.put, windows.find, windows.settle, PACKED.pack
     set_by = set_seq = -1

@@ -79,18 +79,24 @@ class Keyspace:
         packed = self._stored.get(key)
         return None if packed is None else (*_unpack(packed), packed[VALUE_AT:])
 
-    def put_all(self, keys: Sequence[bytes], values: Sequence[bytes], now_us: int) -> None:
-        """Store values for ever, as if with `put` one after the other; their places are 0, 1, …"""
-        rows, stored = self._rows, self._stored
-        get = rows.get
+    def put_all(self, keys: Sequence[bytes], values: Sequence[bytes], now_us: int) -> list[int]:
+        """Store values for ever, as if with `put` one after the other; their versions. Their places are 0, 1, …"""
+        rows, stored, deleted = self._rows, self._stored, self._deleted
+        get, first = rows.get, now_us or 1
         versions: list[int] = []
         add = versions.append
+        new = 0
         for key, value in zip(keys, values, strict=True):
             old: Sequence[Any] | None = get(key)
             if old is None:
                 packed = stored.get(key)
                 if packed is None or key in rows:
-                    add(self._put(key, value, 0, now_us))
+                    if deleted:
+                        add(self._put(key, value, 0, now_us))
+                    else:
+                        new += 1
+                        rows[key] = (first, 0, value)
+                        add(first)
                     continue
                 old = _unpack(packed)
             if old[1]:
@@ -100,10 +106,12 @@ class Keyspace:
                 version = version + 1 if version >= now_us else now_us
                 rows[key] = (version, 0, value)
                 add(version)
+        self.key_count += new
         made = [0] * (2 * len(versions))
         made[::2] = range(len(versions))
         made[1::2] = versions
         self._made += made
+        return versions
 
     def put(self, key: bytes, value: bytes, expires_us: int, now_us: int) -> int:
         """Store a value; its version. `now_us` is the batch's log time."""
@@ -165,31 +173,38 @@ class Keyspace:
 
     def settle(self) -> None:
         """Write the data table and bring the digest up to date. The rows stay prepared."""
-        stored = self._stored
+        stored, absent = self._stored, self._absent
+        for key, packed in self._write().items():
+            if packed is None:
+                absent.add(key)
+                del stored[key]
+            else:
+                stored[key] = packed
+
+    def _write(self) -> dict[bytes, bytes | None]:
+        """What was changed goes to the data table and into the digest; the rows as bytes, None for the deleted."""
+        old_row, rows = self._stored.get, self._rows
         digest = self.digest
         changes: dict[bytes, bytes | None] = {}
-        rows = self._rows
         for key in sorted(rows):
             row = rows[key]
             tail = key + TAILS[len(key)]
-            if row is None:
-                self._absent.add(key)
-                old = stored.pop(key, None)
-                if old is not None:
-                    changes[key] = None
-            else:
-                old = stored.get(key)
-                packed = changes[key] = stored[key] = _pack(row[0], row[1]) + row[2]
+            old = old_row(key)
+            if row is not None:
+                packed = changes[key] = _pack(row[0], row[1]) + row[2]
                 digest += xxh3_128_intdigest(packed + tail)
+            elif old is not None:
+                changes[key] = None
             if old is not None:
                 digest -= xxh3_128_intdigest(old + tail)
         rows.clear()
         self.digest = digest & DIGEST_MASK
         self._data.save(changes)
+        return changes
 
     def save(self, log_time_us: int) -> dict[bytes, bytes | None]:
         """Settle and let go of the rows; the changes of the side table, which the caller writes with its own."""
-        self.settle()
+        self._write()
         self._stored.clear()
         self._absent.clear()
         if self._deleted:

@@ -1,5 +1,7 @@
 """Request windows say what a dumb list of everything that ever happened says."""
 
+from typing import TypeAlias
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -81,6 +83,56 @@ def test_windows_agree_with_the_list_of_everything(steps: list[tuple[bytes, int,
             table.save(windows, now_us)
         if then == "reopen":
             windows = table.windows()
+
+
+_Batch: TypeAlias = tuple[list[tuple[int, int | None]], int, bool]
+"""Requests as (place of the client, seq), how much later it is, whether the rows are saved after it."""
+_CLIENTS = (b"a", b"ab", None, b"a")
+_seqs = st.one_of(st.none(), st.integers(1, 12), st.integers(1, 600))
+_batches = st.lists(
+    st.tuples(
+        st.lists(
+            st.tuples(st.integers(0, 3), st.one_of(st.none(), st.integers(1, 12), st.integers(1, 600))), min_size=1, max_size=6
+        ),
+        st.sampled_from([0, 1, DAY_US, DAY_US + 1]),
+        st.booleans(),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=150)
+@given(_batches)
+def test_a_batch_at_once_is_its_requests_one_after_the_other(
+    batches: list[tuple[list[tuple[int, int | None]], int, bool]],
+) -> None:
+    """What `all_free` agrees to is free one by one, too, and leaves the same rows."""
+    at_once, one_by_one = Table(), Table()
+    windows, reference = at_once.windows(), one_by_one.windows()
+    now_us = 0
+    for number, (requests, step_us, save) in enumerate(batches):
+        now_us += step_us
+        outcomes = [b"%d/%d" % (number, place) for place in range(len(requests))]
+        agreed = windows.all_free(_CLIENTS, requests, now_us)
+        if agreed:
+            windows.settle_all([(place, seq) for place, seq in requests if seq is not None], outcomes, now_us)
+        free = []
+        for (place, seq), outcome in zip(requests, outcomes, strict=True):
+            client = _CLIENTS[place]
+            if client is None or seq is None:
+                free.append(False)
+                continue
+            free.append(reference.find(client, seq, now_us) is FREE)
+            if free[-1]:
+                reference.settle(client, seq, outcome, now_us)
+            if not agreed and windows.find(client, seq, now_us) is FREE:
+                windows.settle(client, seq, outcome, now_us)
+        two_places = {0, 3} <= {place for place, _ in requests}
+        assert agreed == (all(free) and not two_places)
+        if save:
+            at_once.save(windows, now_us)
+            one_by_one.save(reference, now_us)
+            assert at_once.rows == one_by_one.rows
 
 
 def test_rows_of_quiet_clients_are_removed() -> None:
