@@ -1,9 +1,10 @@
 """Installs the agent as a systemd service, or says what it would install."""
 
+import grp
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dimint.errors import SettingsError
@@ -17,10 +18,11 @@ UNITS = Path("/etc/systemd/system")
 ENVIRONMENT_FILE = "/etc/dimint/agent.env"
 
 
-def plan(settings: AgentSettings, flags: Sequence[str], *, user: str) -> tuple[str, list[str]]:
+def plan(settings: AgentSettings, flags: Sequence[str], *, user: str, devices: Path = Path("/dev")) -> tuple[str, list[str]]:
     """The unit's text, and remarks for whoever installs it. `flags` are what was given, without secrets.
 
-    Raises SettingsError for what the service could not work with.
+    Where the driver's device files are not for everybody the service gets their groups. Raises SettingsError for what the
+    service could not work with.
     """
     remarks = []
     own = "data_dir" in settings.given
@@ -38,7 +40,35 @@ def plan(settings: AgentSettings, flags: Sequence[str], *, user: str) -> tuple[s
     if program.is_relative_to("/home") or program.is_relative_to("/root"):
         remarks.append(f"the service's user must be able to read {program.parent.parent}; /opt/dimint is a better place")
     command = [str(program), "-m", "dimint", "agent", "run", *flags]
-    return unit_text(command, user=user, state="dimint", environment_file=ENVIRONMENT_FILE, writable=writable), remarks
+    groups, closed = _groups_of(sorted(devices.glob("nvidia*")))
+    if closed:
+        remarks.append(f"only root may open {', '.join(closed)}: give these files a group, or samples will have no GPUs")
+    text = unit_text(command, user=user, state="dimint", environment_file=ENVIRONMENT_FILE, writable=writable, groups=groups)
+    return text, remarks
+
+
+def _groups_of(devices: Iterable[Path]) -> tuple[list[str], list[str]]:
+    """The groups that open those of these device files that are not for everybody, and those that no group opens."""
+    groups, closed = set(), []
+    for path in devices:
+        try:
+            found = path.stat()
+        except OSError:
+            continue  # it went away
+        if not path.is_char_device() or found.st_mode & 0o006 == 0o006:
+            continue
+        if found.st_gid and found.st_mode & 0o060 == 0o060:
+            groups.add(_group_name(found.st_gid))
+        else:
+            closed.append(str(path))
+    return sorted(groups), closed
+
+
+def _group_name(gid: int) -> str:
+    try:
+        return grp.getgrgid(gid).gr_name
+    except KeyError:
+        return str(gid)
 
 
 def install(text: str, folder: Path = UNITS) -> Path:

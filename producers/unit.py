@@ -1,7 +1,19 @@
 """The systemd unit of the agent: as little as it needs, and everything it needs to see. [S]
 
-What a hardened unit usually has and this one must not: PrivateDevices and PrivateUsers hide the GPUs, ProtectProc and
-ProcSubset the processes on them, ProtectKernelLogs the kernel's lines about XIDs.
+What `systemd-analyze security` still asks for, and why it is not there:
+
+    PrivateDevices, DeviceAllow=      the driver is asked through /dev/nvidia*, the kernel's lines about XIDs through /dev/kmsg
+    PrivateUsers                      users of GPU processes would be nobody
+    ProtectProc, ProcSubset           other users' processes; /proc/stat, meminfo and /proc/driver/nvidia
+    ProtectKernelLogs, CAP_SYSLOG     /dev/kmsg
+    CAP_SYS_PTRACE, ambient           the program behind another user's process
+    MemoryDenyWriteExecute            ctypes, through which NVML is called, makes code for callbacks where libffi is old
+    ProtectHome=yes                   how full /home is; the program may stand there too. It cannot be written
+    PrivateNetwork, IPAddressDeny     samples go wherever the settings say
+
+Of system calls those of ordinary services are left, without the ones that only privileged programs or the scheduler's
+owners need. What is refused gets EPERM instead of a signal: a driver's library that tries more than NVML needs finds an
+error, not its end.
 """
 
 from collections.abc import Sequence
@@ -16,8 +28,19 @@ _NVIDIA_MAJOR: Final = 195  # fixed (Documentation/admin-guide/devices.txt of th
 _CONTROL_MINOR: Final = 255
 
 
-def unit_text(command: Sequence[str], *, user: str, state: str, environment_file: str, writable: Sequence[str] = ()) -> str:
-    """The unit that runs `command`. `state` is the folder's name in /var/lib, `writable` are more folders to write in."""
+def unit_text(
+    command: Sequence[str],
+    *,
+    user: str,
+    state: str,
+    environment_file: str,
+    writable: Sequence[str] = (),
+    groups: Sequence[str] = (),
+) -> str:
+    """The unit that runs `command`.
+
+    `state` is the folder's name in /var/lib, `writable` are more folders to write in, `groups` own what the user has to read.
+    """
     devices = [f"/dev/char/{_NVIDIA_MAJOR}:{minor} rw" for minor in (_CONTROL_MINOR, *range(_GPUS))]
     lines = [
         "[Unit]",
@@ -32,6 +55,7 @@ def unit_text(command: Sequence[str], *, user: str, state: str, environment_file
         f"EnvironmentFile=-{environment_file}",
         f"User={user}",
         "DynamicUser=yes",
+        *([f"SupplementaryGroups={' '.join(groups)}"] if groups else []),
         f"StateDirectory={state}",
         "StateDirectoryMode=0700",
         *(f"ReadWritePaths={_quoted(folder)}" for folder in writable),
@@ -47,6 +71,8 @@ def unit_text(command: Sequence[str], *, user: str, state: str, environment_file
         "ProtectSystem=strict",
         "ProtectHome=read-only",
         "PrivateTmp=yes",
+        "PrivateMounts=yes",
+        "ProtectClock=yes",
         "ProtectControlGroups=yes",
         "ProtectHostname=yes",
         "ProtectKernelModules=yes",
@@ -57,9 +83,13 @@ def unit_text(command: Sequence[str], *, user: str, state: str, environment_file
         "RestrictSUIDSGID=yes",
         "LockPersonality=yes",
         "SystemCallArchitectures=native",
+        "SystemCallFilter=@system-service",
+        "SystemCallFilter=~@privileged @resources",
+        "SystemCallErrorNumber=EPERM",
         "UMask=0077",
         "LimitCORE=0",
         "MemoryMax=512M",
+        "TasksMax=64",
         "# GPUs: by the driver's names in /proc/devices, and by number in case it is loaded after this unit",
         "DevicePolicy=closed",
         "DeviceAllow=char-nvidia* rw",

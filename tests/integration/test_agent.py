@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +15,7 @@ from typing import Any
 import msgpack
 import pytest
 
+from dimint.producers.unit import unit_text
 from dimint.registry.embedded import EmbeddedRegistry
 from dimint.transport import Context
 from tests.support.agent_process import agent, numbers, status_events
@@ -198,6 +201,52 @@ def test_one_sample_and_the_doctor(tmp_path: Path) -> None:
     failed = run("doctor", "--to=tcp://127.0.0.1:9", "--json")
     assert failed.returncode == 1
     assert [one["subject"] for one in json.loads(failed.stdout) if one["verdict"] == "FAIL"] == ["log"]
+
+
+def refused_calls() -> list[str]:
+    """The system calls that the unit's filter refuses, of all that systemd knows."""
+
+    def group(name: str) -> set[str]:
+        told = subprocess.run(["systemd-analyze", "syscall-filter", name], capture_output=True, text=True, timeout=30, check=True)
+        words = {line.strip() for line in told.stdout.splitlines()[1:] if line.strip() and not line.strip().startswith("#")}
+        return {call for word in words for call in (group(word) if word.startswith("@") else {word})}
+
+    allowed: set[str] = set()
+    unit = unit_text(["x"], user="u", state="s", environment_file="/e")
+    for line in re.findall("^SystemCallFilter=(.*)$", unit, re.MULTILINE):
+        named = {call for name in line.removeprefix("~").split() for call in group(name)}
+        allowed = allowed - named if line.startswith("~") else allowed | named
+    return sorted(group("@known") - allowed)
+
+
+@pytest.mark.skipif(not (shutil.which("strace") and shutil.which("systemd-analyze")), reason="needs strace and systemd-analyze")
+def test_it_works_with_the_system_calls_of_its_unit(tmp_path: Path) -> None:
+    """With all others refused: GPUs, processes and the log are as ever, and nothing it does even tries one of them."""
+    driver = FakeDriver(build_library(tmp_path), tmp_path / "script")
+    driver.tell("count 2", f"proc 0 Compute {os.getpid()} 1048576")
+    home, trace = tmp_path / "home", tmp_path / "trace"
+    calls = ",".join(f"?{call}" for call in refused_calls())
+    strace = ["strace", "-f", "-qqq", "--seccomp-bpf", "-o", str(trace)]
+    strace += ["-e", f"trace={calls}", "-e", f"inject={calls}:error=EPERM"]
+    command = [*strace, sys.executable, "-m", "dimint", "agent", "run", f"--data_dir={home}", "--interval=0.2"]
+    with (tmp_path / "said").open("w") as said:
+        tracer = subprocess.Popen(command, stdout=said, stderr=said, env=driver.environment)
+    try:
+        wait_until(lambda: tracer.poll() is not None or len(status_events(home)) > 8, 30, "samples in the log")
+        if tracer.poll() is not None:
+            pytest.skip(f"strace may not trace here: {(tmp_path / 'said').read_text()[:200]}")
+        os.kill(family(tracer.pid)[1], signal.SIGTERM)
+        assert tracer.wait(20) == 0
+    finally:
+        for pid in family(tracer.pid) if tracer.poll() is None else ():
+            os.kill(pid, signal.SIGKILL)
+        tracer.wait(10)
+    samples = [event[6] for event in status_events(home) if event[0] == "host.sample"]
+    assert [gpu["st"] for gpu in samples[-1]["gpu"]] == ["ok", "ok"]
+    assert any(sample.get("proc") for sample in samples)
+    assert samples[-1]["cpu"]["n"] > 0
+    tried = set(re.findall(r"^\d+ +(\w+)\(", trace.read_text(), re.MULTILINE))
+    assert tried <= {"fchown"}, "as root SQLite gives new files to the directory's owner; the unit's user is not root"
 
 
 @pytest.mark.slow

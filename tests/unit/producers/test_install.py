@@ -1,7 +1,9 @@
 """The agent as a service: a unit that systemd accepts, that is hardened, and that still sees GPUs and processes."""
 
+import grp
 import os
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +51,21 @@ def test_the_unit_is_hardened_and_sees_gpus() -> None:
     assert (keys["Restart"], keys["StartLimitIntervalSec"], keys["StateDirectory"]) == (["always"], ["0"], ["dimint"])
     assert keys["ExecStart"] == [f"{sys.executable} -m dimint agent run --to=tcp://hub:5556"]
     assert keys["User"] == ["dimint"]
+    assert keys["SystemCallFilter"] == ["@system-service", "~@privileged @resources"]
+    assert keys["SystemCallErrorNumber"] == ["EPERM"]
+
+
+def test_systemd_finds_it_hardened(tmp_path: Path) -> None:
+    """By `systemd-analyze security`; of 0 to 10, what is left is what the agent is there to see."""
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("no systemd-analyze on this machine")
+    path = tmp_path / UNIT_NAME
+    path.write_text(planned("--to=tcp://hub:5556", to="tcp://hub:5556")[0])
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=25", "--no-pager", str(path)]
+    judged = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if "unrecognized option" in judged.stderr:
+        pytest.skip("this systemd-analyze judges no files")
+    assert judged.returncode == 0, judged.stdout + judged.stderr
 
 
 @pytest.mark.parametrize("flags", [(), ("--tags=rack=1,lab=a b", "--host_name=50 % of $HOME", '--x="q\\'), ("--to=tcp://h:1",)])
@@ -80,6 +97,30 @@ def test_what_to_know_before_installing(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="is not there"):
         planned(data_dir=str(tmp_path / "none"))
     assert keys_of(planned(data_dir=str(tmp_path))[0])["ReadWritePaths"] == [str(tmp_path)]
+
+
+def test_device_files_that_are_not_for_everybody(tmp_path: Path) -> None:
+    """Their groups are the service's too; what only root may open is said."""
+    if os.geteuid() != 0:
+        pytest.skip("only root makes device files")
+    group = grp.getgrall()[-1]
+    for name, mode, gid in (
+        ("nvidia0", 0o666, 0),
+        ("nvidia1", 0o660, group.gr_gid),
+        ("nvidiactl", 0o600, 0),
+        ("other", 0o600, 0),
+    ):
+        try:
+            os.mknod(tmp_path / name, stat.S_IFCHR | mode, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("this container makes no device files")
+        (tmp_path / name).chmod(mode)
+        os.chown(tmp_path / name, 0, gid)
+    text, remarks = plan(load(AgentSettings, flags={"to": "tcp://h:1"}, environ={}), [], user="dimint", devices=tmp_path)
+    assert keys_of(text)["SupplementaryGroups"] == [group.gr_name]
+    assert [remark for remark in remarks if "only root" in remark] == [
+        f"only root may open {tmp_path}/nvidiactl: give these files a group, or samples will have no GPUs"
+    ]
 
 
 def test_who_may_not_install_is_told(tmp_path: Path) -> None:
