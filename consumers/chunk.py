@@ -3,7 +3,7 @@
 ::
 
     byte   size  what
-    0      1     format version, now 1
+    0      1     format version, now 2
     1      8     xxh3_64 of every byte from 9 on, big-endian
     9      4     size of the body, big-endian
     13     …     the body as one lz4 block (high compression), to the end
@@ -12,9 +12,9 @@
 
 Each value is taken apart into its *shape* and its leaves. A shape is what is left of a value without its leaves: nil for a
 leaf, n for a list of n leaves, `[shape, …]` for another list, `{key: shape, …}` for a map in its own order. `shapes` are
-the different shapes, `which` says which value has which (a column). All leaves that stand at the same path (keys and list
-indexes) of their values form one column (consumers/columns.py), in the order in which paths are first met, shape by shape.
-Deeper than DEPTH_MAX, what is there is one leaf.
+the different shapes, `which` says which value has which (a byte each, or a list where there are more than 256). All leaves
+that stand at the same path (keys and list indexes) of their values form one column (consumers/columns.py), in the order in
+which paths are first met, shape by shape. Deeper than DEPTH_MAX, what is there is one leaf.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ import lz4.block
 import msgpack
 from xxhash import xxh3_64_digest
 
-from dimint.consumers.columns import decode_column, encode_column
+from dimint.consumers.columns import Column, decode_column, encode_column
 from dimint.errors import CorruptRecord, UnknownVersion
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
     "paths_of",
 ]  # fmt: skip
 
-VERSION: Final = 1
+VERSION: Final = 2
 DEPTH_MAX: Final = 16
 BODY_MAX_BYTES: Final = 64 << 20
 """Largest body that is inflated; far above what the tables seal."""
@@ -128,7 +128,8 @@ def _encode_columns(values: Sequence[Any]) -> bytes | None:
             column += part
         at += size
     encoded = [encode_column(column) for column in columns.values()]
-    body: bytes = msgpack.packb([len(values), list(map(_packable, indexes)), encode_column(which), encoded])
+    packed_which = bytes(which) if len(indexes) <= 256 else which
+    body: bytes = msgpack.packb([len(values), list(map(_packable, indexes)), packed_which, encoded])
     return body
 
 
@@ -174,8 +175,9 @@ def _packable(shape: Shape) -> Any:
 
 
 # --- putting together -----------------------------------------------------------------------------------------------
-def _decode_columns(count: int, shapes: Sequence[Any], packed_which: list[Any], encoded: Sequence[list[Any]]) -> list[Any]:
-    which = decode_column(packed_which, count)
+def _decode_columns(count: int, shapes: Sequence[Any], which: Sequence[int], encoded: Sequence[Column]) -> list[Any]:
+    if len(which) != count:
+        raise ValueError(f"{len(which)} shapes of {count} values")
     plain = [hashable(shape) for shape in shapes]
     columns: dict[Path, int] = {}
     of_shape = [[columns.setdefault(path, len(columns)) for path in paths_of(shape, ())] for shape in plain]

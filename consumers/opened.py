@@ -14,17 +14,18 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import msgpack
 
 from dimint.consumers.chunk import Path, build, damage_named, flatten, hashable, open_body, paths_of
-from dimint.consumers.columns import SAME, decode_column, pick
+from dimint.consumers.columns import decode_column, pick
 from dimint.consumers.wanted import Keys, Wanted, keys_under
 
 __all__ = ["OpenedChunk"]
 
 _LAYOUTS: Final = 512
+_PLANS: Final = 2048
 _SHAPE_KEPT_MAX_BYTES: Final = 16 << 10
 """Larger shapes are worked out anew each time: names in samples are hostile, and memory is not."""
 
@@ -69,19 +70,13 @@ class OpenedChunk:
         with damage_named():
             if self._values is not None:
                 return self._values[at] if wanted is None else wanted.of(self._values[at])
-            which = self._which[at]
-            names, holders = self._join(tuple(self._layouts))
-            shape, picked = self._layouts[which].shape, names[which]
-            if wanted is not None:
-                shape, places = self._part(self._layouts[which], wanted)
-                picked = [picked[place] for place in places]
+            shape, picked, groups = self._plan(tuple(self._layouts), self._which[at], wanted)
             # a column has leaves of the values whose layouts have it: so many are before this one
-            earlier = Counter(self._which[:at])
-            before = {layouts: sum(earlier[layout] for layout in layouts) for layouts in {holders[name] for name in picked}}
+            head = self._which[:at]
+            earlier = [head.count(layout) for layout in range(len(self._layouts))]
+            before = [sum(map(earlier.__getitem__, group)) for group in groups]
             columns = self._columns
-            found = [
-                column[1] if (column := columns[name])[0] == SAME else pick(column, before[holders[name]]) for name in picked
-            ]
+            found = [pick(column, before[group]) if type(column := columns[name]) is list else column for name, group in picked]
             return build(shape, iter(found))
 
     def numbers(self, chosen: Callable[[Path], bool]) -> dict[Path, list[Any]]:
@@ -141,14 +136,17 @@ class OpenedChunk:
         self._join: Callable[[tuple[_Layout, ...]], tuple[list[list[int]], list[_Holders]]] = _joined
         self._choose: Callable[[tuple[_Layout, ...], Callable[[Path], bool]], list[tuple[Path, int, _Holders]]] = _chosen
         self._part: Callable[[_Layout, Wanted], tuple[Any, list[int]]] = _parts
+        self._plan: Callable[[tuple[_Layout, ...], int, Wanted | None], _Plan] = _planned
         for _ in range(unpacker.read_array_header()):
             start = unpacker.tell()
             unpacker.skip()
             raw = body[start : unpacker.tell()]
             self._layouts.append(_layout(raw) if len(raw) <= _SHAPE_KEPT_MAX_BYTES else _make_layout(raw))
             if len(raw) > _SHAPE_KEPT_MAX_BYTES:
-                self._join, self._part, self._choose = _join, _part, _choose
-        self._which: list[int] = decode_column(unpacker.unpack(), self._count)
+                self._join, self._part, self._choose, self._plan = _join, _part, _choose, _plan
+        self._which: Sequence[int] = unpacker.unpack()
+        if len(self._which) != self._count:
+            raise ValueError(f"{len(self._which)} shapes of {self._count} values")
         self._columns: list[Any] = unpacker.unpack()
 
 
@@ -196,6 +194,32 @@ def _part(layout: _Layout, wanted: Wanted) -> tuple[Any, list[int]]:
 
 
 _parts = lru_cache(_LAYOUTS)(_part)
+
+
+class _Plan(NamedTuple):
+    """How a value is picked: its shape, of each leaf its column and the number of the group that this column belongs to.
+
+    A group are the layouts that have the column.
+    """
+
+    shape: Any
+    picked: list[tuple[int, int]]
+    groups: list[tuple[int, ...]]
+
+
+def _plan(layouts: tuple[_Layout, ...], which: int, wanted: Wanted | None) -> _Plan:
+    """For what is wanted of a value that has this one of the layouts."""
+    names, holders = _join(layouts)
+    shape, mine = layouts[which].shape, names[which]
+    if wanted is not None:
+        shape, places = _part(layouts[which], wanted)
+        mine = [mine[place] for place in places]
+    groups: dict[_Holders, int] = {}
+    picked = [(name, groups.setdefault(holders[name], len(groups))) for name in mine]
+    return _Plan(shape, picked, [tuple(sorted(group)) for group in groups])
+
+
+_planned = lru_cache(_PLANS)(_plan)
 
 
 def _pruned(shape: Any, keys: Keys | None, at: int, places: list[int]) -> tuple[Any, int]:

@@ -61,7 +61,7 @@ PURE_LIBRARIES = frozenset(
     """
     _md5 array base64 binascii bisect collections concurrent contextlib copy dataclasses datetime difflib enum fnmatch functools
     hashlib heapq html ipaddress itertools json math operator pathlib re shlex statistics string struct textwrap types typing
-    unicodedata urllib zoneinfo html5tagger lz4 msgpack msgspec xxhash
+    unicodedata urllib zlib zoneinfo html5tagger lz4 msgpack msgspec xxhash
     """.split()
 )
 """What a module marked [S] may import beside other modules marked [S]."""

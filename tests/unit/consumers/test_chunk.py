@@ -147,7 +147,7 @@ def test_damage_is_noticed() -> None:
         with pytest.raises(FormatError):
             decode(blob[:size] + bytes((blob[size] ^ 0x41,)) + blob[size + 1 :])
     with pytest.raises(UnknownVersion):
-        decode(b"\x02" + blob[1:])
+        decode(b"\x03" + blob[1:])
     with pytest.raises(CorruptRecord):
         decode(blob + b"\0")
 
@@ -159,6 +159,6 @@ def test_format_does_not_move() -> None:
 
 
 GOLDEN = (
-    "01b3acb93c8323e4810000003ff01494049184a174c0a175c0a16c02a166c0920000959501000164c404000102039200a178"
-    "0f0010000f00f00400019200c0930202960101010019c403000000"
+    "025d61fb19eff3ab090000003ef01594049184a174c0a175c0a16c02a166c0c40400000000959500000164c40400010203a1"
+    "780d0010000d00f0020001c0930102960001010019c403000000"
 )
