@@ -31,6 +31,9 @@ _HOST_STATES = {
     pynvml.NVML_ERROR_GPU_NOT_FOUND: "no_gpu",
 }
 
+_MIG_HOLES = (pynvml.NVML_ERROR_NOT_FOUND, pynvml.NVML_ERROR_INVALID_ARGUMENT)
+"""Answers for an index whose instance was destroyed: holes are normal."""
+
 
 def host_state(code: int) -> str:
     """What an error of nvmlInit means for the host: one of dimint.sample.GPU_SUPPORT."""
@@ -180,18 +183,24 @@ class Nvml:
         if device.parent is not None or not (modes := device.call("mig_mode", pynvml.nvmlDeviceGetMigMode)):
             return
         device.mig = device.fixed["mig"] = modes[0] == 1
-        known = {instance.uuid: instance for instance in device.instances}
-        device.instances = []
         most = device.call("mig_count", pynvml.nvmlDeviceGetMaxMigDeviceCount) if device.mig else 0
-        for index in range(min(most or 0, GPUS_MAX)):
+        if most is None:
+            return  # not said this time: those that were there still are
+        known = {instance.uuid: instance for instance in device.instances}
+        found: list[Device] = []
+        for index in range(min(most, GPUS_MAX)):
             try:
                 instance = Device(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(device.handle, index), device)
-            except pynvml.NVMLError:  # holes are normal: the instance before was destroyed
-                continue
+            except pynvml.NVMLError as error:
+                if error.value in _MIG_HOLES:
+                    continue
+                device.fail("mig_device", error.value)
+                return
             instance.begin(STATIC)
             read_identity(instance)
-            device.instances.append(known.get(instance.uuid, instance) if instance.uuid else instance)
-            device.instances[-1].handle = instance.handle
+            found.append(known.get(instance.uuid, instance) if instance.uuid else instance)
+            found[-1].handle = instance.handle
+        device.instances = found
 
     def _pci_of(self, index: int) -> str | None:
         """Bus id of a GPU that was never touched: NVML numbers GPUs in the order of the bus."""

@@ -15,6 +15,10 @@ is not in a reading stays listed with the reason. One that stays missing is forg
     nothing, all suspended      suspended
 
 `told` in a row is the bad state that was reported last and not taken back yet: "unknown" in between changes nothing.
+
+MIG instances come and go by the administrator's will, so one that is not in a reading of its GPU is no more. A GPU that
+cannot be asked keeps those it had: unknown, or suspended as it is. One that is lost or missing has none, because a reset
+takes them away.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -26,6 +30,12 @@ __all__ = ["MISSING_KEEP_S", "Change", "Fleet"]
 
 MISSING_KEEP_S = 7 * 24 * 3600
 _GONE = ("lost", "hung", "missing")
+_UNNAMED = "unknown-"
+"""Begins what stands for the UUID of a GPU that was never named."""
+_INSTANCES_OF = {"hung": "unknown", "unknown": "unknown", "suspended": "suspended"}
+"""The state of a GPU that cannot be asked, and that of the MIG instances it had."""
+_LAYOUT = ("u", "name", "mem_tot", "parent", "gi", "ci", "profile")
+"""What is kept of an instance."""
 
 
 class Change(NamedTuple):
@@ -59,7 +69,7 @@ class Fleet:
         for entry in entries:
             gpu = dict(entry)
             if not gpu.get("u"):
-                gpu["u"] = free.pop(gpu["i"], None) or f"unknown-{gpu['i']}"
+                gpu["u"] = free.pop(gpu["i"], None) or f"{_UNNAMED}{gpu['i']}"
             known = self._known.get(gpu["u"])
             if known is not None and gpu["st"] != "ok":
                 gpu |= {key: known[key] for key in ("name", "mem_tot", "pci") if gpu.get(key) is None}
@@ -75,16 +85,42 @@ class Fleet:
             gpu_state = _state_of_unseen(state, row["i"] in hung)
             gpus.append(_without_values(len(gpus), uuid, row, gpu_state))
             changes += self._move(uuid, row, gpu_state)
-        return gpus, changes
+        self._keep_layouts(gpus)
+        return [*gpus, *self._unread_instances(gpus)], changes
 
     def unanswered(self) -> list[Gpu]:
         """The GPUs that there are, as far as is known while the driver has not answered in time: nothing of what they do."""
         rows = sorted(self._known.items(), key=lambda item: int(item[1]["i"]))
-        return [_without_values(at, uuid, row, "unknown") for at, (uuid, row) in enumerate(rows)]
+        gpus = [_without_values(at, uuid, row, "unknown") for at, (uuid, row) in enumerate(rows)]
+        return [*gpus, *self._unread_instances(gpus)]
+
+    def _keep_layouts(self, gpus: Sequence[Gpu]) -> None:
+        """Remember which MIG instances the GPUs have that could be asked."""
+        layouts: dict[str, list[dict[str, Any]]] = {gpu["u"]: [] for gpu in gpus if gpu["st"] == "ok" and not gpu.get("parent")}
+        for gpu in gpus:
+            if (parent := gpu.get("parent")) in layouts and not gpu["u"].startswith(_UNNAMED):
+                layouts[parent].append({key: gpu.get(key) for key in _LAYOUT})
+        for uuid, layout in layouts.items():
+            if layout:
+                self._known[uuid]["mig"] = layout
+            else:
+                self._known.get(uuid, {}).pop("mig", None)
+
+    def _unread_instances(self, gpus: Sequence[Gpu]) -> list[Gpu]:
+        """The MIG instances, as they were, of GPUs that cannot be asked; none that is listed already."""
+        listed = {gpu["u"] for gpu in gpus}
+        found: list[Gpu] = []
+        for gpu in gpus:
+            state = _INSTANCES_OF.get(gpu["st"])
+            for instance in self._known.get(gpu["u"], {}).get("mig", ()) if state else ():
+                if instance["u"] not in listed:
+                    kept = {key: instance.get(key) for key in _LAYOUT}
+                    found.append(Gpu(i=len(gpus) + len(found), st=state, pci=gpu.get("pci"), **kept))  # type: ignore[typeddict-item]
+        return found
 
     def _see(self, gpu: Gpu, now_s: int) -> Change | None:
         uuid, state = gpu["u"], gpu["st"]
-        if gpu.get("parent") or uuid.startswith("unknown-"):
+        if gpu.get("parent") or uuid.startswith(_UNNAMED):
             return None  # MIG instances come and go by the administrator's will
         row = self._known.setdefault(uuid, {"st": state, "seen_s": now_s})
         row |= {

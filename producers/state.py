@@ -71,8 +71,15 @@ def known_gpus(directory: Path) -> dict[str, dict[str, Any]]:
     return {
         uuid: {"name": None, "mem_tot": None, "pci": None} | row
         for uuid, row in found.items()
-        if isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in wanted.items())
+        if isinstance(row, dict)
+        and all(isinstance(row.get(key), kind) for key, kind in wanted.items())
+        and _is_layout(row.get("mig", []))
     }
+
+
+def _is_layout(value: object) -> bool:
+    """Whether this is a list of MIG instances, each with its UUID."""
+    return isinstance(value, list) and all(isinstance(one, dict) and isinstance(one.get("u"), str) for one in value)
 
 
 def remember_gpus(directory: Path, known: Mapping[str, Mapping[str, Any]]) -> None:

@@ -94,6 +94,9 @@ SHOWN_BY: dict[str, tuple[str, ...]] = {
     "reports an XID": ("test_gpu_watch::test_xids_are_told",),
     "is asleep": ("test_gpu_watch::test_sleeping_gpus_are_not_woken",),
     "is slower than a sample may wait": ("test_faults::test_a_driver_that_is_slow_hides_no_gpu",),
+    "cannot be asked about a GPU that is split": (
+        "test_gpu_states::test_mig_instances_of_a_gpu_that_cannot_be_asked_stay", "test_gpu::test_mig_with_holes",
+    ),
     "names pids": ("test_host::test_pids_of_another_namespace_mean_nothing_here", "test_orphans::test_what_belongs_to_nobody"),
 }  # fmt: skip
 """How each row of the faults begins → the tests that show it, or names of faults in test_faults.py's table."""

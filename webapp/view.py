@@ -12,6 +12,7 @@ from msgspec import UNSET
 from dimint.consumers.untrusted import integer, mapping, text
 from dimint.limits import TAGS_MAX
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
+from dimint.webapp.judge import GONE
 from dimint.webapp.models import Cell, Gpu, Host, Process, Sampled, Status
 from dimint.webapp.sent import Sent, SentGpu, SentProcess, read_sent
 
@@ -183,7 +184,7 @@ def _gpus(sent: Sent, limits: Thresholds) -> tuple[Gpu, ...]:
                 None if other is None else other >> 20,
                 limits,
                 () if one.ecc is None and one.remap is None else _memory_faults(one),
-                uuid in split,
+                uuid in split and one.st not in GONE,
             )
         )
     return tuple(gpus)

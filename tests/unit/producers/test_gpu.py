@@ -211,6 +211,9 @@ def test_mig_with_holes(driver: FakeDriver, reader: Reader) -> None:
     assert reading.facts[0]["mig"] is True
     driver.tell("count 2", "mig 0 3", "set 103 uuid MIG-b")
     assert [gpu["u"] for gpu in reader.read().gpus] == ["GPU-0", "GPU-1", "MIG-b"]
+    for fault in ("GetMaxMigDeviceCount 10", "GetMigDeviceHandleByIndex 999"):
+        driver.tell("count 2", "mig 0 3", "set 103 uuid MIG-b", f"fault 0 nvmlDevice{fault}")
+        assert [gpu["u"] for gpu in reader.read().gpus] == ["GPU-0", "GPU-1", "MIG-b"], "no answer is not no instance"
 
 
 def test_errors_stay_as_long_as_their_values_are_missing(driver: FakeDriver, reader: Reader) -> None:

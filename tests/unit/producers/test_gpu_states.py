@@ -1,5 +1,6 @@
 """The fleet of one host: every GPU that was ever seen stays listed, with the reason where it does not answer."""
 
+import json
 from typing import Any
 
 from hypothesis import given
@@ -60,6 +61,37 @@ def test_mig_instances_are_never_missed() -> None:
     fleet.apply("ok", [entry(0), {**entry(1, uuid="MIG-a"), "parent": "GPU-0"}], (), 1)
     gpus, changes = fleet.apply("ok", [entry(0)], (), 2)
     assert (states(gpus), changes) == ({"GPU-0": "ok"}, [])
+
+
+def instance(index: int, uuid: str) -> dict[str, Any]:
+    """A reading's entry of a MIG instance of GPU-0."""
+    return {**entry(index, uuid=uuid), "parent": "GPU-0", "gi": 3, "ci": 0, "profile": "1g.10gb", "mem_tot": 10, "mem_used": 5}
+
+
+def test_mig_instances_of_a_gpu_that_cannot_be_asked_stay() -> None:
+    """As they were, without values, also after a restart; of a lost GPU, which a reset leaves without, they are no more."""
+    fleet = Fleet()
+    fleet.apply("ok", [entry(0), entry(1), instance(2, "MIG-a"), instance(3, "MIG-b")], (), 1)
+    for asked in (fleet, Fleet(json.loads(json.dumps(fleet.remember())))):
+        slow = asked.unanswered()
+        assert [(gpu["i"], gpu["u"], gpu["st"]) for gpu in slow] == [
+            (0, "GPU-0", "unknown"), (1, "GPU-1", "unknown"), (2, "MIG-a", "unknown"), (3, "MIG-b", "unknown"),
+        ]  # fmt: skip
+        assert slow[2] == {
+            "i": 2, "u": "MIG-a", "name": "H100", "st": "unknown", "mem_tot": 10, "parent": "GPU-0", "gi": 3, "ci": 0,
+            "profile": "1g.10gb", "pci": None,
+        }  # fmt: skip
+    told = ["hung", "unknown", "suspended", "lost", "ok"]
+    for state, of_instances in zip(told, ("unknown", "unknown", "suspended", None, "ok"), strict=True):
+        entries = [entry(0, state), entry(1), *([instance(2, "MIG-b")] if state == "ok" else [])]
+        gpus, _ = fleet.apply("ok", entries, (), 2)
+        expected = {"GPU-0": state, "GPU-1": "ok"} | ({} if of_instances is None else {"MIG-b": of_instances})
+        assert states(gpus) == expected | ({"MIG-a": of_instances} if of_instances not in (None, "ok") else {})
+        assert [gpu["i"] for gpu in gpus] == list(range(len(gpus)))
+    assert [gpu["u"] for gpu in fleet.unanswered()] == ["GPU-0", "GPU-1", "MIG-b"], "what was read last counts"
+    assert states(fleet.apply("hung", [], {0}, 3)[0]) == {"GPU-0": "hung", "GPU-1": "unknown", "MIG-b": "unknown"}
+    fleet.apply("ok", [entry(0), entry(1)], (), 4)
+    assert [gpu["u"] for gpu in fleet.unanswered()] == ["GPU-0", "GPU-1"], "MIG was switched off"
 
 
 def test_unknown_in_between_is_neither_lost_nor_back() -> None:

@@ -14,7 +14,8 @@ from dimint.webapp.as_json import states_item
 from dimint.webapp.as_lines import LINE_VIEWS, Frame, line_view, tsv
 from dimint.webapp.as_terminal import DETAIL_VIEW, GPU_TABLE_VIEW, STATUS_VIEW, TerminalStyle
 from dimint.webapp.asked import LAYOUTS, Asked
-from dimint.webapp.models import Snapshot, Status
+from dimint.webapp.judge import units, use_of
+from dimint.webapp.models import Snapshot, Status, Use
 from dimint.webapp.nodes import to_html
 from dimint.webapp.parts import PageStyle
 from dimint.webapp.sent import OF_MANY, SHOWN, Sent, SentGpu, SentProcess, read_doubtful, read_packed
@@ -46,6 +47,14 @@ def test_units_of_a_sample() -> None:
     assert (found.temperature_c, found.util_pct, found.power_w, found.power_limit_w, found.memory_pct) == (36, 7, 250, None, 2)
     assert found.processes[0].pid == "1963"
     assert found.processes[0].used_mib == 148
+
+
+def test_a_split_gpu_that_hangs_counts_itself() -> None:
+    """Its instances stand for a GPU while it answers; when it hangs it is the one that is lost, and they are unknown."""
+    cards = [gpu(0, GTX, None, None, None, None), gpu(1, GTX, None, None, None, None) | {"parent": "GPU-00000000"}]
+    assert [use_of(one) for one in units(sampled(1, sample(cards)).gpus)] == [Use.FREE]
+    hung = [cards[0] | {"st": "hung"}, cards[1] | {"st": "unknown"}]
+    assert [use_of(one) for one in units(sampled(1, sample(hung)).gpus)] == [Use.LOST, Use.UNKNOWN]
 
 
 def test_gpus_with_one_index_keep_distinct_keys() -> None:
