@@ -55,7 +55,7 @@ from dimint.errors import CorruptRecord, LogMismatch
 
 __all__ = ["FORMAT", "PartitionState", "StatusTables"]
 
-FORMAT: Final = 10
+FORMAT: Final = 11
 _FACTS: Final = """select id, given_name, claimed_ns, ip, facts, simulated, registered_ns, renamed, merged_into, merged_ns
                    from machines"""
 _OF_HOSTS: Final = (

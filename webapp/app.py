@@ -10,7 +10,7 @@ from typing import Final
 
 from sanic import Request, Sanic
 from sanic.exceptions import MethodNotAllowed, NotFound, SanicException
-from sanic.response import BaseHTTPResponse, HTTPResponse, empty, html
+from sanic.response import BaseHTTPResponse, HTTPResponse, empty, html, text
 
 from dimint.clock import Clock
 from dimint.limits import HTTP_BODY_MAX_BYTES
@@ -192,6 +192,8 @@ def _answer_errors(app: App, site: Site) -> None:
             log.error("%s %r failed", request.method, request.path[:200], exc_info=error)
         if _is_sender(request):
             return json_answer(error_body(status, message))
+        if pages.is_true(request, "term"):
+            return text(f"{message}\n", status=status)
         if "text/html" in (request.headers.get("accept") or ""):
             return html(message_page(site.page_style, message, f"error {status}"), status=status)
         return json_answer(error_body(status, message), status)

@@ -19,7 +19,7 @@ from dimint.consumers.alerts.notify import Notice, Notifier
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.alerts.rules import Rule
 from dimint.consumers.alerts.watch import Tables, Watcher
-from dimint.errors import LogUnavailable
+from dimint.errors import FormatError, LogUnavailable
 
 __all__ = ["LOOK_S", "Alerter", "Rules"]
 
@@ -55,14 +55,15 @@ class Alerter:
 
     def run(self) -> None:
         watcher: Watcher | None = None
+        problem = ""
         while not self._stopping.is_set():
-            if not self._leads():
-                watcher = None
-            else:
-                if watcher is None:
-                    watcher = self._begin()
-                if watcher is not None:
-                    self._write(watcher.step(self._clock.time_ns()), watcher)
+            try:
+                watcher = self._look(watcher) if self._leads() else None
+                problem = ""
+            except FormatError as error:  # whoever keeps the tables makes them anew: look at those from the beginning
+                if str(error) != problem:
+                    log.error("nothing is watched while the status tables cannot be read: %s", error)
+                watcher, problem = None, str(error)
             self._write_outcomes()
             self._stopping.wait(LOOK_S)
         self._write_outcomes()
@@ -79,6 +80,14 @@ class Alerter:
             )
 
     # --- inside -----------------------------------------------------------------------------------------------------
+    def _look(self, watcher: Watcher | None) -> Watcher | None:
+        """One look; the watcher to go on with."""
+        if watcher is None:
+            watcher = self._begin()
+        if watcher is not None:
+            self._write(watcher.step(self._clock.time_ns()), watcher)
+        return watcher
+
     def _begin(self) -> Watcher | None:
         """A term begins: tell people what is open and was not told, then watch. None if the log or the process is away."""
         try:

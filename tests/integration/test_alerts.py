@@ -23,6 +23,7 @@ from dimint.consumers.digest import table_digest
 from dimint.consumers.folder import TablesFolder
 from dimint.consumers.reading import TABLES_FOLDER, StatusReader
 from dimint.consumers.rebuild import rebuild_tables
+from dimint.errors import UnknownVersion
 from dimint.events import STATUS_TOPIC
 from dimint.load import load
 from dimint.settings import AlertsSettings
@@ -112,12 +113,17 @@ def agents(tmp_path: Path) -> Iterator[Agents]:
 
 
 @contextmanager
-def alerting(data_dir: Path, channels: list[Channel], leads: Callable[[], bool] = lambda: True) -> Iterator[None]:
+def alerting(
+    data_dir: Path,
+    channels: list[Channel],
+    leads: Callable[[], bool] = lambda: True,
+    tables: Callable[[Path], StatusReader] = StatusReader,
+) -> Iterator[None]:
     """The alerting process's objects at work on the tables of a data directory."""
     log, genesis = opening(data_dir)
     stopping = threading.Event()
     writer = BatchWriter(log, clock=SystemClock(), host="test", process="alerts")
-    with StatusReader(data_dir / TABLES_FOLDER) as reader:
+    with tables(data_dir / TABLES_FOLDER) as reader:
         journal = Journal(log, genesis, writer, stopping)
         alerter = Alerter(reader, Rules(RULES, local_zone()), journal, leads, SystemClock(), stopping)
         alerter.notifier = Notifier(channels, alerter.told, SystemClock())
@@ -178,6 +184,32 @@ def test_only_the_leader_works(tmp_path: Path, agents: Agents) -> None:
         assert texts == []
         leads.set()
         wait_until(lambda: len(texts) == 1, 20, "uplink")
+
+
+class Damaged(StatusReader):
+    """Tables that cannot be read until somebody has made them anew."""
+
+    asked = 0
+    repaired = False
+
+    def version(self) -> int:
+        Damaged.asked += 1
+        if not Damaged.repaired:
+            raise UnknownVersion("a chunk of format 99")
+        return super().version()
+
+
+def test_tables_that_cannot_be_read_are_waited_for(tmp_path: Path, agents: Agents, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said once, and what happened meanwhile is told when they can be read again."""
+    agents.put("host.registered", "h", "10.0.0.1", {})
+    with webhook() as (url, texts), consuming(tmp_path), alerting(tmp_path, [Webhook(url)], tables=Damaged):
+        wait_until(lambda: Damaged.asked > 2, 20, "several looks")
+        assert texts == []
+        Damaged.repaired = True
+        wait_until(lambda: len(texts) == 1, 20, "uplink")
+    assert [record.message for record in caplog.records if "watched" in record.message] == [
+        "nothing is watched while the status tables cannot be read: a chunk of format 99"
+    ]
 
 
 def test_a_webhook_that_refuses_is_tried_again() -> None:

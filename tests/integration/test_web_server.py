@@ -66,6 +66,9 @@ def test_methods(client: httpx.Client) -> None:
     missing = client.get("/nothing/here")
     assert (missing.status_code, missing.json()["status_code"]) == (404, 404)
     assert "<h1>not found</h1>" in client.get("/nothing", headers={"Accept": "text/html"}).text
+    for path, words in (("/nothing", "not found"), ("/hosts/no%1b%5bbody/", r"no\x1b[body is not known")):
+        terminal = client.get(f"{path}?term=true")
+        assert (terminal.status_code, terminal.text) == (404, f"{words}\n")
 
 
 def test_static_files(client: httpx.Client) -> None:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urlencode
 
 from sanic import Request
-from sanic.response import HTTPResponse, html, raw
+from sanic.response import HTTPResponse, html, raw, text
 
 from dimint.errors import BadQuery
 from dimint.webapp.alerts import alert_lines
@@ -26,6 +26,7 @@ from dimint.webapp.ranges import DEFAULT_SPAN, Range, range_nav, read_span
 from dimint.webapp.routes.pages import events_address, is_true, wrong_query
 from dimint.webapp.routes.terminal import terminal_answer
 from dimint.webapp.site import App, Moment, Site
+from dimint.webapp.text import clean
 from dimint.webapp.times import iso
 
 __all__ = ["add_routes"]
@@ -46,8 +47,10 @@ def add_routes(app: App, site: Site) -> None:
         try:
             found = await find(request, name)
             if found.host is None:
-                then = " at that time" if found.moment else ""
-                return html(message_page(site.page_style, "No such host", f"{name} is not known{then}."), 404)
+                words = f"{name} is not known{' at that time' if found.moment else ''}"
+                if is_true(request, "term"):
+                    return text(f"{clean(words)}\n", status=404)
+                return html(message_page(site.page_style, "No such host", f"{words}."), 404)
             if is_true(request, "term"):
                 return await terminal_answer(request, site, DETAIL_VIEW, only=found.host.id)
             return html(await whole_page(found, found.host))
