@@ -144,7 +144,8 @@ OPERATIONS: Final = (
         "host", "GET", "/hosts/<name>/", "pages",
         "the page of one host, with charts of the last hour, of `?last=6h` or of `?from=&to=`, what happened and who was on its "
         "GPUs; `?term=true` for terminals",
-        (*_TIMES, _LAST, _TERM, *_FRAMES), (*_VIEWS, Answer("text/html", None, 404, "no such host")), _NAME,
+        (*_TIMES, _LAST, _TERM, *_FRAMES),
+        (*_VIEWS, *(Answer(media, None, 404, "no such host") for media in ("text/html", "text/plain"))), _NAME,
     ),
     Operation(
         "host_charts", "GET", "/hosts/<name>/charts", "pages",

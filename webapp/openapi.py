@@ -77,7 +77,7 @@ def _responses(answers: Iterable[Answer]) -> dict[str, Any]:
         response = made.setdefault(str(answer.status), {"description": answer.text})
         if answer.media:
             response.setdefault("content", {})[answer.media] = _content(answer.schema)
-    wrong = {"application/json": _content(ref("Error")), "text/html": {}}
+    wrong = {"application/json": _content(ref("Error")), "text/html": {}, "text/plain": {}}
     return {**made, "default": {"description": "what is wrong", "content": wrong}}
 
 
