@@ -11,13 +11,13 @@ What is to be done comes out as effects, in the order in which they must be perf
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from dimint.client.content import Form, decode, encode
-from dimint.errors import ParseError, SettingsError
+from dimint.errors import ParseError, RequestError, SettingsError
 from dimint.slots import partition_of
 
-__all__ = ["NO_ANSWER_HINT", "Drop", "Effect", "Network", "Part", "Send", "Topology", "address_of"]
+__all__ = ["Drop", "Effect", "Network", "Part", "Send", "Topology", "address_of"]
 
 PROBE_AFTER_S: Final = 0.25
 PROBE_TIMEOUT_S: Final = 0.3
@@ -30,7 +30,9 @@ NODE_PAUSE_S: Final = 2.0
 """How long a node that did not answer in time gets no reads; doubles up to NODE_PAUSE_MAX_S."""
 NODE_PAUSE_MAX_S: Final = 60.0
 DEFAULT_PORT: Final = 5556
-NO_ANSWER_HINT: Final = "check the address, that an overlord runs there, and the key_file if there is one"
+_NO_ANSWER_HINT: Final = "check the address, that an overlord runs there, and the key_file if there is one"
+
+E = TypeVar("E", bound=RequestError)
 
 
 class Send(NamedTuple):
@@ -158,9 +160,10 @@ class Network:
             link.pause_s = NODE_PAUSE_S
         return part, reply
 
-    def nobody(self) -> str:
-        """What an error says if no overlord ever answered."""
-        return f"no overlord answered at {', '.join(address.removeprefix('tcp://') for address in self._seeds)}"
+    def nobody(self, error: type[E], *, more: str = "") -> E:
+        """The error for who waited, and no overlord ever answered."""
+        seeds = ", ".join(address.removeprefix("tcp://") for address in self._seeds)
+        return error(f"no overlord answered at {seeds}{more}", hint=_NO_ANSWER_HINT)
 
     # --- topology and home -------------------------------------------------------------------------------------------
     def want_home(self, now: float) -> None:

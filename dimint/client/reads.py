@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from dimint.client.calls import Call, Todo, backoff_s
 from dimint.client.content import Form
-from dimint.client.network import NO_ANSWER_HINT, Network, Part
+from dimint.client.network import Network, Part
 from dimint.client.operations import Kind
 from dimint.client.tokens import Tokens
 from dimint.errors import NodeNotAvailable, NotJson, NotMsgpack, RequestError, TimedOut, UnknownCommand, error_for_code
@@ -95,7 +95,7 @@ class Reads:
         if call.problem is not None:
             return call.problem
         if self._network.home is None:
-            return TimedOut(self._network.nobody(), hint=NO_ANSWER_HINT)
+            return self._network.nobody(TimedOut)
         return TimedOut("no answer in time")
 
     def end(self, call: Call) -> None:

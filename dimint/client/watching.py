@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from dimint.client.content import Form, carried_value
-from dimint.client.network import NO_ANSWER_HINT, Effect, Network, Part
+from dimint.client.network import Effect, Network, Part
 from dimint.errors import ParseError, PositionGone, RequestError, TimedOut, WrongLog, error_for_code
 from dimint.limits import WATCH_QUEUE_MAX
 from dimint.positions import Position, format_positions, parse_positions
@@ -132,7 +132,7 @@ class Watching:
         if self._error is not None:
             raise self._error
         if is_late:
-            raise self._problem or TimedOut(self._network.nobody(), hint=NO_ANSWER_HINT)
+            raise self._problem or self._network.nobody(TimedOut)
 
     # --- the driver's side -------------------------------------------------------------------------------------------
     def received(self, address: str, frame: bytes, now: float) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final, NamedTuple
 
 from dimint.client.calls import Call, Todo, backoff_s
 from dimint.client.content import Form
-from dimint.client.network import NO_ANSWER_HINT, Network, Part
+from dimint.client.network import Network, Part
 from dimint.client.reads import server_timeout_s
 from dimint.errors import (
     Busy,
@@ -137,7 +137,7 @@ class Writes:
             if isinstance(call.problem, _NOT_DONE):
                 return call.problem
             if self._network.home is None:
-                return NotApplied(f"{self._network.nobody()}, nothing was sent", hint=NO_ANSWER_HINT)
+                return self._network.nobody(NotApplied, more=", nothing was sent")
             return NotApplied("it could not be sent in time")
         key = next(key for key in call.op.keys if key in unsure)
         self._remember(Unresolved(key, self.client, call.seq))
