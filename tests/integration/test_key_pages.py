@@ -137,6 +137,7 @@ def test_what_differs(served: Served) -> None:
         ("/diff?from=now&to=-1h", "from is not before to"),
         ("/log/events?topic=x", "there is no topic 'x'"),
         ("/log/events?from=dimint.kv/99@1", "from: there is no dimint.kv/99"),
+        ("/log/events?from=dimint.kv/1@9999", "from: offset 9999 of dimint.kv/1 is outside"),
         ("/log/events?from=soon", "from: 'soon' is not a time"),
         ("/log/events?to=dimint.kv/1@1", "to is a time"),
         ("/log/unread?position=x", "position: 'x' is not a position"),

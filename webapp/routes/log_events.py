@@ -6,7 +6,7 @@ from typing import Final
 from sanic import Request
 from sanic.response import HTTPResponse, html, raw, text
 
-from dimint.errors import BadPosition, BadQuery, BadTime, LogError, LogMismatch, SettingsError
+from dimint.errors import BadPosition, BadQuery, BadTime, LogError, LogMismatch, OffsetOutOfRange, SettingsError
 from dimint.events import TOPICS
 from dimint.replay.filters import Filter
 from dimint.replay.positions import Bound, format_positions, parse_bound
@@ -49,7 +49,7 @@ def add_routes(app: App, site: Site, book: LogBook | None) -> None:
         )
         try:
             looked = await book.look(Question(topics, wanted, start, to_ns, _ROWS))
-        except BadPosition as error:
+        except (BadPosition, OffsetOutOfRange) as error:
             refused = BadQuery(f"from: {error.message}")
             return json_answer(error_body(400, str(refused)), 400) if wants_json else wrong_query(request, site, refused)
         except (LogError, LogMismatch, SettingsError) as error:
