@@ -2,9 +2,7 @@
 
 The index is one more projection of dimint.kv. The log alone does not tell whether a cas applied or what an incr came to, so
 the same fold that the nodes run goes over it (its state is an LMDB store, as a node's), and the changes go into a SQLite
-file under their keys. A row has many changes of a key (dimint/replay/runs.py): much of the log is folded before its changes
-are written, key by key, which costs a tenth of a row for each. They commit, with how far they reach, before the fold's
-position does; what a crash leaves is folded again, and what had been written is passed over.
+file under their keys (dimint/replay/history_filling.py). A row has many changes of a key (dimint/replay/runs.py).
 
     people    id → client id or NULL, host, process
     runs      id, rising with the log → key, partition, offsets and log times of the first and the last change, changes
@@ -14,36 +12,29 @@ position does; what a crash leaves is folded again, and what had been written is
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import apsw
 
 from dimint.batch import By
-from dimint.errors import BadPosition, LogMismatch, SettingsError
+from dimint.errors import BadPosition, LogMismatch
 from dimint.events import KV_TOPIC
-from dimint.genesis import Genesis
 from dimint.log.embedded.topic import check_sqlite
-from dimint.log.opening import genesis_of
-from dimint.log.port import Bounds, Log
+from dimint.log.port import Log
 from dimint.progress import NO_PROGRESS, Progress
 from dimint.replay.cut import LAST_US, Cut, count_in, parameter_of, side
+from dimint.replay.history_filling import Filling, HistoryInUse, People
 from dimint.replay.positions import format_position
-from dimint.replay.runs import KINDS, OFFSET, Change, Portion, runs, unpack, whole
-
-if TYPE_CHECKING:
-    from dimint.node.replica import Replica
-    from dimint.node.store import Store
+from dimint.replay.runs import KINDS, OFFSET, Change, unpack, whole
 
 __all__ = ["Cut", "Difference", "HistoryInUse", "HistoryIndex", "KeyChange", "history_folder"]
 
 _LOOK_S: Final = 0.02
 _BUSY_MS: Final = 30_000
-_FLUSH_BYTES: Final = 32 << 20
-"""Records are folded up to this size before their changes are written: in memory they take four times as much."""
 _FORMAT: Final = 2
 _SCHEMA: Final = """
 create table meta(name text primary key, value) without rowid;
@@ -59,10 +50,6 @@ _COLUMNS: Final = "key, part, offset, from_us, changes"
 def history_folder(data_dir: Path, generation: str) -> Path:
     """Where a data directory keeps the history of the log with this generation."""
     return data_dir / "history" / blake2b(generation.encode(), digest_size=8).hexdigest()
-
-
-class HistoryInUse(SettingsError):
-    """Another process catches up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +89,8 @@ class HistoryIndex:
     """
 
     def __init__(self, directory: Path, generation: str) -> None:
-        self.known: dict[int, int] = {}
-        """Partition → position that this object has seen the index at or past."""
-        self.taken = 0
-        """Changes that this object has put into it."""
         check_sqlite(apsw.sqlite_lib_version())
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._directory = directory
         self._db = apsw.Connection(str(directory / "history.db"))
         try:
             self._db.set_busy_timeout(_BUSY_MS)
@@ -116,20 +98,27 @@ class HistoryIndex:
             self._db.pragma("synchronous", 2)  # the fold's position must not outlive the changes
             self._db.pragma("cache_size", -131_072)
             with self._db:
-                if not self._db.table_exists("main", "meta"):
-                    self._db.execute(_SCHEMA)
-                    self._db.execute("insert into meta values('generation', ?)", (generation,))
-                    self._db.pragma("user_version", _FORMAT)
+                self._make(generation)
             found = self._db.execute("select value from meta where name = 'generation'").get
             if found != generation:
                 raise LogMismatch(f"{directory} is the history of another log", hint="remove it or name another directory")
             if self._db.pragma("user_version") != _FORMAT:
-                raise LogMismatch(f"{directory} is a history of another format", hint="remove it: it is made anew from the log")
+                raise LogMismatch(f"{directory} is the history of a newer program", hint="use that, or remove the directory")
         except BaseException:
             self._db.close()
             raise
-        self._people: dict[int, By] = {}
-        self._numbers: dict[By, int] = {}
+        self._people = People(self._db)
+        self._filling = Filling(self._db, directory, self._people)
+
+    def _make(self, generation: str) -> None:
+        """The tables, if there are none, or in the place of those of an older format: the log has all that was in them."""
+        if 0 < self._db.pragma("user_version") < _FORMAT:
+            for (name,) in list(self._db.execute("select name from sqlite_schema where type = 'table'")):
+                self._db.execute(f'drop table "{name}"')
+        if not self._db.table_exists("main", "meta"):
+            self._db.execute(_SCHEMA)
+            self._db.execute("insert into meta values('generation', ?)", (generation,))
+            self._db.pragma("user_version", _FORMAT)
 
     @staticmethod
     def is_in(directory: Path) -> bool:
@@ -147,6 +136,16 @@ class HistoryIndex:
         self.close()
 
     # --- filling ----------------------------------------------------------------------------------------------------
+    @property
+    def known(self) -> Mapping[int, int]:
+        """Partition → position that this object has seen the index at or past."""
+        return self._filling.known
+
+    @property
+    def taken(self) -> int:
+        """Changes that this object has put into it."""
+        return self._filling.taken
+
     def catch_up(self, log: Log, *, progress: Progress = NO_PROGRESS, wait_s: float = 10.0) -> int:
         """Take in everything that the log has now; how many changes that were.
 
@@ -175,110 +174,7 @@ class HistoryIndex:
 
         `known` says how far it has come. Raises as `catch_up` does, and HistoryInUse if another process catches up.
         """
-        from dimint.node.store import Store, StoreInUse
-
-        wanted = range(log.describe().topics.get(KV_TOPIC, 0)) if partitions is None else partitions
-        bounds = {at: log.bounds(KV_TOPIC, at) for at in wanted}
-        if all(self.known.get(at, -1) >= end for at, (_, end) in bounds.items()):
-            return True
-        try:
-            store = Store(self._directory / "fold")
-        except StoreInUse:
-            raise HistoryInUse(f"another process brings {self._directory} up to date", hint="wait for it") from None
-        try:
-            self._learn_people()
-            return self._advance(log, store, bounds, pause, progress)
-        except BaseException:
-            self._learn_people()  # some may have been thought of for what is not written
-            raise
-        finally:
-            store.close()
-
-    def _advance(
-        self, log: Log, store: "Store", bounds: dict[int, Bounds], pause: Callable[[], bool], progress: Progress
-    ) -> bool:
-        first = self.taken
-        total = sum(end for _, end in bounds.values())
-        genesis = genesis_of(log)
-        reached: dict[int, int] = dict(self._db.execute("select part, offset from reached"))
-        replicas = {at: self._replica(store, at, genesis, reached.get(at, 0)) for at in bounds}
-        done = sum(replica.next_offset for replica in replicas.values())
-        paused = False
-        for partition, (start, end) in bounds.items():
-            replica = replicas[partition]
-            if replica.next_offset < start:
-                where = format_position(KV_TOPIC, partition, start)
-                raise LogMismatch(f"the log begins at {where}, the history is known to {replica.next_offset} only",
-                                  hint="what was trimmed cannot be indexed any more")  # fmt: skip
-            portion = Portion(reached.get(partition, 0))
-            while not paused and replica.next_offset < end:
-                before = replica.next_offset
-                records = log.read(KV_TOPIC, partition, before)
-                if not records:
-                    break
-                replica.advance(records)
-                for batch in replica.take_batches():
-                    portion.add(batch, self._known_people(batch.header.by))
-                done += replica.next_offset - before
-                if replica.unsaved_bytes >= _FLUSH_BYTES:
-                    self._commit(store, replica, portion)
-                if replica.problem is not None:
-                    self._commit(store, replica, portion)
-                    raise LogMismatch(replica.problem.text)
-                progress.at(done, total, self.taken + portion.count - first)
-                paused = pause()
-            self._commit(store, replica, portion)
-            if paused:
-                break
-        progress.end(done, total, self.taken - first)
-        return all(replica.next_offset >= bounds[at].end for at, replica in replicas.items())
-
-    def _replica(self, store: "Store", partition: int, genesis: Genesis, reached: int) -> "Replica":
-        from dimint.node.replica import Replica
-
-        replica = Replica(partition, genesis, store.partition(partition))
-        if replica.next_offset > reached:  # the changes were lost, or removed
-            store.drop(partition)
-            replica = Replica(partition, genesis, store.partition(partition))
-        replica.watched = True
-        return replica
-
-    def _commit(self, store: "Store", replica: "Replica", portion: "Portion") -> None:
-        partition = replica.partition
-        reached = max(portion.reached, replica.next_offset)
-        if reached > portion.reached:
-            with self._db:
-                self._db.executemany(
-                    "insert or ignore into people values(?, ?, ?, ?)", [(number, *by) for number, by in self._new_people.items()]
-                )
-                self._db.executemany(
-                    "insert into runs(key, part, offset, last, from_us, to_us, changes) values(?, ?, ?, ?, ?, ?, ?)",
-                    ((key, partition, *run) for key in sorted(portion.changes) for run in runs(portion.changes[key])),
-                )
-                self._db.execute("insert or replace into reached values(?, ?)", (partition, reached))
-        self._new_people.clear()
-        replica.save()
-        store.commit()
-        self.taken += portion.count
-        self.known[partition] = reached
-        portion.begin(reached)
-
-    def _learn_people(self) -> None:
-        """Read the people that are there: other processes put some in too."""
-        self._new_people: dict[int, By] = {}
-        self._people = {row[0]: By(*row[1:]) for row in self._db.execute("select id, client, host, process from people")}
-        self._numbers = {by: number for number, by in self._people.items()}
-
-    def _known_people(self, people: Sequence[By]) -> list[int]:
-        """Their numbers."""
-        numbers = []
-        for by in people:
-            number = self._numbers.get(by)
-            if number is None:
-                number = self._numbers[by] = len(self._numbers) + 1
-                self._people[number] = self._new_people[number] = by
-            numbers.append(number)
-        return numbers
+        return self._filling.advance(log, partitions=partitions, pause=pause, progress=progress)
 
     # --- asking -----------------------------------------------------------------------------------------------------
     def history(
@@ -363,9 +259,8 @@ class HistoryIndex:
     def _change(self, row: tuple[Any, ...], change: Change) -> KeyChange:
         key, partition, start, from_us, _ = row
         offset, index, kind, value, version, log_time_us, person = whole(change, start, from_us)
-        if person not in self._people:
-            self._learn_people()  # of another process
-        return KeyChange(key.decode(), partition, offset, index, KINDS[kind], value, version, log_time_us, self._people[person])
+        by = self._people.who(person)
+        return KeyChange(key.decode(), partition, offset, index, KINDS[kind], value, version, log_time_us, by)
 
     def _check(self, key: str | None, *cuts: Cut) -> None:
         """That positions are of this log, and of a key's partition. Raises BadPosition."""

@@ -1,8 +1,10 @@
 """The history index against the dumb model: every change, every past value, however it is filled."""
 
 import shutil
+import sqlite3
 import threading
 from collections.abc import Iterable
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -256,6 +258,28 @@ def test_another_log_is_refused() -> None:
         HistoryIndex(Path(folder), "one").close()
         with pytest.raises(LogMismatch, match="history of another log"):
             HistoryIndex(Path(folder), "two")
+
+
+def test_an_older_format_is_made_anew_and_a_newer_one_left_alone() -> None:
+    """The log has all that was in the old tables."""
+    log = new_log()
+    step = Step(b"w" * 16, 1, 1_000_000, [["kv.set", "a", 0, 0, None, b"J1", None, 0]])
+    log.append([Entry(KV_TOPIC, 0, step.record(0).value)])[0].result()
+    generation = log.describe().generation
+    with TemporaryDirectory() as folder:
+        with HistoryIndex(Path(folder), generation) as index:
+            index.catch_up(log)
+        with closing(sqlite3.connect(Path(folder) / "history.db")) as db, db:
+            db.execute("drop table runs")
+            db.execute("create table changes(what blob)")
+            db.execute("pragma user_version = 1")
+        with HistoryIndex(Path(folder), generation) as index:
+            assert index.catch_up(log) == 1
+            assert [change.value for change in index.history("a")] == [b"J1"]
+        with closing(sqlite3.connect(Path(folder) / "history.db")) as db:
+            db.execute("pragma user_version = 1000")
+        with pytest.raises(LogMismatch, match="history of a newer program"):
+            HistoryIndex(Path(folder), generation)
 
 
 def test_what_was_trimmed_before_is_said() -> None:
