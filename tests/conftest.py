@@ -1,11 +1,22 @@
 """What every test runs under: property tests without wall-clock deadlines, since machines are shared; real services."""
 
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.services.zookeeper import ZooKeeperEnsemble
+
+if sys.dont_write_bytecode:
+    # the tests start Python many hundred times, and compiling our modules is half of such a start: where nothing may be
+    # written beside the sources, bytecode is kept apart from them
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = str(Path(__file__).parent.parent / ".cache" / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
 settings.register_profile("default", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
