@@ -1,4 +1,7 @@
-"""What every test runs under: property tests without wall-clock deadlines, since machines are shared; real services."""
+"""What every test runs under: property tests without wall-clock deadlines, since machines are shared; real services.
+
+Property tests try the same examples each time; `--hypothesis-profile explore` tries others.
+"""
 
 import os
 import sys
@@ -18,7 +21,8 @@ if sys.dont_write_bytecode:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix
 
-settings.register_profile("default", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("explore", settings.get_profile("default"), derandomize=False, print_blob=True)
 settings.load_profile("default")
 
 

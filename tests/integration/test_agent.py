@@ -255,7 +255,7 @@ def test_it_stays_small(tmp_path: Path) -> None:
     driver = FakeDriver(build_library(tmp_path), tmp_path / "script")
     driver.tell("count 8")
     home = tmp_path / "home"
-    with agent(home, "--interval=2", environment=driver.environment) as process:
+    with agent(home, "--interval=2", environment=driver.environment, start=subprocess.Popen) as process:
         wait_until(lambda: len(status_events(home)) > 2, 15, "samples")
         pids = family(process.pid)
         before, started = sum(map(cpu_s, pids)), time.monotonic()

@@ -44,10 +44,10 @@ def check(client: Client, written: dict[str, int]) -> None:
     assert {key: str(value)[:9] for key, value in found.items()} == {key: f"{number:09}" for key, number in written.items()}
 
 
-def write(client: Client, written: dict[str, int], number: int, size: int = 9) -> str:
+def write(client: Client, written: dict[str, int], number: int, size: int = 9, *, timeout_s: float = 3.0) -> str:
     """The error that a write ends with; empty if it was acknowledged."""
     try:
-        client.set(f"k{number % 50}-{number}", f"{number:09}".ljust(size, "."), timeout=3)
+        client.set(f"k{number % 50}-{number}", f"{number:09}".ljust(size, "."), timeout=timeout_s)
     except DimintError as error:
         return type(error).__name__
     written[f"k{number % 50}-{number}"] = number
@@ -72,7 +72,7 @@ def test_a_full_disk(small_disk: Path) -> None:
         number = failures = 0
         while failures < 3:
             number += 1
-            if error := write(client, written, number, VALUE_BYTES):
+            if error := write(client, written, number, VALUE_BYTES, timeout_s=1.0):
                 failures += 1
                 refused.add(error)
             assert number < 1000, "the disk is never full"
@@ -109,7 +109,7 @@ def test_the_logs_disk_fails(calls: str, tmp_path: Path) -> None:
         with failing(system.processes["overlord-1"].pid, calls):
             before = len(written)
             for number in range(50, 53):
-                write(client, written, number)
+                write(client, written, number, timeout_s=0.5)
             assert len(written) == before, "nothing is acknowledged on a disk that fails"
             said = ended(system, "overlord-1")
         assert said.count("dimint: the embedded log is broken: ") == 1, said
@@ -131,7 +131,7 @@ def test_a_stores_disk_fails(calls: str, tmp_path: Path) -> None:
             deadline = time.monotonic() + 30
             number = 50
             while system.processes["node-1"].poll() is None and time.monotonic() < deadline:
-                write(client, written, number)
+                write(client, written, number, timeout_s=0.5)
                 number += 1
             said = ended(system, "node-1")
         assert "the node's store failed" in said, said

@@ -19,11 +19,13 @@ pytestmark = pytest.mark.timeout(240)
 
 TELLS_ALL = """
 import dimint.progress
+import dimint.replay.history
 from dimint.cli import main
 dimint.progress._EVERY_S = 0.0
+dimint.replay.history._FLUSH_BYTES = 100_000
 raise SystemExit(main())
 """
-"""The program, with a line at every step of its work: it is interrupted in the middle, and no log has to be large for that."""
+"""The program, with a line and a commit at every step of its work: no log has to be large to be interrupted in the middle."""
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from tests.support.system import System
 
 pytestmark = pytest.mark.timeout(150)
 
-FAULTS_S = float(os.environ.get("DIMINT_TEST_FAULTS_S", "12"))
+FAULTS_S = float(os.environ.get("DIMINT_TEST_FAULTS_S", "8"))
 ROLES = ("overlord", "node")
 KILLS_MAX = 4
 """`dimint up` gives up on a process that dies five times within 30 s."""

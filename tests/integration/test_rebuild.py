@@ -17,6 +17,8 @@ from dimint.consumers.digest import table_digest
 from dimint.consumers.reading import StatusReader
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.node.store import Store
+from tests.support import forked
+from tests.support.forked import Forked
 from tests.support.replay_log import REAL, kill_now_and_then, made_log, new_location, store_digests, write_big_sets
 from tests.support.system import System, wait_until, writing
 
@@ -24,8 +26,7 @@ pytestmark = pytest.mark.timeout(150)
 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dimint", "rebuild", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return forked.run([sys.executable, "-m", "dimint", "rebuild", *arguments])
 
 
 def rebuild(what: str, directory: Path) -> subprocess.CompletedProcess[str]:
@@ -117,10 +118,13 @@ def test_killed_at_any_time_it_goes_on_and_comes_out_the_same(big: str, tmp_path
     chance = random.Random(len(big))
     command = [sys.executable, "-m", "dimint", "rebuild", "all", *where, f"--into={tmp_path / 'killed'}"]
     already = "holds tables already"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
-        assert first.stdout is not None
-        first.stdout.readline()  # a partition is done, the others are not
-        first.kill()
+    read, write = os.pipe()
+    first = Forked(command, stdout=write)
+    os.close(write)
+    with open(read) as said:
+        said.readline()  # a partition is done, the others are not
+    first.kill()
+    first.wait()
     kill_now_and_then(command, chance=chance, longest_s=longest_s, kills=2, already=already)
     (tables,) = (tmp_path / "killed" / "tables").glob("*.db")
     assert table_digest(tables) == digests(whole.stdout)[-1]

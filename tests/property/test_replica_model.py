@@ -33,7 +33,7 @@ def _check(replica: Replica, state: MemoryState, model: Model) -> None:
         assert {index: (o.name, o.value, o.version) for index, o in known.outcomes.items()} == expected
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(
     made=steps(),
     cuts=st.lists(st.tuples(st.integers(0, 12), st.booleans()), max_size=6),

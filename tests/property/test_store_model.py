@@ -1,7 +1,6 @@
 """The LMDB store behind a replica is the reference state, and what a crash leaves is an exact prefix of the log."""
 
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from dimint.node.replica import META, Replica, read_meta
 from dimint.node.state import MemoryState
 from dimint.node.store import Store
+from tests.support.forked import Forked
 from tests.support.kv_model import Step, steps
 from tests.support.placing import ONE
 from tests.support.replica_feed import make_records
@@ -57,10 +57,8 @@ def test_lmdb_is_the_reference_after_any_commits_and_crashes(made: list[Step], a
 @pytest.mark.parametrize("point", range(1, 25))
 def test_a_kill_at_any_point_leaves_a_prefix_of_the_log(tmp_path: Path, point: int) -> None:
     """A process killed around its saves and commits is found at an offset whose content is the fold up to it."""
-    code = "from tests.support.replica_feed import main; main()"
     environment = os.environ | {"FEED_DIRECTORY": str(tmp_path), "FEED_POINT": str(point)}
-    died = subprocess.run([sys.executable, "-c", code], env=environment, cwd=Path(__file__).parents[2], check=False, timeout=30)
-    assert died.returncode == -9
+    assert Forked([sys.executable, "-m", "tests.support.replica_feed"], env=environment).wait(30) == -9
     records = make_records()
     store = Store(tmp_path)
     meta = read_meta(store.partition(0).side.get(META))

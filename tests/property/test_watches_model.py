@@ -92,7 +92,7 @@ _actions = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(made=steps(max_size=30), actions=_actions)
 def test_an_answer_has_what_lies_between_two_positions(made: list[Step], actions: list[tuple[str, int, int]]) -> None:
     """Over two replicas, in any order of applying, asking, reading and falling back: no gap, no duplicate, and all comes."""

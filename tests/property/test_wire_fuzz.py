@@ -64,14 +64,14 @@ def test_random_bytes(frame: bytes) -> None:
     check(frame)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(requests)
 def test_random_json_requests(request: dict[str, Any]) -> None:
     """Maps with fields of any type are requests or named errors."""
     check(json.dumps(request).encode())
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(packed_requests)
 def test_random_msgpack_requests(request: dict[str, Any]) -> None:
     """The same in msgpack, with binary values and odd map keys."""

@@ -7,24 +7,29 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from dimint.batch import decode
 from dimint.errors import LogError
 from dimint.events import STATUS_TOPIC
 from dimint.log.opening import open_log
 from dimint.system_clock import SystemClock
+from tests.support.forked import Forked
+
+Process: TypeAlias = "Forked | subprocess.Popen[bytes]"
 
 
 @contextmanager
-def agent(directory: Path, *flags: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A running agent, ended at the end; what it says goes to a file."""
+def agent(
+    directory: Path, *flags: str, environment: dict[str, str] | None = None, start: type[Process] = Forked
+) -> Iterator[Process]:
+    """A running agent, ended at the end; what it says goes to a file. One that is weighed is started by subprocess.Popen."""
     base = environment if environment is not None else dict(os.environ)
     clean = {name: value for name, value in base.items() if not name.startswith("DIMINT_")}
     command = [sys.executable, "-m", "dimint", "agent", "run", f"--data_dir={directory}", *flags]
     directory.mkdir(exist_ok=True)
     with (directory / "agent.out").open("ab") as out:
-        process = subprocess.Popen(command, stdout=out, stderr=out, env=clean)
+        process = start(command, stdout=out, stderr=out, env=clean)
     try:
         yield process
     finally:

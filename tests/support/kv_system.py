@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dimint.client import Client
 from dimint.errors import DimintError
+from tests.support.forked import Forked
 from tests.support.system import free_ports
 
 READY_S = 60.0
@@ -32,7 +33,7 @@ class KvSystem:
         """More flags of single processes, by name; they overrule those of all."""
         self.program = "dimint"
         """The module that is run."""
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.processes: dict[str, Forked] = {}
 
     @property
     def addresses(self) -> list[str]:
@@ -59,7 +60,7 @@ class KvSystem:
         command += self.flags_of.get(name, ())
         environment = {name: value for name, value in os.environ.items() if not name.startswith("DIMINT_")}
         with open(self.directory / f"{name}.out", "ab") as output:
-            self.processes[name] = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+            self.processes[name] = Forked(command, stdout=output, stderr=output, env=environment)
 
     def start_all(self) -> None:
         for name in (*self._ports, *self._nodes):

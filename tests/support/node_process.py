@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from dimint.service import READY_FD
 from dimint.settings import ToolSettings
 from dimint.system_clock import SystemClock
 from dimint.writer import Appended, BatchWriter, Outgoing
+from tests.support.forked import Forked
 
 READY_S = 20.0
 
@@ -85,18 +85,17 @@ def surroundings(directory: Path, *, partitions: int = 2) -> Iterator[Surroundin
 
 
 class NodeProcess:
-    """`dimint node run` in a process of its own."""
+    """`dimint node run` as a process."""
 
     def __init__(self, directory: Path, *, name: str = "1") -> None:
         self.home = directory / "nodes" / name
         self._read, write = os.pipe()
         self._messages = directory / f"node-{name}.messages"
         with self._messages.open("ab") as messages:
-            self.process = subprocess.Popen(
+            self.process = Forked(
                 [sys.executable, "-m", "dimint", "node", "run", "--data_dir", str(directory), "--node_name", name],
                 env=os.environ | {READY_FD: str(write)},
                 pass_fds=(write,),
-                stdout=subprocess.DEVNULL,
                 stderr=messages,
             )
         os.close(write)

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,7 @@ from dimint.replay.event import json_line
 from dimint.system_clock import SystemClock
 from dimint.testing import memory_log
 from dimint.writer import BatchWriter, Outgoing
+from tests.support.forked import Forked
 from tests.support.samples import Machine, registered
 from tests.support.services.kafka import shared_broker
 
@@ -174,14 +176,17 @@ def kill_now_and_then(command: list[str], *, chance: random.Random, longest_s: f
     """
     killed = 0
     while True:
-        child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            _, errors = child.communicate(timeout=chance.uniform(0.15, longest_s) if killed < kills else 60)
-        except subprocess.TimeoutExpired:
-            assert killed < kills, "does not end"
-            child.kill()
-            child.communicate()
-            killed += 1
-            continue
-        assert child.returncode == 0 or (already and already in errors), errors
+        with tempfile.TemporaryFile() as said:
+            child = Forked(command, stderr=said)
+            try:
+                status = child.wait(chance.uniform(0.02, longest_s) if killed < kills else 60)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+                assert killed < kills, "does not end"
+                killed += 1
+                continue
+            said.seek(0)
+            errors = said.read().decode()
+        assert status == 0 or (already and already in errors), errors
         return killed

@@ -75,3 +75,7 @@ def main() -> None:
         if (at // STEP) % 4 == 3:
             store.commit()
             point()
+
+
+if __name__ == "__main__":
+    main()
