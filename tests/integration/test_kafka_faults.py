@@ -7,8 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from dimint.batch import By, decode
-from dimint.clock import Clock
+from dimint.batch import decode
 from dimint.errors import (
     AppendFailed,
     AppendUnknown,
@@ -21,16 +20,14 @@ from dimint.log.kafka import KafkaLog, KafkaOptions
 from dimint.log.kafka.sending import Sending
 from dimint.log.port import Entry, Log, TopicPartition, TopicSpec
 from dimint.log.reading import Counted, Intake
-from dimint.writer import BatchWriter, Outgoing
+from dimint.writer import BatchWriter
+from tests.support import kafka_lab
+from tests.support.batches import batch_of, counted_keys
 from tests.support.proxy import Proxy
 from tests.support.services.kafka import KafkaCluster
+from tests.support.topics import TOPIC
 
-# the client library leaves a socket whose connecting was refused to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-TOPIC = "t.one"
-BY = (By("client", "host", "process"),)
-CLOCK: Clock = time
+log = kafka_lab.log
 
 
 def _short(prefix: str) -> KafkaOptions:
@@ -46,13 +43,6 @@ def _short(prefix: str) -> KafkaOptions:
 
 
 @pytest.fixture
-def log(broker: KafkaCluster, prefix: str) -> Iterator[KafkaLog]:
-    log = KafkaLog(broker.servers, options=KafkaOptions(prefix=prefix), clock=CLOCK)
-    yield log
-    log.close()
-
-
-@pytest.fixture
 def proxy(broker: KafkaCluster) -> Iterator[Proxy]:
     with Proxy(broker.brokers[0].proxied_port, broker.brokers[0].proxy_port) as proxy:
         yield proxy
@@ -62,7 +52,7 @@ def proxy(broker: KafkaCluster) -> Iterator[Proxy]:
 def far(log: KafkaLog, proxy: Proxy, prefix: str) -> Iterator[KafkaLog]:
     """The same log through the proxy, with short time-outs; its topic is there."""
     log.create([TopicSpec(TOPIC, 2)])
-    far = KafkaLog([f"127.0.0.1:{proxy.port}"], options=_short(prefix), clock=CLOCK)
+    far = KafkaLog([f"127.0.0.1:{proxy.port}"], options=_short(prefix), clock=time)
     yield far
     proxy.mend()
     far.close()
@@ -70,13 +60,9 @@ def far(log: KafkaLog, proxy: Proxy, prefix: str) -> Iterator[KafkaLog]:
 
 @pytest.fixture
 def writer(far: KafkaLog) -> Iterator[BatchWriter]:
-    writer = BatchWriter(far, clock=CLOCK, host="host", process="process")
+    writer = BatchWriter(far, clock=time, host="host", process="process")
     yield writer
     writer.close()
-
-
-def _batch(key: str, partition: int = 0) -> Outgoing:
-    return Outgoing(TOPIC, partition, BY, (["x", key, 0, 0],))
 
 
 def _numbers(log: Log) -> list[int]:
@@ -84,17 +70,11 @@ def _numbers(log: Log) -> list[int]:
     return [decode(record.value).header.number for record in log.read(TOPIC, 0, 0)]
 
 
-def _counted(log: Log) -> list[str]:
-    intake = Intake(TOPIC, 0)
-    taken = [intake.take(record) for record in log.read(TOPIC, 0, 0)]
-    return [event[1] for batch in taken if isinstance(batch, Counted) for event in batch.events]
-
-
 def test_a_batch_that_lands_after_the_next_one_does_not_count(log: KafkaLog, proxy: Proxy, writer: BatchWriter) -> None:
     """Batch 2 is held on its way until its fence is acknowledged: it was answered as not applied, and stays so."""
-    writer.append([_batch("a")])[0].result(10)
+    writer.append([batch_of("a")])[0].result(10)
     proxy.hold("up")
-    (late,) = writer.append([_batch("late")])
+    (late,) = writer.append([batch_of("late")])
     assert isinstance(late.exception(20), NotApplied)
     numbers = _numbers(log)
     assert 2 not in numbers
@@ -104,48 +84,48 @@ def test_a_batch_that_lands_after_the_next_one_does_not_count(log: KafkaLog, pro
     while 2 not in _numbers(log) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert _numbers(log)[-1] == 2, "the held request must land at last, or nothing was tested"
-    writer.append([_batch("b")])[0].result(10)
-    assert _counted(log) == ["a", "b"]
+    writer.append([batch_of("b")])[0].result(10)
+    assert counted_keys(log) == ["a", "b"]
 
 
 def test_a_lost_answer_is_found(log: KafkaLog, proxy: Proxy, writer: BatchWriter) -> None:
     """The batch is in the log and its acknowledgement is held: the writer finds it there, once."""
-    writer.append([_batch("a")])[0].result(10)
+    writer.append([batch_of("a")])[0].result(10)
     proxy.hold("down")
-    (found,) = writer.append([_batch("b")])
+    (found,) = writer.append([batch_of("b")])
     assert found.result(20).number == 2
     proxy.release()
-    writer.append([_batch("c")])[0].result(10)
-    assert _counted(log) == ["a", "b", "c"]
+    writer.append([batch_of("c")])[0].result(10)
+    assert counted_keys(log) == ["a", "b", "c"]
 
 
 def test_an_outage_longer_than_the_delivery_timeout(log: KafkaLog, proxy: Proxy, far: KafkaLog, writer: BatchWriter) -> None:
     """What was under way gets its answer afterwards, the writer goes on by itself, and readers too."""
     reader = far.reader()
     reader.assign({TopicPartition(TOPIC, 0): 0, TopicPartition(TOPIC, 1): 0})
-    writer.append([_batch("a")])[0].result(10)
+    writer.append([batch_of("a")])[0].result(10)
     assert len(reader.poll(10)) == 1
     proxy.cut()
-    (unknown,) = writer.append([_batch("b")])
+    (unknown,) = writer.append([batch_of("b")])
     time.sleep(1.5)
     assert not unknown.done()
     assert not writer.idle(TOPIC, 0)
     assert reader.poll(0.1) == []
-    (first,) = writer.append([_batch("x", partition=1)])  # nobody can say where this partition begins
+    (first,) = writer.append([batch_of("x", partition=1)])  # nobody can say where this partition begins
     assert isinstance(first.exception(20), NotApplied)
     with pytest.raises(LogUnavailable):
         far.bounds(TOPIC, 0)
     proxy.mend()
     landed = unknown.exception(20) is None
-    writer.append([_batch("c")])[0].result(10)
-    assert _counted(log) == (["a", "b", "c"] if landed else ["a", "c"])
+    writer.append([batch_of("c")])[0].result(10)
+    assert counted_keys(log) == (["a", "b", "c"] if landed else ["a", "c"])
     keys, intake = [], Intake(TOPIC, 0, position=1)
     deadline = time.monotonic() + 10
     while "c" not in keys and time.monotonic() < deadline:
         taken = [intake.take(record) for record in reader.poll(1)]
         keys += [event[1] for batch in taken if isinstance(batch, Counted) for event in batch.events]
     reader.close()
-    assert ["a", *keys] == _counted(log)
+    assert ["a", *keys] == counted_keys(log)
 
 
 def test_closing_during_an_outage(proxy: Proxy, far: KafkaLog) -> None:
@@ -168,7 +148,7 @@ def test_bytes_under_way_are_bounded(log: KafkaLog, proxy: Proxy, prefix: str) -
     log.create([TopicSpec(TOPIC, 2)])
     # nothing may be given up meanwhile, however long the machine takes to fill the room
     options = KafkaOptions(prefix=prefix, bytes_in_flight_max=4 * RECORD_MAX_BYTES)
-    with closing(KafkaLog([f"127.0.0.1:{proxy.port}"], options=options, clock=CLOCK)) as far:
+    with closing(KafkaLog([f"127.0.0.1:{proxy.port}"], options=options, clock=time)) as far:
         far.append([Entry(TOPIC, 0, b"a")])[0].result(10)
         proxy.hold()
         fitting = far.append([Entry(TOPIC, 1, bytes(RECORD_MAX_BYTES))] * 4)

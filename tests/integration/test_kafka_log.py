@@ -2,13 +2,10 @@
 
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from dimint.batch import By
-from dimint.clock import Clock
 from dimint.errors import (
     LogBroken,
     LogError,
@@ -20,35 +17,16 @@ from dimint.errors import (
 from dimint.log.kafka import KafkaLog, KafkaOptions, security_of
 from dimint.log.kafka.library import KafkaAdminClient, KafkaProducer
 from dimint.log.opening import GenesisSettings, genesis, open_log
-from dimint.log.port import Entry, Log, Reader, TopicPartition, TopicSpec
+from dimint.log.port import Entry, Reader, TopicPartition, TopicSpec
 from dimint.log.reading import Counted, DeadLetter, Intake
-from dimint.writer import BatchWriter, Outgoing
+from dimint.writer import BatchWriter
+from tests.support import kafka_lab
+from tests.support.batches import batch_of, counted_keys
 from tests.support.proxy import Proxy
 from tests.support.services.kafka import PASSWORD, USER, KafkaCluster
+from tests.support.topics import TOPIC
 
-# the client library leaves a socket whose connecting was refused to the garbage collector
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-
-TOPIC = "t.one"
-BY = (By("client", "host", "process"),)
-CLOCK: Clock = time
-
-
-@pytest.fixture
-def log(broker: KafkaCluster, prefix: str) -> Iterator[KafkaLog]:
-    log = KafkaLog(broker.servers, options=KafkaOptions(prefix=prefix), clock=CLOCK)
-    yield log
-    log.close()
-
-
-def _batch(key: str, partition: int = 0) -> Outgoing:
-    return Outgoing(TOPIC, partition, BY, (["x", key, 0, 0],))
-
-
-def _counted(log: Log) -> list[str]:
-    intake = Intake(TOPIC, 0)
-    taken = [intake.take(record) for record in log.read(TOPIC, 0, 0)]
-    return [event[1] for batch in taken if isinstance(batch, Counted) for event in batch.events]
+log = kafka_lab.log
 
 
 def _admin(broker: KafkaCluster) -> Any:
@@ -97,9 +75,9 @@ def test_genesis_and_generation(broker: KafkaCluster, prefix: str) -> None:
     found = []
 
     def start() -> None:
-        log = open_log(url, clock=CLOCK)
+        log = open_log(url, clock=time)
         assert log.describe().url == url
-        found.append(genesis(log, wanted=GenesisSettings(kv_partitions=3), clock=CLOCK, host="h", process="p"))
+        found.append(genesis(log, wanted=GenesisSettings(kv_partitions=3), clock=time, host="h", process="p"))
         assert log.describe().generation == found[-1].generation
         log.close()
 
@@ -124,21 +102,21 @@ def test_genesis_and_generation(broker: KafkaCluster, prefix: str) -> None:
 def test_a_topic_made_anew_under_a_running_process(broker: KafkaCluster, log: KafkaLog, prefix: str) -> None:
     """The writer stops for good as soon as an offset goes back, and a reader says that its position is gone."""
     log.create([TopicSpec(TOPIC, 1)])
-    writer = BatchWriter(log, clock=CLOCK, host="h", process="p")
+    writer = BatchWriter(log, clock=time, host="h", process="p")
     reader = log.reader()
     reader.assign({TopicPartition(TOPIC, 0): 0})
     for key in "ab":
-        writer.append([_batch(key)])[0].result(10)
+        writer.append([batch_of(key)])[0].result(10)
         assert len(reader.poll(10)) == 1
     admin = _admin(broker)
     admin.delete_topics([prefix + TOPIC])
     admin.close()
     time.sleep(0.5)
-    other = KafkaLog(broker.servers, options=KafkaOptions(prefix=prefix), clock=CLOCK)
+    other = KafkaLog(broker.servers, options=KafkaOptions(prefix=prefix), clock=time)
     other.create([TopicSpec(TOPIC, 1)])
     other.close()
-    assert isinstance(writer.append([_batch("c")])[0].exception(40), LogBroken)
-    assert isinstance(writer.append([_batch("d")])[0].exception(10), LogBroken)
+    assert isinstance(writer.append([batch_of("c")])[0].exception(40), LogBroken)
+    assert isinstance(writer.append([batch_of("d")])[0].exception(10), LogBroken)
     writer.close()
     with pytest.raises(OffsetOutOfRange):
         _read_on(reader)
@@ -155,7 +133,7 @@ def test_nobody_listens() -> None:
     """One line within the time, that says whom it asked."""
     began = time.monotonic()
     with pytest.raises(LogUnavailable, match=r"127\.0\.0\.1:1: Connection refused"):
-        KafkaLog(["127.0.0.1:1"], clock=CLOCK)
+        KafkaLog(["127.0.0.1:1"], clock=time)
     assert time.monotonic() - began < 3
 
 
@@ -164,7 +142,7 @@ def test_somebody_else_listens() -> None:
     with Proxy(1) as deaf:
         deaf.hold()
         with pytest.raises(LogUnavailable, match="cannot connect"):
-            KafkaLog([f"127.0.0.1:{deaf.port}"], options=KafkaOptions(connect_timeout_s=0.5, request_timeout_s=0.5), clock=CLOCK)
+            KafkaLog([f"127.0.0.1:{deaf.port}"], options=KafkaOptions(connect_timeout_s=0.5, request_timeout_s=0.5), clock=time)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("kafka")]
 
 
@@ -192,14 +170,14 @@ def test_tls_and_a_user(broker: KafkaCluster, prefix: str) -> None:
         security = security_of(tls=True, ca=ca, certificate=None, key=None, auth=auth)
         return KafkaOptions(connect_timeout_s=wait_s, security=security)
 
-    log = open_log(url, clock=CLOCK, kafka=options())
+    log = open_log(url, clock=time, kafka=options())
     log.create([TopicSpec(TOPIC, 1)])
     assert log.append([Entry(TOPIC, 0, b"x")])[0].result(10) == 0
     assert [record.value for record in log.read(TOPIC, 0, 0)] == [b"x"]
     log.close()
     for refused in (options(password="wrong", wait_s=1), options(ca=None, wait_s=1)):
         with pytest.raises(LogError) as caught:
-            open_log(url, clock=CLOCK, kafka=refused)
+            open_log(url, clock=time, kafka=refused)
         assert "\n" not in str(caught.value)
 
 
@@ -260,9 +238,9 @@ def test_records_of_others_are_dead_letters(broker: KafkaCluster, log: KafkaLog,
     while intake.position < 7 and time.monotonic() < deadline:
         dead += sum(isinstance(intake.take(record), DeadLetter) for record in reader.poll(1))
     assert (intake.position, dead) == (7, 7)
-    writer = BatchWriter(log, clock=CLOCK, host="h", process="p")
-    assert writer.append([_batch("ours")])[0].result(10).offset == 7
+    writer = BatchWriter(log, clock=time, host="h", process="p")
+    assert writer.append([batch_of("ours")])[0].result(10).offset == 7
     writer.close()
     assert [isinstance(intake.take(record), Counted) for record in reader.poll(10)] == [True]
     reader.close()
-    assert _counted(log) == ["ours"]
+    assert counted_keys(log) == ["ours"]

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from dimint.client import Client
+from tests.support import forked
 from tests.support.system import OldClient, wait_until
 
 pytestmark = pytest.mark.timeout(240)
@@ -102,6 +103,13 @@ def get(address: str, path: str) -> str:
         return connection.getresponse().read().decode()
 
 
+def running(up: Up) -> int:
+    """Hosts on the pages, which all run."""
+    states = json.loads(get(up.pages, "/states/"))
+    assert {host["status"] for host in states.values()} == {"running"}
+    return len(states)
+
+
 def expect_old_answers(up: Up) -> None:
     """What a raw socket, curl in a terminal and a browser get."""
     with OldClient(f"tcp://{up.client}") as ask:
@@ -124,8 +132,8 @@ def expect_old_answers(up: Up) -> None:
 def test_it_is_ready_serves_ends_cleanly_and_keeps_everything(ups: list[Up], tmp_path: Path) -> None:
     """Ready means ready; Ctrl-C ends all of it with code 0, no traceback, no orphan; what was written is there next time.
 
-    A second one on the directory is refused in one line; kill -9 ends every process within two seconds, and then it can be
-    started again.
+    Hosts may be merged meanwhile. A second one on the directory is refused in one line; kill -9 ends every process within two
+    seconds, and then it can be started again.
     """
     up = Up(tmp_path / "data", "--nodes=2")
     ups.append(up)
@@ -134,8 +142,7 @@ def test_it_is_ready_serves_ends_cleanly_and_keeps_everything(ups: list[Up], tmp
         assert len(client.state()) == 2
         client.set("greeting", "hello")
         assert client.get("greeting", consistency="strong") == "hello"
-    states = json.loads(get(up.pages, "/states/"))
-    assert [host["status"] for host in states.values()] == ["running"]
+    assert running(up) == 1
     assert "healthy" in get(up.pages, "/-/healthy")
     assert set(up.children()) == ROLES
     everything = up.everything()
@@ -150,9 +157,12 @@ def test_it_is_ready_serves_ends_cleanly_and_keeps_everything(ups: list[Up], tmp
     up.wait_ready()
     with Client(up.client) as client:
         assert client.get("greeting") == "hello"
-    states = json.loads(get(up.pages, "/states/"))
-    assert sum(host["status"] == "running" for host in states.values()) == 4
+    assert running(up) == 4
     expect_old_answers(up)
+    merge = [sys.executable, "-m", "dimint", "host", "merge", "sim-002", "sim-001", f"--data_dir={tmp_path / 'data'}"]
+    merged = forked.run(merge)
+    assert (merged.returncode, merged.stderr) == (0, "")
+    wait_until(lambda: running(up) == 3, 20, "two hosts are one")
 
     second = Up(tmp_path / "data")
     ups.append(second)
@@ -164,9 +174,10 @@ def test_it_is_ready_serves_ends_cleanly_and_keeps_everything(ups: list[Up], tmp
     up.process.kill()
     # two seconds, and a margin for a busy machine
     wait_until(lambda: not any(map(alive, everything)), 6, "nothing is left")
-    again = Up(tmp_path / "data")
+    again = Up(tmp_path / "data", "--hosts=3", "--simulate")
     ups.append(again)
-    again.wait_ready()
+    again.wait_ready()  # it waits for no host that is now part of another one
+    assert running(again) == 3
     assert again.end()[0] == 0
 
 

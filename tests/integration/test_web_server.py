@@ -4,7 +4,6 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC
 
@@ -14,21 +13,12 @@ import pytest
 from dimint.errors import SettingsError
 from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.server import WebServer, bind
+from tests.support import web_lab
 from tests.support.fleet import MemoryTables
 from tests.support.web import raw_exchange, serving, web_settings
 from tests.support.web_lab import WallClock, filled
 
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[tuple[str, int]]:
-    with serving(filled(), WallClock(), down_threshold=10_000.0, http_names="status.lab, Other.Lab") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def client(address: tuple[str, int]) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://{address[0]}:{address[1]}", trust_env=False) as found:
-        yield found
+address, client = web_lab.address, web_lab.client
 
 
 @pytest.mark.parametrize(

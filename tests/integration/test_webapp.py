@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from click.testing import CliRunner
 from dimint.cli_accounting import accounting
 from dimint.consumers.reading import TABLES_FOLDER, StatusReader
 from dimint.errors import CorruptRecord
+from tests.support import web_lab
 from tests.support.fleet import MemoryTables, host_id
 from tests.support.hosts import GTX, gpu, sample
 from tests.support.samples import START_NS, Machine, registered
@@ -21,17 +21,7 @@ from tests.support.status_log import StatusLog, feed
 from tests.support.web import serving
 from tests.support.web_lab import WallClock, filled
 
-
-@pytest.fixture(scope="module")
-def address() -> Iterator[tuple[str, int]]:
-    with serving(filled(), WallClock(), down_threshold=10_000.0, http_names="status.lab, Other.Lab") as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def client(address: tuple[str, int]) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"http://{address[0]}:{address[1]}", trust_env=False) as found:
-        yield found
+address, client = web_lab.address, web_lab.client
 
 
 def test_terminal_views(client: httpx.Client) -> None:

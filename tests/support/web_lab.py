@@ -1,13 +1,21 @@
-"""A few hosts for the pages, and the machine's clocks."""
+"""A few hosts for the pages, the machine's clocks, and a server that shows the one by the other.
+
+A module takes the fixtures by their names: `address, client = web_lab.address, web_lab.client`.
+"""
 
 import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
 
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.rows import HostEvent
 from tests.support.fleet import MemoryTables, busy_sample, host_id
 from tests.support.hosts import GTX, gpu, sample
+from tests.support.web import serving
 
-__all__ = ["CONTENT", "WallClock", "filled"]
+__all__ = ["CONTENT", "WallClock", "address", "client", "filled"]
 
 CONTENT = sample([gpu(0, GTX, 235, 11169, 0, 36)])
 
@@ -39,3 +47,16 @@ def filled() -> MemoryTables:
 def _happen(tables: MemoryTables, kind: str, at_s: int, **fields: object) -> None:
     at_ns = at_s * 1_000_000_000
     tables.happened.append(HostEvent(host_id(3), len(tables.happened), kind, at_ns, at_ns, fields))
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[tuple[str, int]]:
+    """Where the pages of these hosts are served."""
+    with serving(filled(), WallClock(), down_threshold=10_000.0, http_names="status.lab, Other.Lab") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def client(address: tuple[str, int]) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=f"http://{address[0]}:{address[1]}", trust_env=False) as found:
+        yield found
