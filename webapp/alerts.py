@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.rows import HostEvent
-from dimint.webapp.happenings import gpu_names
+from dimint.webapp.happenings import gpu_names, told_text
 from dimint.webapp.judge import Problem, Severity, problems, use_of
 from dimint.webapp.models import Host, Snapshot, Status, Use
 
@@ -19,7 +19,8 @@ _UNKNOWN: Final = (3, "·", "plain")
 
 
 class AlertLine(NamedTuple):
-    """One open alert. `host` is None if its host is not among those shown; `where` is `GPU 3`, or empty for the host itself."""
+    """One open alert. `host` is None if its host is not among those shown; `where` is `GPU 3`, or empty for the host itself;
+    `words` is what people were told, as it reads behind these."""
 
     symbol: str
     cls: str
@@ -27,6 +28,7 @@ class AlertLine(NamedTuple):
     host: Host | None
     where: str
     alert: OpenAlert
+    words: str
 
 
 def alert_lines(alerts: Iterable[OpenAlert], hosts: Iterable[Host], *, strangers: bool = False) -> list[AlertLine]:
@@ -42,7 +44,8 @@ def alert_lines(alerts: Iterable[OpenAlert], hosts: Iterable[Host], *, strangers
             gpus[alert.host] = gpu_names(host)
         where = gpus.get(alert.host, {}).get(alert.subject, alert.subject[:12])
         _, symbol, cls = _SIGNS.get(alert.severity, _UNKNOWN)
-        found.append(AlertLine(symbol, cls, host.name if host is not None else alert.host, host, where, alert))
+        name = host.name if host is not None else alert.host
+        found.append(AlertLine(symbol, cls, name, host, where, alert, told_text(alert.text, where)))
     return sorted(found, key=lambda line: (_rank(line), -line.alert.raised_ns, line.name, line.where, line.alert.rule))
 
 

@@ -43,7 +43,7 @@ def alerts_list(lines: Iterable[AlertLine], style: PageStyle) -> list[Node]:
                 node("b", users_text(line.alert.severity)), " ",
                 node("time", stamp(line.alert.since_ns, style.zone, style.date_order)), " ", name,
                 f" {users_text(line.where)}" if line.where else None, " ",
-                node("bdi", users_text(line.alert.rule), cls="fine"), " ", node("bdi", users_text(line.alert.text)),
+                node("bdi", users_text(line.alert.rule), cls="fine"), " ", node("bdi", users_text(line.words)),
             )
         )  # fmt: skip
     return found
@@ -61,7 +61,7 @@ def alerts_text(lines: Sequence[AlertLine], style: TerminalStyle) -> str:
         when = stamp(line.alert.since_ns, style.zone, style.date_order)
         rows.append(
             f"{line.symbol} {fit(clean(line.alert.severity), 8)} {when} {fit(name, columns)} {fit(clean(line.where), 8)} "
-            f"{fit(clean(line.alert.rule), rules)} {clean(line.alert.text)}"
+            f"{fit(clean(line.alert.rule), rules)} {clean(line.words)}"
         )
     return "\n".join(cut(row, style.width) for row in rows) + "\n"
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from dimint.webapp.asked import LAYOUTS, Asked, Order
-from dimint.webapp.heat import LEGEND
+from dimint.webapp.heat import GRID_LEGEND, TILES_LEGEND
 from dimint.webapp.nodes import Child, Node, node, to_html, users_text
 from dimint.webapp.parts import PageStyle
 from dimint.webapp.recent import RECENT_NS
@@ -66,8 +66,10 @@ def hosts_page(
         hosts = [_ROWS_LEGEND, node("div", node("table", _row_heads(page), _HOLE, id="hosts", cls="rows", **live), cls="scroll")]
     elif shown.layout == "cards":
         hosts = [node("div", _HOLE, id="hosts", cls="cards", **live)]
+    elif shown.layout == "grid":
+        hosts = [GRID_LEGEND, node("div", _HOLE, id="hosts", cls="strips", **live)]
     else:
-        hosts = [LEGEND, node("div", _HOLE, id="hosts", cls="strips" if shown.layout == "grid" else "groups", **live)]
+        hosts = [TILES_LEGEND, node("div", _HOLE, id="hosts", cls="groups", **live)]
     empty = None
     if not content:
         nothing = (
@@ -103,7 +105,7 @@ def _row_heads(page: Page) -> Node:
             continue
         turned = order.removeprefix("-") if order == now and order.startswith("-") else f"-{order}" if order == now else order
         link = page.path + page.asked.query(sort=(Order(turned.removeprefix("-"), turned.startswith("-")),), page=0)
-        current = now.removeprefix("-") == order.removeprefix("-") and word != "GPUs now"
+        current = now.removeprefix("-") == order.removeprefix("-") and word != "GPUs"
         arrow = (" ▾" if now.startswith("-") else " ▴") if current else ""
         direction = ("descending" if now.startswith("-") else "ascending") if current else None
         cells.append(node("th", node("a", word + arrow, href=link), scope="col", cls=cls, aria_sort=direction))

@@ -83,7 +83,7 @@ def _problems(frame: Frame) -> Lines:
     for alert in frame.alerts[:_PROBLEMS_MAX]:
         where = f" {clean(alert.where)}" if alert.where else ""
         name = clean(alert.name) if alert.host is None else _name(alert.host)
-        words = f"{alert.symbol} {clean(alert.alert.severity)} {name}{where}: {clean(alert.alert.text)}"
+        words = f"{alert.symbol} {clean(alert.alert.severity)} {name}{where}: {clean(alert.words)}"
         yield Line(alert.name, words)
     room = max(0, _PROBLEMS_MAX - len(frame.alerts))
     for problem in found[:room]:

@@ -5,6 +5,7 @@ from datetime import tzinfo
 from typing import Final, NamedTuple
 
 from dimint.consumers.intervals import Interval
+from dimint.limits import GPUS_MAX
 from dimint.webapp.nodes import Child, Node, node, users_text
 from dimint.webapp.times import clock
 
@@ -15,6 +16,7 @@ _OPEN_MAX: Final = 12
 _LINES_MAX: Final = 250
 _HOUR_NS: Final = 3600 * 1_000_000_000
 _DAY_NS: Final = 24 * _HOUR_NS
+_TOGETHER_NS: Final = 60_000_000_000
 
 
 class _User(NamedTuple):
@@ -25,7 +27,7 @@ class _User(NamedTuple):
 
 def processes_section(found: Iterable[Interval], names: Mapping[str, str], from_ns: int, to_ns: int, zone: tzinfo) -> Node | None:
     """A table a user, who held GPUs the longest first; None if there was nobody. `names` are those of GPUs by UUID."""
-    users = _by_user(found, from_ns, to_ns)
+    users = _by_user(found, names, from_ns, to_ns)
     if not users:
         return None
     day = to_ns - from_ns > _DAY_NS * 20 // 24
@@ -34,7 +36,7 @@ def processes_section(found: Iterable[Interval], names: Mapping[str, str], from_
     for user in users:
         shown = user.processes[: max(0, left)]
         left -= len(shown)
-        gpus = sorted({names.get(one.gpu, one.gpu[:12]).removeprefix("GPU ") for one in user.processes})
+        gpus = sorted({_gpu(one, names) for one in user.processes}, key=_place)
         count = f"{len(user.processes)} process{'es' if len(user.processes) != 1 else ''}"
         summary = node(
             "summary", node("b", node("bdi", users_text(user.name))), f" · {_hours(user.held_ns)} GPU-hours · {count} on GPU ",
@@ -49,13 +51,17 @@ def processes_section(found: Iterable[Interval], names: Mapping[str, str], from_
     return node("section", heading, *blocks, cls="whowashere", aria_label="Processes in this time")
 
 
-def _by_user(found: Iterable[Interval], from_ns: int, to_ns: int) -> list[_User]:
+def _by_user(found: Iterable[Interval], names: Mapping[str, str], from_ns: int, to_ns: int) -> list[_User]:
+    """Whoever held GPUs the longest first, with the processes that ended last first, of one minute in the order of GPUs."""
+
+    def order(one: Interval) -> tuple[object, ...]:
+        return -(one.end_ns // _TOGETHER_NS), _place(_gpu(one, names)), one.key
+
     users: dict[str, list[Interval]] = {}
     for one in found:
         users.setdefault(one.user, []).append(one)
     made = [
-        _User(name, sum(_inside_ns(one, from_ns, to_ns) for one in mine), sorted(mine, key=lambda one: (-one.end_ns, one.key)))
-        for name, mine in users.items()
+        _User(name, sum(_inside_ns(one, from_ns, to_ns) for one in mine), sorted(mine, key=order)) for name, mine in users.items()
     ]
     return sorted(made, key=lambda user: (-user.held_ns, user.name))
 
@@ -89,13 +95,23 @@ def _row(one: Interval, names: Mapping[str, str], to_ns: int, zone: tzinfo, *, d
     memory = "–" if one.peak_memory is None else f"{one.peak_memory / (1 << 30):.1f} GiB"
     return node(
         "tr",
-        node("td", users_text(names.get(one.gpu, one.gpu[:12]).removeprefix("GPU ")), cls="right"),
+        node("td", users_text(_gpu(one, names)), cls="right"),
         node("td", *program, cls="name"),
         node("td", str(one.pid), cls="right wide"),
         node("td", clock(one.start_ns, zone, day=day), cls="right"),
         node("td", "still there" if still else clock(one.end_ns, zone, day=day), cls="right"),
         node("td", memory, cls="right"),
     )
+
+
+def _gpu(one: Interval, names: Mapping[str, str]) -> str:
+    """Its number; the beginning of its UUID if the host has it no more."""
+    return names.get(one.gpu, one.gpu[:12]).removeprefix("GPU ")
+
+
+def _place(gpu: str) -> tuple[int, str]:
+    """GPUs in the order of their numbers."""
+    return (int(gpu) if gpu.isdecimal() and gpu.isascii() else GPUS_MAX), gpu
 
 
 def _hours(time_ns: int) -> str:

@@ -1,5 +1,6 @@
 """Events of hosts in words, with a symbol each: event lanes, what changed, terminal views. [S]"""
 
+import re
 from collections.abc import Iterable, Mapping
 from datetime import tzinfo
 from typing import Any, Final
@@ -10,7 +11,9 @@ from dimint.webapp.marks import Mark
 from dimint.webapp.models import Host
 from dimint.webapp.times import clock
 
-__all__ = ["gpu_names", "mark_of", "marks_of"]
+__all__ = ["gpu_names", "mark_of", "marks_of", "told_text"]
+
+_HOST_FIRST: Final = re.compile(r"\A`[^`]*`: ")
 
 _SIGNS: Final = {
     "gpu.lost": ("✖", "bad"), "gpu.xid": ("▲", "warn"), "gpu.back": ("●", "ok"), "host.gap": ("◌", "wait"),
@@ -20,6 +23,15 @@ _SIGNS: Final = {
 
 _RAISED: Final = {"critical": ("✖", "bad"), "warning": ("▲", "warn")}
 """An alert that was raised, by its severity; one that only informs has no sign."""
+
+
+def told_text(text: str, where: str = "") -> str:
+    """What people were told of an alert, as pages say it beside its host and GPU: without a chat's marks, and without the
+    beginning that names host and GPU (`where`) once more."""
+    plain = _HOST_FIRST.sub("", text, count=1).replace("`", "")
+    if where and plain.startswith(where):
+        plain = plain.removeprefix(where).lstrip(": ")
+    return plain.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
 
 
 def gpu_names(host: Host) -> dict[str, str]:
@@ -72,7 +84,7 @@ def _words(kind: str, fields: Mapping[str, Any], names: Mapping[str, str]) -> st
             return f"the clock was set by {fields.get('by_ms', '?')} ms"
         case "alert.raised" | "alert.cleared":
             state = "is over" if kind == "alert.cleared" else fields.get("severity", "raised")
-            words = f": {fields['text']}" if fields.get("text") else ""
+            words = f": {told_text(text)}" if isinstance(text := fields.get("text"), str) and text else ""
             return f"alert {fields.get('rule', '?')} {state}{words}"
         case "alert.told":
             problem = f" could not be told: {fields['problem']}" if fields.get("problem") else " were told"

@@ -107,7 +107,7 @@ def _problems_panel(alerts: Sequence[AlertLine], found: Sequence[Problem], style
         name = host_link(alert.host, style, short=True) if alert.host is not None else node("bdi", users_text(alert.name))
         where = f" {users_text(alert.where)}" if alert.where else ""
         level = node("a", users_text(alert.alert.severity), href="/alerts" + style.link)
-        lines.append(node("li", mark, " ", level, " ", name, f"{where}: ", node("bdi", users_text(alert.alert.text))))
+        lines.append(node("li", mark, " ", level, " ", name, f"{where}: ", node("bdi", users_text(alert.words))))
     for problem in found[: max(0, _LINES_MAX - len(lines))]:
         symbol, word, cls = SEVERITY[problem.severity]
         spot = f" {problem.where}" if problem.gpus else ""
@@ -134,7 +134,7 @@ def _free_panel(hosts: Iterable[Host], style: PageStyle) -> Node | None:
         for count, _, host, words in found[:_FREE_MAX]
     ]
     return _panel(
-        "Free GPUs now",
+        "Free GPUs then" if style.link else "Free GPUs now",
         -sum(entry[0] for entry in found),
         lines,
         len(found) - _FREE_MAX,

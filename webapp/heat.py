@@ -12,21 +12,22 @@ from dimint.webapp.judge import use_of
 from dimint.webapp.models import Cell, Gpu, Use
 from dimint.webapp.nodes import Node, node
 
-__all__ = ["LEGEND", "Kind", "kind_of_cell", "kind_of_gpu", "squares"]
+__all__ = ["GRID_LEGEND", "TILES_LEGEND", "Kind", "kind_of_cell", "kind_of_gpu", "squares"]
 
 Kind: TypeAlias = str | None
 
-LEGEND: Final = node(
-    "p",
-    *(
-        node("span", node("span", "", cls=f"key {kind}", aria_hidden="true"), word)
-        for kind, word in (
-            ("free", "free"), ("idle", "held, idle"), ("busy1", "5 %"), ("busy2", "20 %"), ("busy3", "40 %"), ("busy4", "60 %"),
-            ("busy5", "80 % and more"), ("lost", "✖ lost"), ("gap", "not known"),
-        )
-    ),
-    cls="legend keys",
-)  # fmt: skip
+
+def _legend(words: str) -> Node:
+    keys = (
+        ("free", "free"), ("idle", "held, idle"), ("busy1", "5 %"), ("busy2", "20 %"), ("busy3", "40 %"), ("busy4", "60 %"),
+        ("busy5", "80 % and more"), ("lost", "✖ lost"), ("gap", "not known"),
+    )  # fmt: skip
+    found = [node("span", node("span", "", cls=f"key {kind}", aria_hidden="true"), word) for kind, word in keys]
+    return node("p", node("span", words), *found, cls="legend keys")
+
+
+GRID_LEGEND: Final = _legend("each line a GPU, the last hour from left to right:")
+TILES_LEGEND: Final = _legend("each square a GPU, each column a host:")
 
 
 def _kind(util: int | None, use: Use) -> Kind:

@@ -23,7 +23,7 @@ from dimint.webapp.parts import (
 __all__ = ["ROW_COLUMNS", "gpu_rows_node", "row_node"]
 
 ROW_COLUMNS = (
-    ("host", "host", None), ("GPUs now", "-gpu.util", None), ("free", "-gpu.free", "right"), ("last hour", None, None),
+    ("host", "host", None), ("GPUs", "-gpu.util", None), ("free", "-gpu.free", "right"), ("last hour", None, None),
     ("busy", "-gpu.util", "right"), ("memory", "-gpu.mem", "right"), ("hottest", "-gpu.temp", "right"), ("users", "user", None),
     ("CPU", "-cpu", "right"), ("RAM", "-ram", "right"), ("heard", "age", "right"),
 )  # fmt: skip

@@ -15,7 +15,7 @@ from dimint.consumers.wanted import Wanted
 from dimint.limits import GPUS_MAX, PROCESSES_MAX
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
 
-__all__ = ["CONDITIONS", "HOST", "NUMBERS", "WAITING", "Condition", "Finding", "Observed", "Parameter", "defaults_by",
+__all__ = ["CONDITIONS", "HOST", "NUMBERS", "WAITING", "Condition", "Finding", "Observed", "Parameter", "defaults_by", "gpu_name",
            "lists_its_gpus", "parse_comparison"]  # fmt: skip
 
 HOST: Final = ""
@@ -100,7 +100,7 @@ def parse_comparison(text: str) -> Condition:
             yield finding(HOST, host.sample)
 
     plain = " ".join(text.split())
-    where = "`{host}`: " + ("GPU {subject}: " if scope == "gpu" else "")
+    where = "`{host}`: " + ("{gpu}: " if scope == "gpu" else "")
     return Condition(plain, plain, look, f"{where}{plain} ({{value}})", f"{where}over ({{value}})", number=f"{scope}.{field}")
 
 
@@ -150,6 +150,16 @@ def _gpus(host: Observed) -> Sequence[Mapping[str, Any]]:
     """The GPUs of the newest sample that can be named."""
     entries = mappings(host.sample.get("gpu"), GPUS_MAX) if host.sample is not None else ()
     return [gpu for gpu in entries if isinstance(gpu.get("u"), str) and gpu["u"]]
+
+
+def gpu_name(host: Observed, uuid: str) -> str:
+    """`GPU 3`, as the host numbers them; by its UUID if the host does not say, `a GPU` if the driver did not."""
+    if uuid == HOST:
+        return "a GPU"
+    # a sample may be reduced to what conditions that wait look at: then the facts tell
+    known = [*_gpus(host), *mappings(host.facts.get("gpus"), GPUS_MAX)]
+    index = next((gpu.get("i") for gpu in known if gpu.get("u") == uuid), None)
+    return f"GPU {index if type(index) is int else uuid}"
 
 
 def lists_its_gpus(host: Observed) -> bool:
@@ -262,17 +272,17 @@ CONDITIONS: Final = {
                   "`{host}`: the agent cannot deliver, its spool is {value} full", "`{host}`: the agent delivers again",
                   (Parameter("above", 50),)),
         Condition("gpu.gone", "a GPU is lost, hung or missing", _gone,
-                  "`{host}`: GPU {subject} is {value}", "`{host}`: GPU {subject} is back ({value})"),
+                  "`{host}`: {gpu} is {value}", "`{host}`: {gpu} is back ({value})"),
         Condition("gpu.xid", "a GPU reported an XID within `hold`", _xid,
-                  "`{host}`: GPU {subject} reported XID {value}", "", (Parameter("hold", 600, True),), waits=True),
+                  "`{host}`: {gpu} reported XID {value}", "", (Parameter("hold", 600, True),), waits=True),
         Condition("gpu.hot", "a GPU is within `margin` °C of its slowdown temperature, or above `above` °C where none is known",
-                  _hot, "`{host}`: GPU {subject} has {value}", "`{host}`: GPU {subject} has cooled to {value}",
+                  _hot, "`{host}`: {gpu} has {value}", "`{host}`: {gpu} has cooled to {value}",
                   (Parameter("margin", 3), Parameter("above", THRESHOLDS.hot_temperature))),
         Condition("gpu.idle_held", "a GPU has processes, more than `held_mib` in use, and works less than `below` %", _idle_held,
-                  "`{host}`: GPU {subject} is held and idle: {value}", "`{host}`: GPU {subject} is in use again or free",
+                  "`{host}`: {gpu} is held and idle: {value}", "`{host}`: {gpu} is in use again or free",
                   (Parameter("held_mib", 500), Parameter("below", THRESHOLDS.idle_percent))),
         Condition("gpu.held_without_process", "a GPU has more than `held_mib` in use and no process", _held_without_process,
-                  "`{host}`: GPU {subject} has {value} in use and no process", "`{host}`: GPU {subject} is free or has a process",
+                  "`{host}`: {gpu} has {value} in use and no process", "`{host}`: {gpu} is free or has a process",
                   (Parameter("held_mib", 500),)),
     )
 }  # fmt: skip

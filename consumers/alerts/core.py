@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dimint.consumers.alerts.conditions import Finding, Observed, lists_its_gpus
+from dimint.consumers.alerts.conditions import Finding, Observed, gpu_name, lists_its_gpus
 from dimint.consumers.alerts.rules import Rule
 
 __all__ = ["Alerting", "AlertKey", "Change"]
@@ -153,4 +153,5 @@ class Alerting:
         self._touched.add(key)
 
     def _text(self, rule: Rule, host: Observed, finding: Finding, *, raised: bool) -> str:
-        return rule.text(raised=raised, host=host.name, ip=host.ip, subject=finding.subject, value=finding.value)
+        gpu = gpu_name(host, finding.subject)
+        return rule.text(raised=raised, host=host.name, ip=host.ip, subject=finding.subject, gpu=gpu, value=finding.value)

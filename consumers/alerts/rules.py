@@ -12,8 +12,8 @@ A rules file is TOML: a list of `[[rule]]`, each with
     quiet        ["22:00-07:00", …] times of day, in the server's zone, in which nobody is told; the event is in the log all
                  the same, and who has to know is told at the end of it if it is not over by then
     tell         ["webhook", "mail"]: whom to tell; default both, [] = nobody
-    message      text when it is raised, cleared_message when it is over ("" = none): `{host}`, `{ip}`, `{subject}`, `{value}`,
-                 `{rule}`, `{severity}`; a bare `{}` is the host
+    message      text when it is raised, cleared_message when it is over ("" = none): `{host}`, `{ip}`, `{gpu}` (GPU 3),
+                 `{subject}` (its UUID), `{value}`, `{rule}`, `{severity}`; a bare `{}` is the host
     more         the condition's own parameters, by their names
 
 Rules are code of the operator, the values in messages are hostile text: `safe_text` goes over them.
@@ -38,7 +38,7 @@ __all__ = ["CHANNELS", "DEFAULT_RULES", "RULES_MAX", "Quiet", "Rule", "Severity"
 RULES_MAX: Final = 1000
 CHANNELS: Final = ("webhook", "mail")
 _TEXT_MAX_CHARS: Final = 1000
-_FIELDS: Final = ("host", "ip", "subject", "value", "rule", "severity")
+_FIELDS: Final = ("host", "ip", "gpu", "subject", "value", "rule", "severity")
 
 
 class Severity(StrEnum):
@@ -86,9 +86,9 @@ class Rule:
         """Seconds until people may be told, at this second of the day; 0 = now."""
         return max((quiet.left_s(second_of_day) for quiet in self.quiet), default=0)
 
-    def text(self, *, raised: bool, host: str, ip: str, subject: str, value: str) -> str:
+    def text(self, *, raised: bool, host: str, ip: str, subject: str, gpu: str, value: str) -> str:
         """The message with its values filled in; "" if nothing is to be said."""
-        values = {"host": host, "host_name": host, "ip": ip, "subject": subject, "value": value}
+        values = {"host": host, "host_name": host, "ip": ip, "subject": subject, "gpu": gpu, "value": value}
         shown = {name: safe_text(text) for name, text in values.items()} | {"rule": self.name, "severity": str(self.severity)}
         form = self.message if raised else self.cleared_message
         return form.format(shown["host"], **shown) if form else ""

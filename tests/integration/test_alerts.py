@@ -321,5 +321,5 @@ def test_settings_of_an_older_system() -> None:
     settings = load(AlertsSettings, flags={"down_threshold": "90", "message_down": "{host_name} {lost_th}"}, environ={})
     down = next(rule for rule in read_rules(settings) if rule.name == "down")
     assert down.parameters["after"] == 90
-    assert down.text(raised=True, host="h", ip="", subject="", value="90") == "h 90"
+    assert down.text(raised=True, host="h", ip="", subject="", gpu="", value="90") == "h 90"
     assert os.environ.get("DIMINT_WEBHOOK") is None

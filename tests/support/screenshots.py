@@ -62,7 +62,7 @@ def _happen(fleet: Fleet, now_ns: int) -> None:
     for number, (host, kind, ago, fields) in enumerate(happened):
         fleet.tables.happened.append(HostEvent(host, number, kind, now_ns - ago * minute, now_ns - ago * minute, fields))
     raised_ns = now_ns - 30 * minute
-    text = f"GPU {uuid[:12]}… reported XID 79"
+    text = f"`{fleet.hosts[0].name}`: GPU 0 reported XID 79"
     fleet.tables.opened.append(OpenAlert(first, "xid", uuid, "warning", raised_ns, raised_ns, text, told=True))
 
 

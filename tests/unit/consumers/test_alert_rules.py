@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from dimint.consumers.alerts.cli import read_rules
-from dimint.consumers.alerts.conditions import CONDITIONS, Finding, Observed, defaults_by, parse_comparison
+from dimint.consumers.alerts.conditions import CONDITIONS, Finding, Observed, defaults_by, gpu_name, parse_comparison
+from dimint.consumers.alerts.core import Alerting
 from dimint.consumers.alerts.rules import DEFAULT_RULES, Quiet, parse_rules, safe_text
 from dimint.errors import SettingsError
 from dimint.settings import AlertsSettings, build, settings_of
@@ -34,17 +35,33 @@ def look(name: str, host: Observed, **parameters: float) -> list[Finding]:
     return list(condition.look(host, defaults | parameters))
 
 
+def test_gpus_are_called_by_their_numbers() -> None:
+    """As pages call them; from the facts where a sample has no GPUs, by the UUID where nobody says."""
+    card = gpu(3, "x", 1, 2, 3, 4)
+    facts = {"gpus": [{"u": "GPU-5", "i": 5}, {"u": "GPU-odd", "i": "<b>"}]}
+    host = observed(sample([card]), facts=facts)
+    assert [gpu_name(host, uuid) for uuid in (card["u"], "GPU-5", "GPU-odd", "GPU-gone", "")] == [
+        "GPU 3", "GPU 5", "GPU GPU-odd", "GPU GPU-gone", "a GPU",
+    ]  # fmt: skip
+    (xid,) = parse_rules({"rule": [{"name": "xid", "when": "gpu.xid"}]}, "test")
+    alerting = Alerting([xid])
+    alerting.look(observed({"int_ms": 5000}, facts=facts, xids={"GPU-5": (79, NOW)}), waiting=True)
+    assert [change.text for change in alerting.changes(NOW)] == ["`gpu_01`: GPU 5 reported XID 79"]
+
+
 def test_default_rules_are_rules() -> None:
     """What is watched where nobody says anything."""
     rules = parse_rules({"rule": [*DEFAULT_RULES]}, "built in")
     assert len(rules) == len(DEFAULT_RULES)
     down = next(rule for rule in rules if rule.name == "down")
-    said = down.text(raised=True, host="host1", ip="", subject="", value="60")
+    said = down.text(raised=True, host="host1", ip="", subject="", gpu="", value="60")
     assert said == "⬇︎⬇︎⬇︎ ` Down ` Detected - Connection from `host1` has been lost more than 60 sec. Check network and machine."
-    assert down.text(raised=False, host="host1", ip="", subject="", value="").endswith("Uplink from `host1`. Welcome back!")
+    assert down.text(raised=False, host="host1", ip="", subject="", gpu="", value="").endswith(
+        "Uplink from `host1`. Welcome back!"
+    )
     uplink = next(rule for rule in rules if rule.name == "uplink")
-    assert uplink.text(raised=True, host="h", ip="", subject="", value="").endswith("New uplink from `h`. Hello!")
-    assert uplink.text(raised=False, host="h", ip="", subject="", value="") == ""
+    assert uplink.text(raised=True, host="h", ip="", subject="", gpu="", value="").endswith("New uplink from `h`. Hello!")
+    assert uplink.text(raised=False, host="h", ip="", subject="", gpu="", value="") == ""
 
 
 def test_settings_decide_what_is_hot_and_idle() -> None:

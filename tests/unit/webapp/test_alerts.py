@@ -11,7 +11,7 @@ from dimint.webapp.as_html import Page
 from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.asked import Asked
 from dimint.webapp.board import Board, BoardRules
-from dimint.webapp.happenings import mark_of
+from dimint.webapp.happenings import mark_of, told_text
 from dimint.webapp.nodes import to_html
 from dimint.webapp.parts import PageStyle
 from dimint.webapp.shown import show
@@ -103,3 +103,12 @@ def test_raised_alerts_carry_the_sign_of_their_severity() -> None:
     ]
     assert [mark_of(event, {}).symbol for event in events] == ["✖", "▲", "·", "·"]
     assert mark_of(HostEvent("h", 1, "alert.cleared", 1, 1, {"rule": "r", "text": "t"}), {}).words == "alert r is over: t"
+
+
+def test_what_people_were_told_reads_well_beside_its_host() -> None:
+    """Without a chat's marks, and without host and GPU said twice; what nobody marked stays as it is."""
+    assert told_text("`gpu_01`: GPU 3 reported XID 79", "GPU 3") == "reported XID 79"
+    assert told_text("`gpu_01`: GPU 3: gpu.temp_c &gt; 85 (88)", "GPU 3") == "gpu.temp_c > 85 (88)"
+    assert told_text("`gpu_01`: GPU 3 is back", "GPU 1") == "GPU 3 is back"
+    assert told_text("New uplink from `gpu_01`. Hello!") == "New uplink from gpu_01. Hello!"
+    assert told_text("a &amp;lt; b: c") == "a &lt; b: c"
