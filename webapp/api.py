@@ -136,8 +136,8 @@ _NAME: Final = "a host's name, as it calls itself or as it is registered, or its
 OPERATIONS: Final = (
     Operation(
         "hosts", "GET", "/", "pages",
-        "the browser page: what is wrong, free GPUs, users, and what changed in the last 15 minutes, then the hosts. "
-        "`?term=true`: a table for terminals; `&detail=true`: a box for each GPU",
+        "the browser page: what is wrong, free GPUs, users, and what changed in the last 15 minutes, then the hosts; of a "
+        "single host its charts too. `?term=true`: a table for terminals; `&detail=true`: a box for each GPU",
         (*_PAGES, _yes("detail", "with `term`: a box for each GPU"), *_FRAMES), _VIEWS,
     ),
     Operation(

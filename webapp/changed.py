@@ -120,9 +120,9 @@ def held(hosts: Iterable[Standing]) -> Counter[str]:
 
 
 def user_changes(old: Counter[str], new: Counter[str]) -> Iterator[Change]:
-    """Who holds more or fewer GPUs than before, by name."""
+    """Who holds more or fewer GPUs than before, the greatest difference first."""
     top = {user for user, _ in new.most_common(1)} - {user for user, _ in old.most_common(1)}
-    for user in sorted({*old, *new}):
+    for user in sorted({*old, *new}, key=lambda user: (-abs(new[user] - old[user]), user)):
         if old[user] == new[user]:
             continue
         words = f"{user}: {old[user]} → {new[user]} GPU"

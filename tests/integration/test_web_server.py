@@ -11,10 +11,11 @@ import httpx
 import pytest
 
 from dimint.errors import SettingsError
+from dimint.system_clock import SystemClock
 from dimint.webapp.app import Surroundings, create_app
 from dimint.webapp.server import WebServer, bind
 from tests.support import web_lab
-from tests.support.fleet import MemoryTables
+from tests.support.fleet import MemoryTables, host_id, simulated_fleet
 from tests.support.web import raw_exchange, serving, web_settings
 from tests.support.web_lab import WallClock, filled
 
@@ -59,6 +60,25 @@ def test_methods(client: httpx.Client) -> None:
     for path, words in (("/nothing", "not found"), ("/hosts/no%1b%5bbody/", r"no\x1b[body is not known")):
         terminal = client.get(f"{path}?term=true")
         assert (terminal.status_code, terminal.text) == (404, f"{words}\n")
+
+
+def test_a_single_host_has_its_charts_on_the_first_page() -> None:
+    """Live and of a past range, as on its own page; not in another layout, with a filter, or beside a second host."""
+    fleet = simulated_fleet(1, time.time_ns(), minutes=20)
+    with serving(fleet.tables, SystemClock()) as (host, port), httpx.Client(base_url=f"http://{host}:{port}") as client:
+        fleet.report(time.time_ns())
+        page = client.get("/").text
+        assert page.count("<figcaption>") > 6
+        assert f'data-refresh="/hosts/{host_id(fleet.hosts[0].number)}/charts?"' in page
+        assert "Processes in this time" in page
+        past = client.get("/?from=-15m&to=-5m").text
+        assert "<figcaption>" in past
+        assert "data-refresh" not in past
+        for query in ("?view=rows", "?filter=sim"):
+            assert "<figcaption>" not in client.get(f"/{query}").text
+        fleet.tables.register(host_id(9), "second")
+        fleet.tables.put(host_id(9), time.time_ns(), {})
+        assert "<figcaption>" not in client.get("/").text
 
 
 def test_static_files(client: httpx.Client) -> None:

@@ -9,6 +9,7 @@ from dimint.errors import BadQuery
 from dimint.webapp.as_html import Page, hosts_page, message_page
 from dimint.webapp.as_terminal import DETAIL_VIEW, GPU_TABLE_VIEW, STATUS_VIEW, TerminalView
 from dimint.webapp.asked import Asked, read_page
+from dimint.webapp.routes.host_charts import Wanted, below
 from dimint.webapp.routes.terminal import terminal_answer
 from dimint.webapp.site import App, Site
 
@@ -59,7 +60,11 @@ def add_routes(app: App, site: Site) -> None:
             now_ms=site.now_ms() if moment is None else moment.at_ns // 1_000_000,
             past=moment is not None,
         )
-        return html(hosts_page(page, site.page_style, shown, site.html_of(shown, moment)))
+        parts = site.html_of(shown, moment)
+        if path == "/" and shown.layout == "cards" and len(snapshot.hosts) == len(shown.hosts) == 1 and not asked.filter.text:
+            under = await below(site, Wanted(shown.hosts[0], snapshot, asked, moment))
+            return html(hosts_page(page, site.page_style, shown, parts, below=under, plotter="uplot.js" in site.static))
+        return html(hosts_page(page, site.page_style, shown, parts))
 
     app.add_route(hosts, "/", methods=("GET", "HEAD"), name="hosts")
     app.add_route(gpu_table, "/gpu_table", methods=("GET", "HEAD"), name="gpu_table")

@@ -32,7 +32,7 @@ def test_changes_are_noticed_as_they_happen() -> None:
     back = [held("a", "bob", "bob"), first[1], held("c", "bob")]
     recent = lookout.look(back, START + 2 * MINUTE)
     assert told(recent)[1:] == [(2, "a", "GPU 1 is back (lost before)"), (2, "c", "is new")]
-    assert [change.words for change in recent.users] == ["alice: 2 → 0 GPU", "bob: 0 → 3 GPU, now holds the most"]
+    assert [change.words for change in recent.users] == ["bob: 0 → 3 GPU, now holds the most", "alice: 2 → 0 GPU"]
     recent = lookout.look(back[:2], START + 3 * MINUTE)
     assert told(recent)[-1] == (3, "c", "is not among the hosts any more")
     recent = lookout.look(back[:2], START + RECENT_NS + 2 * MINUTE)
