@@ -19,6 +19,7 @@ from dimint.assignment import ASSIGNMENT_PATH, Assignment, Group, PartitionPlace
 from dimint.cli import COMMANDS, main
 from dimint.process_state import PROGRAMS, find_program
 from dimint.registry.embedded import EmbeddedRegistry
+from tests.support import forked
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -51,9 +52,14 @@ class Shell:
             timeout=50,
         )
 
+    def quick(self, *arguments: str | bytes, **environment: str) -> "subprocess.CompletedProcess[str]":
+        """The same where it does not matter how the program was started."""
+        command = [sys.executable, "-m", "dimint", *map(os.fsdecode, arguments)]
+        return forked.run(command, env={**self.environment, **environment})
+
     def error(self, *arguments: str | bytes, **environment: str) -> str:
         """The one line of a command that must fail for a reason the user can do something about."""
-        done = self.run(*arguments, **environment)
+        done = self.quick(*arguments, **environment)
         assert done.returncode == 2, done
         assert done.stdout == ""
         assert done.stderr.startswith("dimint: ")
@@ -194,7 +200,7 @@ def test_version(shell: Shell) -> None:
 
 def test_registry_shows_what_the_original_showed(shell: Shell) -> None:
     """Overlords, nodes, masters with their slaves under a tab; clear empties what is stale."""
-    done = shell.run("registry")
+    done = shell.quick("registry")
     assert done.stdout == "overlord list : []\nnode list : []\n"
     assert not (shell.directory / "data").exists(), "looking makes nothing"
     registry = EmbeddedRegistry(shell.directory / "data/registry")
@@ -208,17 +214,17 @@ def test_registry_shows_what_the_original_showed(shell: Shell) -> None:
         "master node : ee4db710c82b312e0eee62ac9da024db\n"
         "\tslave node : 7f1c\n"
     )
-    assert shell.run("registry").stdout == shown
-    assert shell.run("registry", "clear", "--yes").returncode == 0
-    assert shell.run("registry").stdout == shown, "what lives is not stale"
-    assert json.loads(shell.run("registry", "--json").stdout)["groups"] == [
+    assert shell.quick("registry").stdout == shown
+    assert shell.quick("registry", "clear", "--yes").returncode == 0
+    assert shell.quick("registry").stdout == shown, "what lives is not stale"
+    assert json.loads(shell.quick("registry", "--json").stdout)["groups"] == [
         {"master": "ee4db710c82b312e0eee62ac9da024db", "slaves": ["7f1c"]}
     ]
     overlord.leave()
     node.leave()
-    done = shell.run("registry", "clear", "--yes")
+    done = shell.quick("registry", "clear", "--yes")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert shell.run("registry").stdout == "overlord list : []\nnode list : []\n"
+    assert shell.quick("registry").stdout == "overlord list : []\nnode list : []\n"
     registry.close()
 
 
@@ -275,7 +281,7 @@ def test_output_that_cannot_be_written_is_one_line(shell: Shell) -> None:
 def test_completion_scripts(shell: Shell) -> None:
     """The script of a shell, and what it calls: commands and flags."""
     for name in ("bash", "zsh", "fish"):
-        assert "_DIMINT_COMPLETE" in shell.run("completion", name).stdout
+        assert "_DIMINT_COMPLETE" in shell.quick("completion", name).stdout
     done = shell.run(COMP_WORDS="dimint over", COMP_CWORD="1", _DIMINT_COMPLETE="bash_complete")
     assert "plain,overlord" in done.stdout
 

@@ -102,10 +102,12 @@ class Forked:
         return int.from_bytes(said, "little", signed=True)
 
 
-def run(command: Sequence[str], *, timeout: float = 60.0) -> "subprocess.CompletedProcess[str]":
+def run(
+    command: Sequence[str], *, env: Mapping[str, str] | None = None, timeout: float = 60.0
+) -> "subprocess.CompletedProcess[str]":
     """As subprocess.run with its output kept as text."""
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        program = Forked(command, stdout=out, stderr=err)
+        program = Forked(command, stdout=out, stderr=err, env=env)
         try:
             program.wait(timeout)
         finally:
