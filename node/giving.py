@@ -27,7 +27,9 @@ __all__ = ["Giving"]
 KEEP_S: Final = 30.0
 """A file that nobody asked for so long is removed."""
 FRESH_S: Final = 10.0
-"""A file that is not older serves another taker too."""
+"""A file that is not older serves another taker too, and one that was asked for more lately is not removed for the next one."""
+TAKEN_S: Final = 0.5
+"""The same for a file that a taker has had: another one that is at it asks again and again within much less."""
 TRIES: Final = 3
 
 logger = logging.getLogger("dimint.node")
@@ -42,6 +44,7 @@ class _File:
         self.size = 0
         self.failed: str | None = None
         self.fd = -1
+        self.was_taken = False
 
 
 class Giving:
@@ -64,7 +67,9 @@ class Giving:
             return self._take(message, now)
         file = self._files.get(message.id)
         if isinstance(message, Done):
-            return None  # another taker may be at it: it goes when nobody asks any more
+            if file is not None:
+                file.was_taken = True  # another taker may be at it: it goes when nobody asks any more
+            return None
         if file is None or file.fd < 0:
             return Refused(-1, f"there is no snapshot {message.id} here")
         return self._part(file, message, now)
@@ -125,10 +130,11 @@ class Giving:
 
     def _make_room(self, now: float) -> bool:
         """Let the snapshot go that was not asked for the longest, if it was long."""
-        idle = min((file for file in self._files.values() if file.fd >= 0), key=lambda file: file.asked_at, default=None)
-        if idle is None or now - idle.asked_at < FRESH_S:
+        files = [file for file in self._files.values() if file.fd >= 0]
+        idle = [file for file in files if now - file.asked_at >= (TAKEN_S if file.was_taken else FRESH_S)]
+        if not idle:
             return False
-        self._remove(idle)
+        self._remove(min(idle, key=lambda file: file.asked_at))
         return True
 
     def _part(self, file: _File, message: Want, now: float) -> FromHolder:

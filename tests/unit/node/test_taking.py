@@ -17,7 +17,7 @@ from dimint.limits import SNAPSHOT_PART_MAX_BYTES, SNAPSHOTS_MAX
 from dimint.log.memory import MemoryBroker, MemoryLog
 from dimint.log.port import Entry, TopicSpec
 from dimint.node.building import SnapshotBuilder
-from dimint.node.giving import KEEP_S, Giving
+from dimint.node.giving import KEEP_S, TAKEN_S, Giving
 from dimint.node.holdings import SNAPSHOT_FROM_RECORDS, Holdings
 from dimint.node.peering import Done, FromHolder, FromTaker, Making, Offer, Part, Refused, Take, Want
 from dimint.node.store import Store
@@ -366,6 +366,32 @@ def test_a_giver_keeps_few_snapshots_and_not_for_long(world: World, tmp_path: Pa
         whole = giver.giving.answer(Want(offers[0].id, 0, 1 << 40), KEEP_S)
         assert isinstance(whole, Part)
         assert len(whole.data) <= SNAPSHOT_PART_MAX_BYTES
+
+
+def test_a_snapshot_that_was_taken_makes_room_for_the_next_one(world: World, tmp_path: Path) -> None:
+    """A node that takes over many partitions waits for none to get old; what somebody else is at stays meanwhile."""
+    with closing(Member(world, tmp_path / "giver")) as giver:
+        for partition in range(1, PARTITIONS):
+            world.write(partition, "k", b"J1")
+        giver.holdings.hold(frozenset(range(PARTITIONS)), 0.0)
+        giver.catch_up()
+
+        def take(partition: int, now: float) -> Offer:
+            while not isinstance(answer := giver.giving.answer(Take(partition, "one"), now), Offer):
+                assert answer == Making(partition)
+                time.sleep(0.01)
+            return answer
+
+        offers = [take(partition, 0.0) for partition in range(SNAPSHOTS_MAX)]
+        assert giver.giving.answer(Done(offers[0].id), 0.1) is None
+        assert giver.giving.answer(Take(SNAPSHOTS_MAX, "one"), 0.1) == Making(SNAPSHOTS_MAX)
+        assert isinstance(giver.giving.answer(Want(offers[0].id, 0, 10), TAKEN_S), Part), "another taker is at it"
+        assert giver.giving.answer(Take(SNAPSHOTS_MAX, "one"), TAKEN_S + 0.1) == Making(SNAPSHOTS_MAX)
+        assert len(giver.giving._files) == SNAPSHOTS_MAX
+        assert isinstance(giver.giving.answer(Want(offers[1].id, 0, 10), 2 * TAKEN_S), Part), "nobody has had this one"
+        take(SNAPSHOTS_MAX, 2 * TAKEN_S)
+        assert isinstance(giver.giving.answer(Want(offers[0].id, 0, 10), 2 * TAKEN_S), Refused)
+        assert isinstance(giver.giving.answer(Want(offers[1].id, 0, 10), 2 * TAKEN_S), Part)
 
 
 def test_no_snapshot_is_given_of_what_is_not_whole(world: World, tmp_path: Path) -> None:
