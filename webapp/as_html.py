@@ -29,6 +29,7 @@ _VIEWS: Final = (
 _FILTERED: Final = frozenset({"/", "/gpu_table", "/alerts", "/changes", "/log"})
 """Pages of hosts."""
 _OVERVIEWS: Final = frozenset({"/", "/gpu_table"})
+_NO_MATCH: Final = "Nothing matches."
 _FILTER_HINT: Final = "gpu.util<5 and held>30m"
 
 
@@ -70,13 +71,10 @@ def hosts_page(
         hosts = [GRID_LEGEND, node("div", _HOLE, id="hosts", cls="strips", **live)]
     else:
         hosts = [TILES_LEGEND, node("div", _HOLE, id="hosts", cls="groups", **live)]
-    empty = None
-    if not content:
-        nothing = (
-            "No host was known at that time." if page.past else "No host has reported yet. Start an agent with: dimint-produce"
-        )
-        words = "Nothing matches." if page.asked.filter.text else nothing
-        empty = node("p", words, cls="empty")
+    nothing = "No host was known at that time." if page.past else "No host has reported yet. Start an agent with: dimint-produce"
+    words = _NO_MATCH if page.asked.filter.text else nothing
+    # the page's script shows it, or hides it, as hosts come and go and the filter is typed
+    empty = node("p", words, cls="empty", id="empty", hidden="" if content else None, data_nothing=nothing, data_match=_NO_MATCH)
     above = [node("div", _HOLE + "s"), _layouts(page, shown)] if page.path in _OVERVIEWS else []
     frame = framed(page, style, [*above, *hosts, empty, _pager(page), node("div", _HOLE + "b")], title=title, plotter=plotter)
     frame = frame.replace(_HOLE + "b", below, 1)

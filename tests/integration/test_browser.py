@@ -57,6 +57,39 @@ def test_page_follows_new_samples_without_a_reload(browser: Browser) -> None:
         assert problems == []
 
 
+def test_the_filter_works_while_it_is_typed(browser: Browser) -> None:
+    """On the same document, with its address; nothing that matches is said, what is wrong too; Escape shows all again."""
+    tables = fleet(3)
+    with serving(tables, SystemClock()) as (host, port), browser_page(browser) as (page, problems):
+        for number, util in enumerate((3, 50, 97)):
+            report(tables, number, gpus=1, util_pct=util)
+        page.goto(f"http://{host}:{port}/?view=rows")
+        names = page.locator("#hosts .rowname")
+        empty = page.locator("#empty")
+        page.locator("#live", has_text="● live").wait_for()
+        page.evaluate("window.sameDocument = true")
+        page.keyboard.press("/")
+        page.keyboard.type("gpu.util<5")
+        names.nth(1).wait_for(state="detached")
+        assert names.inner_text().endswith("gpu_00")
+        assert "filter=gpu.util" in page.url
+        assert not empty.is_visible()
+        page.locator("#filter").fill("user==nobody")
+        empty.wait_for()
+        assert (empty.inner_text(), names.count()) == ("Nothing matches.", 0)
+        page.locator("#filter").fill("gpu.utl<5")
+        page.locator("#wrong", has_text="did you mean gpu.util").wait_for()
+        page.keyboard.press("Escape")
+        names.nth(2).wait_for()
+        assert not empty.is_visible()
+        assert "filter" not in page.url
+        assert page.evaluate("window.sameDocument") is True
+        assert problems == []
+        page.goto(f"http://{host}:{port}/?filter=user%3D%3Dnobody")
+        page.locator("#live", has_text="● live").wait_for()
+        assert empty.is_visible()
+
+
 def test_hostile_name_stays_text(browser: Browser) -> None:
     """A name full of markup, controls and bidi characters is shown as text, first by the server, then by the script."""
     tables = fleet(1)

@@ -100,6 +100,13 @@ function state(sign, word, kind) {
   live.className = kind;
 }
 
+function tellEmpty(isEmpty) {
+  const words = document.getElementById("empty");
+  if (!words) return;
+  words.hidden = !isEmpty;
+  words.textContent = filter?.value ? words.dataset.match : words.dataset.nothing;
+}
+
 function listen(address) {
   source?.close();
   source = new EventSource(address);
@@ -109,7 +116,7 @@ function listen(address) {
     const message = JSON.parse(event.data);
     message.parts.forEach(put);
     if (message.order) {
-      document.querySelector(".empty")?.remove();
+      tellEmpty(message.order.length === 0);
       if (!arrange(message.order)) listen(without(address, "since")); // something moved here that did not change: ask for all
     }
     if (message.when && dataTime) dataTime.textContent = message.when;
