@@ -23,6 +23,7 @@ import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -82,9 +83,16 @@ class Rule:
         """Whether the rule looks at a host of that name."""
         return fnmatchcase(host_name, self.hosts)
 
-    def quiet_left_s(self, second_of_day: int) -> int:
-        """Seconds until people may be told, at this second of the day; 0 = now."""
-        return max((quiet.left_s(second_of_day) for quiet in self.quiet), default=0)
+    def quiet_left_s(self, at: datetime) -> float:
+        """Seconds until people may be told, from this local time on; 0 = now. Also where clocks are set meanwhile."""
+        end = at
+        for _ in range(len(self.quiet) + 1):  # one that ends may run into another
+            second_of_day = end.hour * 3600 + end.minute * 60 + end.second
+            left_s = max((quiet.left_s(second_of_day) for quiet in self.quiet), default=0)
+            if not left_s:
+                break
+            end = _by_the_clock(end, left_s)
+        return (end.astimezone(UTC) - at.astimezone(UTC)).total_seconds()
 
     def text(self, *, raised: bool, host: str, ip: str, subject: str, gpu: str, value: str) -> str:
         """The message with its values filled in; "" if nothing is to be said."""
@@ -92,6 +100,12 @@ class Rule:
         shown = {name: safe_text(text) for name, text in values.items()} | {"rule": self.name, "severity": str(self.severity)}
         form = self.message if raised else self.cleared_message
         return form.format(shown["host"], **shown) if form else ""
+
+
+def _by_the_clock(at: datetime, left_s: int) -> datetime:
+    """When a clock on the wall will have gone on by so much; of two such times the first one that is to come."""
+    end = (at.replace(tzinfo=None) + timedelta(seconds=left_s)).replace(tzinfo=at.tzinfo, fold=0)
+    return end if end.astimezone(UTC) > at.astimezone(UTC) else end.replace(fold=1)
 
 
 def safe_text(text: str) -> str:

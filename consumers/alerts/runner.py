@@ -120,8 +120,7 @@ class Alerter:
     def _tell(self, notice: Notice, rule: Rule, now_ns: int) -> None:
         if self.notifier is not None and rule.tell:
             at = (_EPOCH + timedelta(microseconds=now_ns // 1000)).astimezone(self._rules.zone)
-            after_s = rule.quiet_left_s(at.hour * 3600 + at.minute * 60 + at.second)
-            self.notifier.tell(notice._replace(after_s=float(after_s)), rule.tell)
+            self.notifier.tell(notice._replace(after_s=rule.quiet_left_s(at)), rule.tell)
 
     def _write_outcomes(self) -> None:
         with self._lock:

@@ -1,8 +1,10 @@
 """Rules as files have them, and what conditions see."""
 
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -132,6 +134,28 @@ def test_quiet_hours_go_over_midnight() -> None:
     assert night.left_s(3600) == 6 * 3600
     assert night.left_s(7 * 3600) == 0
     assert Quiet(12 * 3600, 0).left_s(86_399) == 1
+
+
+@pytest.mark.parametrize(
+    ("quiet", "at", "hours"),
+    [
+        (["22:00-07:00"], "2026-07-01T21:59:59", 0),
+        (["22:00-07:00"], "2026-07-01T23:00:00", 8),
+        (["22:00-07:00"], "2026-03-28T23:00:00", 7),  # 02:00 becomes 03:00 in that night
+        (["22:00-07:00"], "2026-10-24T23:00:00", 9),  # and 03:00 becomes 02:00 in this one
+        (["01:00-02:30"], "2026-03-29T01:30:00", 1),  # there is no 02:30: what it would have been is 03:30
+        (["01:00-02:45"], "2026-10-25T02:30:00", 0.25),
+        (["01:00-02:45"], "2026-10-25T02:30:00 again", 0.25),
+        (["22:00-00:00", "00:00-06:00"], "2026-07-01T23:00:00", 7),
+        (["12:00-13:00"], "2026-07-01T23:00:00", 0),
+    ],
+)
+def test_quiet_hours_are_those_of_the_clock_on_the_wall(quiet: list[str], at: str, hours: float) -> None:
+    """Over midnight, over the hour that summer time takes or gives, and over two of them in a row."""
+    (rule,) = parse_rules({"rule": [{"name": "a", "when": "host.down", "quiet": quiet}]}, "test")
+    time, _, again = at.partition(" ")
+    local = datetime.fromisoformat(time).replace(tzinfo=ZoneInfo("Europe/Berlin"), fold=1 if again else 0)
+    assert rule.quiet_left_s(local) == hours * 3600
 
 
 def test_hostile_names_do_nothing_in_a_chat() -> None:
