@@ -88,23 +88,37 @@ def test_ten_minutes_without_a_log(tmp_path: Path, killed: bool) -> None:
                 assert not samples[-1].sample.get("late")
 
 
-def test_a_spool_too_small_says_what_it_dropped(tmp_path: Path) -> None:
-    """Numbers are in the tables or declared as missing, every one; the newest are there."""
+@pytest.mark.parametrize("killed", [False, True], ids=["one agent", "killed in between"])
+def test_a_spool_too_small_says_what_it_dropped(tmp_path: Path, killed: bool) -> None:
+    """Numbers are in the tables or declared as missing, every one; the newest are there. Also if the agent dies with it full."""
     with scene_in(tmp_path, max_bytes=60_000) as scene:
         scene.run(10)
         scene.log.fail(10_000)
         scene.run(OUTAGE_S)
+        if killed:
+            before = scene.spool.bytes
+            scene.kill()
+            scene.start()
+            assert 50_000 < scene.spool.bytes <= before, "it was full and still is"
+            scene.run(OUTAGE_S / 10)
         scene.log.heal()
         scene.settle()
-        declared: dict[str, set[int]] = {host: set() for host in IDS[:HOSTS]}
+        scene.run(3 * INTERVAL_S)
+        scene.settle()
+        declared: dict[tuple[str, bytes], set[int]] = {}
         for _, event, _ in scene.events():
             if event[0] == "host.gap":
-                declared[event[1]] |= set(range(event[5], event[6] + 1))
+                declared.setdefault((event[1], event[4]), set()).update(range(event[5], event[6] + 1))
                 assert event[7] == "the spool was full"
         with tables_of(scene, tmp_path / "tables") as reader:
             for host in IDS[:HOSTS]:
-                numbers = {sample.seq for sample in history(reader, host)}
-                assert declared[host]
-                assert not numbers & declared[host]
-                assert numbers | declared[host] == set(range(1, max(numbers) + 1))
-                assert max(declared[host]) < max(numbers)
+                samples = history(reader, host)
+                runs = list(dict.fromkeys(sample.run for sample in samples))
+                assert len(runs) == 1 + killed
+                assert declared[host, runs[0]]
+                for run in runs:
+                    numbers = {sample.seq for sample in samples if sample.run == run}
+                    missing = declared.get((host, run), set())
+                    assert not numbers & missing
+                    assert numbers | missing == set(range(1, max(numbers | missing) + 1))
+                assert samples[-1].time_ns > scene.clock.time_ns() - 3 * INTERVAL_S * SECOND
