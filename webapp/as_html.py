@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final, NamedTuple
 
+from dimint.webapp.as_help import FOOT
 from dimint.webapp.asked import LAYOUTS, Asked, Order
 from dimint.webapp.heat import GRID_LEGEND, TILES_LEGEND
 from dimint.webapp.nodes import Child, Node, node, to_html, users_text
@@ -202,5 +203,5 @@ def framed(
     description = node("p", users_text(style.description), cls="description") if style.description else None
     bar = time_bar(page.path, page.asked, page.now_ms) if page.path else None
     main = node("main", description, *content, id="main", cls="past" if page.past else None)
-    body = node("body", node("a", "Skip to content", href="#main", cls="skip"), top, bar, main)
+    body = node("body", node("a", "Skip to content", href="#main", cls="skip"), top, bar, main, FOOT)
     return "<!DOCTYPE html>\n" + to_html(node("html", head, body, lang="en"))

@@ -135,7 +135,14 @@ function events(plot) {
   ctx.restore();
 }
 
+let leaving = false; // a selection is told by every chart that follows the same cursor
+addEventListener("pageshow", () => {
+  leaving = false;
+});
+
 function goTo(from, to) {
+  if (leaving) return;
+  leaving = true;
   const now = Date.now() / 1000;
   const end = Math.min(to, Math.max(now, numbers.start + numbers.steps * numbers.step));
   const iso = (seconds) => `${new Date(Math.max(0, seconds) * 1000).toISOString().slice(0, 19)}Z`;

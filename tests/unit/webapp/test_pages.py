@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import UTC
 from html.parser import HTMLParser
 from typing import Any
+from urllib.parse import parse_qs
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from dimint.webapp.as_html import Page, hosts_page, message_page
 from dimint.webapp.asked import LAYOUTS, Asked, Layout
 from dimint.webapp.cards import card_node
+from dimint.webapp.fields import FIELDS
+from dimint.webapp.filter import parse_filter
 from dimint.webapp.groups import load_of
 from dimint.webapp.judge import problems, use_of
 from dimint.webapp.models import Cell, Host, Snapshot, Status, Use
@@ -60,6 +63,17 @@ def whole_page(hosts: list[Host], layout: Layout) -> str:
     page = Page("/", wanted, 3, "2018/12/03 23:16:59", "/events?view=cards&page=0", 5, bool(wanted.at))
     kept = Kept()
     return hosts_page(page, STYLE, shown, [kept.html(layout, part) for part in shown.parts])
+
+
+def test_every_page_explains_the_filter() -> None:
+    """At its foot: every field with its words, and examples that are filters and lead to what they show."""
+    page = message_page(STYLE, "x", "y")
+    assert all(f"<code>{name}</code></dt><dd>" in page for name in FIELDS)
+    examples = [dict(attributes)["href"] for tag, attributes in Outline(page).tags if tag == "a" and "filter=" in str(attributes)]
+    assert len(examples) == 5
+    for href in examples:
+        assert href is not None
+        assert parse_filter(parse_qs(href.partition("?")[2])["filter"][0]).test is not None
 
 
 EVIL = "</script><img src=x onerror=alert(1)>\"'&"
