@@ -11,6 +11,7 @@ import click
 from dimint.assignment import ASSIGNMENT_PATH, Assignment, decode
 from dimint.cli_options import with_settings
 from dimint.errors import SettingsError
+from dimint.readers import READERS_PATH
 from dimint.registry.opening import open_registry, registry_directory
 from dimint.registry.port import Registry
 from dimint.settings import ToolSettings
@@ -68,7 +69,7 @@ def _clear(settings: Any, yes: bool) -> None:
         click.confirm("Remove stale entries from the registry?", abort=True)
     if _is_there(settings):
         with _opened(settings) as found:
-            found.clear()
+            found.clear(keep=[READERS_PATH])  # what others need of the log is not stale
 
 
 def _is_there(settings: ToolSettings) -> bool:

@@ -16,7 +16,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -101,9 +101,9 @@ class EmbeddedRegistry:
         self._bell.ring()
         return stored
 
-    def clear(self) -> int:
+    def clear(self, *, keep: Collection[str] = ()) -> int:
         self._check_open()
-        count = self._files.clear()
+        count = self._files.clear(keep)
         self._bell.ring()
         return count
 

@@ -20,7 +20,7 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -178,8 +178,9 @@ class RegistryFiles:
             self._write(self._value_file(path), b"%d\n%s" % (version + 1, value))
             return version + 1
 
-    def clear(self) -> int:
-        """Remove dead members, and values that no live member uses. How many."""
+    def clear(self, keep: Collection[str]) -> int:
+        """Remove dead members, and values that no live member uses, but those at `keep`. How many."""
+        kept = {self._value_file(path) for path in keep}
         count, used = 0, False
         with self._disk():
             for folder in self._names(self.directory / "members"):
@@ -188,7 +189,7 @@ class RegistryFiles:
                 used = used or (folder.name in USES_VALUES and any(self._names(folder)))
             if not used:
                 with locked(self.directory / ".lock", LOCK_S):
-                    for path in self._names(self.directory / "values"):
+                    for path in set(self._names(self.directory / "values")) - kept:
                         path.unlink(missing_ok=True)
                         count += 1
         return count

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from dimint.errors import Fenced, RegistryError, RegistryLost, VersionConflict
@@ -104,14 +104,15 @@ class MemoryRegistry:
         hub.changed()
         return version + 1
 
-    def clear(self) -> int:
+    def clear(self, *, keep: Collection[str] = ()) -> int:
         with self._session() as hub:
             if any(role in USES_VALUES for role, _ in hub.members):
                 return 0
-            count = len(hub.values)
-            hub.values.clear()
+            stale = hub.values.keys() - keep
+            for path in stale:
+                del hub.values[path]
         hub.changed()
-        return count
+        return len(stale)
 
     def close(self) -> None:
         """Also what the death of the process looks like to the others."""

@@ -4,7 +4,7 @@ Backends: memory, embedded (kernel locks in one directory), ZooKeeper. Everythin
 are at most 512 KiB of JSON-able data, and there are at most some thousand members.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple, Protocol
 
 __all__ = ["Candidacy", "Fence", "Membership", "Registry", "Versioned"]
@@ -79,8 +79,9 @@ class Registry(Protocol):
         With `fence`, only if that fence still leads its election. Raises VersionConflict or Fenced.
         """
 
-    def clear(self) -> int:
-        """Remove stale entries of this system (values, dead members); live members stay. How many were removed."""
+    def clear(self, *, keep: Collection[str] = ()) -> int:
+        """Remove stale entries of this system (dead members, values but those at `keep`); live members stay. How many were
+        removed."""
 
     def close(self) -> None:
         """Leave everything and end the session. Idempotent."""

@@ -206,14 +206,17 @@ def test_clear_removes_what_nobody_uses(make: Make) -> None:
     one, two = make(), make()
     one.put("assignment", b"1", version=0)
     one.put("deep/er", b"1", version=0)
+    one.put("needs/of/others", b"1", version=0)
     node = one.join("node", "ab", {})
     agent = one.join("agent", "cd", {})
     assert two.clear() == 0
     assert two.get("assignment") is not None
     node.leave()
-    assert two.clear() == 2
+    assert two.clear(keep=["needs/of/others", "not/there"]) == 2
     assert two.get("assignment") is None
     assert two.get("deep/er") is None
+    assert two.get("needs/of/others") == (b"1", 1)
+    assert two.clear() == 1
     assert two.members("agent") == {"cd": {}}
     assert two.clear() == 0
     assert one.put("assignment", b"2", version=0) == 1

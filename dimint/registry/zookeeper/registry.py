@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from dimint.errors import Fenced, RegistryError, RegistryLost, VersionConflict
@@ -150,19 +150,20 @@ class ZooKeeperRegistry:
             raise VersionConflict(f"{path} does not have version {version} any more") from None
         return version + 1
 
-    def clear(self) -> int:
+    def clear(self, *, keep: Collection[str] = ()) -> int:
         session, layout = self._session, self._layout
-        names = session.children(layout.values)
+        kept = {layout.value(path) for path in keep}
+        stale = [path for name in session.children(layout.values) or () if (path := f"{layout.values}/{name}") not in kept]
         roles = [layout.role(role) for role in sorted(USES_VALUES)]
         before = [session.exists(role) for role in roles]
-        if not names or any(session.children(role) for role in roles):
+        if not stale or any(session.children(role) for role in roles):
             return 0
         steps: list[Step] = [Check(role, stat.version) for role, stat in zip(roles, before, strict=True) if stat is not None]
         try:
-            session.do(*steps, *(Delete(f"{layout.values}/{name}") for name in names), SetData(layout.changes))
+            session.do(*steps, *(Delete(path) for path in stale), SetData(layout.changes))
         except StepFailed:  # somebody joins, or clears, at this moment
             return 0
-        return len(names)
+        return len(stale)
 
     def close(self) -> None:
         with self._lock:
