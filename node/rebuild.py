@@ -70,12 +70,16 @@ def open_unfinished(directory: Path, generation: str) -> Store:
 
     Raises StoreInUse if another rebuild is at work there.
     """
+    # the note comes first: a kill between the two leaves no store that seems to be somebody else's
+    if not (directory / "store").exists():
+        directory.mkdir(parents=True, exist_ok=True)
+        note_begun(directory / _NOTE, _what(generation))
     store = Store(directory)
     if not is_unfinished(directory, generation):
         store.close()
         shutil.rmtree(directory / "store")
-        store = Store(directory)
         note_begun(directory / _NOTE, _what(generation))
+        store = Store(directory)
     return store
 
 

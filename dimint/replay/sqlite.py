@@ -30,19 +30,24 @@ class SqliteProjection(Projection):
         self.db.set_busy_timeout(_BUSY_MS)
         self.db.execute("PRAGMA journal_mode = WAL").fetchall()
         self.db.execute("PRAGMA synchronous = FULL")
-        self.db.execute("BEGIN IMMEDIATE")
         try:
-            names = {name for (name,) in self.db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-            if not names:
-                self.db.execute("CREATE TABLE dimint_checkpoint(id INTEGER PRIMARY KEY CHECK (id = 1), checkpoint BLOB NOT NULL)")
-                self.db.execute(self.schema)
-            elif "dimint_checkpoint" not in names:
+            if not self._tables():  # only then: a runner that has read and wants to write would not wait for this lock
+                self.db.execute("BEGIN IMMEDIATE")
+                if not self._tables():
+                    self.db.execute(
+                        "CREATE TABLE dimint_checkpoint(id INTEGER PRIMARY KEY CHECK (id = 1), checkpoint BLOB NOT NULL)"
+                    )
+                    self.db.execute(self.schema)
+                self.db.execute("COMMIT")
+            if "dimint_checkpoint" not in self._tables():
                 raise LogMismatch(f"{path} is no projection of a log", hint="name a new file")
-            self.db.execute("COMMIT")
         except BaseException:
             self.db.close()
             raise
         self.db.execute("BEGIN")
+
+    def _tables(self) -> set[str]:
+        return {name for (name,) in self.db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
 
     def load(self) -> Checkpoint | None:
         self.db.execute("ROLLBACK; BEGIN")

@@ -3,6 +3,7 @@
 import random
 import sys
 import threading
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -231,6 +232,16 @@ def test_a_killed_projection_goes_on(backend: str, tmp_path: Path) -> None:
     kill_now_and_then(command, chance=random.Random(backend), longest_s=1.0, kills=4)
     with Counts(file) as counts:
         assert counts.total() == written
+
+
+def test_a_file_that_is_written_can_be_opened(tmp_path: Path) -> None:
+    """Opening one that is there waits for no writer, and makes none fail that has read and is about to write."""
+    with Counts(tmp_path / "c.sqlite") as writing:
+        writing.db.execute("INSERT INTO counts VALUES ('k', 1)")
+        began = time.monotonic()
+        with Counts(tmp_path / "c.sqlite") as reading:
+            assert reading.load() is None
+        assert time.monotonic() - began < 5, "it does not wait for the lock"
 
 
 def test_a_projection_of_another_log_is_refused(tmp_path: Path) -> None:

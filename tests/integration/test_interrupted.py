@@ -41,22 +41,19 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[tuple[int, 
 
 def interrupted(command: list[str]) -> bool:
     """Ctrl-C when a third of the work is done; whether it came in time. Says what every command has to say then."""
-    program = subprocess.Popen(
-        [sys.executable, "-c", TELLS_ALL, *command, "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert program.stderr is not None
-    for line in program.stderr:
-        now = json.loads(line)
-        if now["total"] / 3 <= now["done"] < now["total"]:
-            break
-    program.send_signal(signal.SIGINT)
-    out, errors = program.communicate(timeout=60)
+    line = [sys.executable, "-c", TELLS_ALL, *command, "--json"]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stderr is not None
+        told = (json.loads(line) for line in program.stderr if line.startswith("{"))  # libraries say something now and then
+        next((now for now in told if now["total"] / 3 <= now["done"] < now["total"]), None)
+        program.send_signal(signal.SIGINT)
+        out, errors = program.communicate(timeout=60)
     if program.returncode == 0:
         return False  # it was too quick
-    *told, said = errors.rstrip().splitlines()
+    *more, said = errors.rstrip().splitlines()
     assert (program.returncode, out) == (130, "")
     assert said.startswith("dimint: stopped; ")
-    assert all(json.loads(line)["progress"] for line in told if line.startswith("{"))
+    assert all(json.loads(line)["progress"] for line in more if line.startswith("{"))
     return True
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dimint.node.rebuild import open_unfinished
+from dimint.locks import FileLock
+from dimint.node.rebuild import is_unfinished, open_unfinished
 from dimint.node.renewing import BUILDING, hand_over, take_rebuilt
-from dimint.node.store import Store, rows_of_partitions
+from dimint.node.store import Store, StoreInUse, rows_of_partitions
 
 
 def make(directory: Path, row: bytes) -> None:
@@ -83,3 +84,16 @@ def test_only_what_this_code_began_of_this_log_is_gone_on_with(tmp_path: Path) -
             store.commit()
     assert rows_of_partitions(tmp_path, b"m") == {0: b"row"}
     assert rows_of_partitions(tmp_path, b"other") == {}
+
+
+def test_a_store_is_noted_before_it_is_made(tmp_path: Path) -> None:
+    """A kill while it is made leaves something that the same rebuild goes on with."""
+    lock = FileLock(tmp_path / "lock")
+    assert lock.acquire()
+    with pytest.raises(StoreInUse):
+        open_unfinished(tmp_path, "log")
+    lock.release()
+    assert not (tmp_path / "store").exists()
+    assert is_unfinished(tmp_path, "log")
+    open_unfinished(tmp_path, "log").close()
+    assert is_unfinished(tmp_path, "log")
