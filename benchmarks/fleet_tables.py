@@ -12,7 +12,9 @@ import msgpack
 from dimint.consumers.projection import Changes, CoveredRow, HostFacts, HostLatest, MakeHost, PutTail, PutVersion, UsedRow
 from dimint.consumers.reading import CURRENT
 from dimint.consumers.rows import StoredSample, pack_sample, seal
+from dimint.consumers.sealing import ChunkSpan
 from dimint.consumers.tables import StatusTables
+from dimint.consumers.tables_sealing import put_chunks
 from dimint.consumers.tiers import HOUR_NS, MINUTE_NS, block_of, pack_block, sum_up
 from dimint.consumers.usage import HOUR_US, use_of
 from tests.support.samples import Machine, host_id
@@ -57,7 +59,7 @@ class FleetTables:
     def hour(self, until_ns: int) -> None:
         """Every host's hour before a time, oldest first, before all reports: its last chunk, its minutes, its use."""
         first_ns = until_ns - len(self._samples[0]) * INTERVAL_NS
-        chunks: list[tuple[int, int, bytes]] = []
+        chunks: list[tuple[ChunkSpan, bytes]] = []
         blocks: list[dict[int, bytes]] = []
         for samples in self._samples:
             stored = [
@@ -65,9 +67,9 @@ class FleetTables:
                 for at, sample in enumerate(samples)
             ]
             last = stored[-CHUNK:]
-            chunks.append(
-                (last[0].time_ns, last[-1].time_ns, seal([(1 + self._sealed + at, one) for at, one in enumerate(last)]))
-            )
+            first = 1 + self._sealed
+            span = ChunkSpan((last[0].time_ns, first), last[-1].time_ns)
+            chunks.append((span, seal([(first + at, one) for at, one in enumerate(last)])))
             slots = sum_up(stored, MINUTE_NS)
             blocks.append({
                 block: pack_block({number: slot for number, slot in slots.items() if block_of(number) == block})
@@ -77,8 +79,7 @@ class FleetTables:
         with db:
             for number, host in enumerate(self.ids):
                 make = number % len(chunks)
-                first, until, blob = chunks[make]
-                db.execute(f"insert into host_{host} values(?, ?, 1, ?, ?)", (1 + self._sealed, first, until, blob))
+                put_chunks(db, host, [chunks[make]])
                 db.executemany(
                     "insert or ignore into tiers(host, length_ns, block, blob) values(?, ?, ?, ?)",
                     [(host, MINUTE_NS, block, made) for block, made in blocks[make].items()],

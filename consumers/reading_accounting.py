@@ -106,7 +106,7 @@ def _edge(db: apsw.Connection, host: _Host, from_us: int, to_us: int, sharing: s
         sums = db.execute("select user, * from used where hour = ? and host = ?", (hour, host.id))
         found = [Used(row[0], host.name, *row[4 + at : 7 + at]) for row in sums]
         return int(db.execute("select known_us from covered where hour = ? and host = ?", (hour, host.id)).get or 0), found
-    table = HostSamples(db, host.id, known=True)
+    table = HostSamples(db, host.id)
     singles = (stored for _, stored in table.single(from_ns, to_ns - 1))
     summed = use_of_chunks(table.chunks(from_ns, to_ns - 1), singles, from_ns, to_ns)
     if summed is None:
@@ -127,7 +127,7 @@ def _kept(db: apsw.Connection, hosts: Sequence[_Host], asked: Question) -> Quest
         return asked
     gone_ns = 0
     for host in hosts:
-        oldest = HostSamples(db, host.id, known=True).next_time(0)
+        oldest = HostSamples(db, host.id).next_time(0)
         if oldest is None or oldest > host.first_ns:
             gone_ns = max(gone_ns, host.last_ns + 1 if oldest is None else oldest)
     if asked.from_ns in ends and asked.from_ns < gone_ns:

@@ -7,7 +7,7 @@ from typing import Final
 import apsw
 
 from dimint.consumers.opened import OpenedChunk
-from dimint.consumers.rows import Placed, is_host_id, placed_of, unpack_sample, unseal
+from dimint.consumers.rows import Placed, placed_of, unpack_sample, unseal
 from dimint.consumers.sealing import Key
 from dimint.consumers.wanted import Wanted
 
@@ -21,16 +21,16 @@ _TAIL_DOWN: Final = """select n, timestamp, blob from TABLE where sealed = 0 and
                        order by timestamp desc, n desc limit ?"""
 _TAIL_UP: Final = """select n, timestamp, blob from TABLE where sealed = 0 and (timestamp, n) > (?, ?) and timestamp <= ?
                      order by timestamp, n limit ?"""
-_CHUNK_BEFORE: Final = """select timestamp, n, until from TABLE where sealed = 1 and (timestamp, n) < (?, ?)
-                          order by timestamp desc, n desc limit 1"""
-_CHUNK_FROM: Final = """select timestamp, n, until from TABLE where sealed = 1 and (timestamp, n) >= (?, ?) and timestamp <= ?
-                        order by timestamp, n limit 1"""
-_NEXT_TAIL: Final = "select min(timestamp) from TABLE where sealed = 0 and timestamp >= ?"
-_NEWEST: Final = """select * from (select n, timestamp, null, blob from TABLE where sealed = 0 and timestamp <= ?1
-                                   order by timestamp desc, n desc limit 1)
-                    union all select * from (select n, timestamp, until, null from TABLE where sealed = 1 and timestamp <= ?1
-                                             order by timestamp desc, n desc limit 1)"""
+_TAIL_NEWEST: Final = """select n, timestamp, blob from TABLE where sealed = 0 and timestamp <= ?
+                         order by timestamp desc, n desc limit 1"""
+_TAIL_NEXT: Final = "select min(timestamp) from TABLE where sealed = 0 and timestamp >= ?"
 _BLOB: Final = "select blob from TABLE where n = ?"
+# a statement for each host's table has to be prepared each time, and few questions are for what is in no chunk yet
+_CHUNK_BEFORE: Final = """select timestamp, n, until from chunks where host = ? and (timestamp, n) < (?, ?)
+                          order by timestamp desc, n desc limit 1"""
+_CHUNK_FROM: Final = """select timestamp, n, until from chunks where host = ? and (timestamp, n) >= (?, ?) and timestamp <= ?
+                        order by timestamp, n limit 1"""
+_SINGLE: Final = "select single_ns from latest where id = ?"
 
 
 class HostSamples:
@@ -39,17 +39,16 @@ class HostSamples:
     Chunks do not overlap each other, but a late row of the tail may stand anywhere.
     """
 
-    def __init__(self, db: apsw.Connection, host: str, *, known: bool = False) -> None:
-        """`known` = the host is in the table of hosts, its id came from there."""
-        self._db, self._table = db, f"host_{host}"
+    def __init__(self, db: apsw.Connection, host: str) -> None:
+        self._db, self._host, self._table = db, host, f"host_{host}"
         self._opened: tuple[int, OpenedChunk, list[int]] | None = None
-        # asked of a row, not of the schema: a connection learns of a new table only when it runs a statement
-        self._there = known or (is_host_id(host) and db.execute("select 1 from machines where id = ?", (host,)).get is not None)
+        self._single_ns: int | None = db.execute(_SINGLE, (host,)).get
+        """Time of the oldest sample that is in no chunk; None for a host without samples: then there need be no table."""
 
     def down(self, most: int, to_ns: int = LAST_NS) -> Iterator[Placed]:
         """Samples at or before `to_ns`, newest first; the first `most` of them are sure to be right and complete."""
         to_ns = max(-1, min(to_ns, LAST_NS))
-        tail = self._tail(_TAIL_DOWN, to_ns, most)
+        tail = self._tail(_TAIL_DOWN, to_ns, to_ns, most)
         at = 0
         edge = (to_ns, LAST_NS)
         while span := self._span(_CHUNK_BEFORE, edge):
@@ -75,7 +74,7 @@ class HostSamples:
         from_ns, to_ns = max(0, min(from_ns, LAST_NS)), max(-1, min(to_ns, LAST_NS))
         behind = (from_ns, -1) if after is None else max(after, (from_ns, -1))
         from_ns = behind[0]
-        tail = self._tail(_TAIL_UP, *behind, to_ns, most)
+        tail = self._tail(_TAIL_UP, to_ns, *behind, to_ns, most)
         at = 0
         # of the chunks that start before the range only the last one may reach into it
         time, n, _ = self._span(_CHUNK_BEFORE, (from_ns, -1)) or (from_ns, -1, 0)
@@ -97,7 +96,8 @@ class HostSamples:
 
     def single(self, from_ns: int, to_ns: int) -> list[Placed]:
         """The samples of the closed range that are in no chunk yet, and so in no tier, oldest first."""
-        return self._tail(_TAIL_UP, max(0, min(from_ns, LAST_NS)), -1, max(-1, min(to_ns, LAST_NS)), -1)
+        from_ns, to_ns = max(0, min(from_ns, LAST_NS)), max(-1, min(to_ns, LAST_NS))
+        return self._tail(_TAIL_UP, to_ns, from_ns, -1, to_ns, -1)
 
     def chunks(self, from_ns: int, to_ns: int) -> Iterator[OpenedChunk]:
         """The chunks with samples in the closed range, in order; they may have others too."""
@@ -111,25 +111,23 @@ class HostSamples:
 
     def newest(self, at_ns: int, wanted: Wanted | None = None) -> Placed | None:
         """The last sample at or before this time; of a chunk only that one is decoded, and only what is wanted of it."""
-        if not self._there:
-            return None
-        found: Placed | None = None
         at_ns = max(-1, min(at_ns, LAST_NS))
-        for n, time, until, blob in list(self._db.execute(_NEWEST.replace("TABLE", self._table), (at_ns,))):
-            if until is None:
-                found = n, unpack_sample(time, blob)
-            elif found is None or found[1].time_ns <= until:
-                chunk, times = self._open(n)
-                placed = placed_of(chunk.value(bisect_right(times, at_ns) - 1, wanted))
-                found = placed if found is None or _order(placed) > _order(found) else found
+        found = next(iter(self._tail(_TAIL_NEWEST, at_ns, at_ns)), None)
+        span = self._span(_CHUNK_BEFORE, (at_ns, LAST_NS))
+        if span is not None and (found is None or found[1].time_ns <= span[2]):
+            chunk, times = self._open(span[1])
+            placed = placed_of(chunk.value(bisect_right(times, at_ns) - 1, wanted))
+            found = placed if found is None or _order(placed) > _order(found) else found
         return found
 
     def next_time(self, from_ns: int) -> int | None:
         """When the first sample at or after this time was taken."""
-        from_ns = max(0, min(from_ns, LAST_NS))
-        if not self._there:
+        if self._single_ns is None:
             return None
-        ((time,),) = self._db.execute(_NEXT_TAIL.replace("TABLE", self._table), (from_ns,))
+        from_ns = max(0, min(from_ns, LAST_NS))
+        time: int | None = self._single_ns
+        if self._single_ns < from_ns:
+            time = self._db.execute(_TAIL_NEXT.replace("TABLE", self._table), (from_ns,)).get
         before = self._span(_CHUNK_BEFORE, (from_ns, -1))
         if before is not None and before[2] >= from_ns:
             times = self._open(before[1])[1]
@@ -148,16 +146,15 @@ class HostSamples:
             self._opened = n, chunk, chunk.leaves(0)
         return self._opened[1:]
 
-    def _tail(self, sql: str, *bounds: int) -> list[Placed]:
-        if not self._there:
+    def _tail(self, sql: str, to_ns: int, *bounds: int) -> list[Placed]:
+        """Single rows, of which none is asked for that was taken after `to_ns`."""
+        if self._single_ns is None or to_ns < self._single_ns:
             return []
         rows = self._db.execute(sql.replace("TABLE", self._table), bounds)
         return [(n, unpack_sample(time, blob)) for n, time, blob in rows]
 
     def _span(self, sql: str, bounds: tuple[int, ...]) -> tuple[int, int, int] | None:
-        if not self._there:
-            return None
-        span: tuple[int, int, int] | None = self._db.execute(sql.replace("TABLE", self._table), bounds).get
+        span: tuple[int, int, int] | None = self._db.execute(sql, (self._host, *bounds)).get
         return span
 
     def _chunk(self, n: int, wanted: Wanted | None = None) -> list[Placed]:

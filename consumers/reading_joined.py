@@ -63,9 +63,9 @@ def joined_row(row: HostRow, parts: Mapping[str, HostRow], ids: Parts) -> HostRo
 class JoinedSamples:
     """The samples of all parts of a host in order: what HostSamples is for one part. See there for each method."""
 
-    def __init__(self, db: apsw.Connection, ids: Parts, *, known: bool = False) -> None:
+    def __init__(self, db: apsw.Connection, ids: Parts) -> None:
         self.ids = ids
-        self._parts = [HostSamples(db, host, known=known) for host in ids]
+        self._parts = [HostSamples(db, host) for host in ids]
 
     def down(self, most: int, to_ns: int = LAST_NS) -> Iterator[Placed]:
         if len(self._parts) == 1:

@@ -48,7 +48,7 @@ def fleet_at(db: apsw.Connection, at_ns: int, wanted: Wanted | None) -> list[Hos
     hosts = []
     for host, (given, _, ip, facts, simulated, _) in known.items():
         registered_ns, first_ns = rest[host]
-        samples = JoinedSamples(db, parts.get(host, (host,)), known=True)
+        samples = JoinedSamples(db, parts.get(host, (host,)))
         found = None if first_ns is None else samples.newest(at_ns, wanted)
         sample = None if found is None else found[1]
         last_ns, received_ns = (None, None) if sample is None else sample[:2]

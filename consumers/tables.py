@@ -7,8 +7,9 @@ Tables of a file (docs/operations.md has them for people):
     writers     dedupe rows of the batch writers (dimint/dedupe.py)
     machines    a row a host: id, name, ip, facts
     versions    what each host said of itself since when, a row a change
-    latest      a row a host: how many samples, first, last, received, sequence of its last change
+    latest      a row a host: how many samples, first, last, received, sequence of its last change, oldest single row
     newest      a row a host: its newest sample once more, so that all hosts are read with one statement
+    chunks      a row a chunk: first and last time, and where in the host's table it is
     runs, gaps  samples seen and samples lost, a row a run and a row a gap
     events      what happened on a host, a row an event
     alerts      a row an open alert
@@ -64,7 +65,8 @@ _OF_HOSTS: Final = (
     *(
         (table, "host")
         for table in (
-            "newest", "runs", "gaps", "events", "alerts", "versions", "tiers", "processes", "used", "covered", "totals", "xids",
+            "newest", "chunks", "runs", "gaps", "events", "alerts", "versions", "tiers", "processes", "used", "covered", "totals",
+            "xids",
         )
     ),
 )  # fmt: skip
@@ -86,8 +88,10 @@ create table versions(host text, n integer, since_ns integer not null, given_nam
                       ip text not null, facts blob not null, simulated integer not null, renamed text not null,
                       primary key(host, n)) without rowid;
 create table latest(id text primary key, samples integer not null, first_ns integer, last_ns integer, received_ns integer,
-                    changed integer not null) without rowid;
+                    changed integer not null, single_ns integer) without rowid;
 create table newest(host text primary key, n integer not null, timestamp integer not null, blob blob not null) without rowid;
+create table chunks(host text, timestamp integer, n integer, until integer not null,
+                    primary key(host, timestamp, n)) without rowid;
 create table runs(host text, run blob, used_us integer not null, ranges blob not null, primary key(host, run)) without rowid;
 create table gaps(host text, run blob, first_seq integer, last_seq integer, reason text not null, timestamp integer not null,
                   primary key(host, run, first_seq, last_seq)) without rowid;
@@ -103,8 +107,12 @@ create table counts(name text primary key, n integer not null) without rowid;
 _NEWEST_VERSIONS: Final = "select host, max(n) + 1, max(since_ns) from versions group by host"
 _NEWEST: Final = """insert into newest values(?1, ?2, ?3, ?4) on conflict do update set n = ?2, timestamp = ?3, blob = ?4
                     where (?3, ?2) > (timestamp, n)"""
+_LATEST: Final = """insert into latest values(?1, ?2, ?3, ?4, ?5, ?6, ?7) on conflict do update
+                    set samples = ?2, first_ns = ?3, last_ns = ?4, received_ns = ?5, changed = ?6,
+                        single_ns = min(ifnull(single_ns, ?7), ifnull(?7, single_ns))"""
+_OLDEST_SINGLE: Final = "update latest set single_ns = (select min(timestamp) from TABLE where sealed = 0) where id = ?"
 _HOST_TABLE: Final = """
-create table TABLE(n integer primary key, timestamp integer not null, sealed integer not null, until integer, blob blob not null);
+create table TABLE(n integer primary key, timestamp integer not null, sealed integer not null, blob blob not null);
 create index TABLE_time on TABLE(sealed, timestamp);
 """
 
@@ -247,14 +255,21 @@ class StatusTables:
             self._sequence += 1
             db.execute("update meta set value = ? where name = 'sequence'", (self._sequence,))
         newest: dict[str, PutTail] = {}
+        oldest: dict[str, int] = {}
+        sealed: set[str] = set()
         for write in changes.writes:
             self._write(write)
             if isinstance(write, PutTail):
                 known = newest.get(write.host)
                 if known is None or (write.time_ns, write.n) > (known.time_ns, known.n):
                     newest[write.host] = write
+                oldest[write.host] = min(write.time_ns, oldest.get(write.host, write.time_ns))
+            elif isinstance(write, Seal):
+                sealed.add(write.host)
             elif isinstance(write, DropHost):
                 newest.pop(write.host, None)
+                oldest.pop(write.host, None)
+                sealed.discard(write.host)
         db.executemany(_NEWEST, newest.values())
         db.executemany(
             """insert into machines(id, name, given_name, claimed_ns, ip, facts, simulated, registered_ns, renamed, merged_into,
@@ -264,9 +279,9 @@ class StatusTables:
             changes.facts,
         )
         db.executemany("update machines set name = ?2 where id = ?1", changes.names.items())
-        db.executemany(
-            "insert or replace into latest values(?, ?, ?, ?, ?, ?)", [(*row, self._sequence) for row in changes.latest]
-        )
+        db.executemany(_LATEST, [(*row, self._sequence, oldest.get(row.id)) for row in changes.latest])
+        for host in sealed:
+            db.execute(_OLDEST_SINGLE.replace("TABLE", f"host_{host}"), (host,))
         add_use(db, changes.used, changes.covered)
         for run in changes.runs:
             if run.ranges is None:
@@ -283,7 +298,7 @@ class StatusTables:
             for table, column in _OF_HOSTS:
                 self._db.execute(f"delete from {table} where {column} = ?1", (write.host,))  # noqa: S608  # names of our own
         elif isinstance(write, PutTail):
-            sql = f"insert into host_{write.host} values(?, ?, 0, null, ?)"
+            sql = f"insert into host_{write.host} values(?, ?, 0, ?)"
             self._db.execute(sql, write[1:])
         elif isinstance(write, Seal):
             Sealer(self._db, write.host).run()

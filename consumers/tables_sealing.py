@@ -5,6 +5,7 @@ so it is the log that says what is gone, and tables that are filled again have l
 keeps what it has.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import apsw
@@ -14,7 +15,7 @@ from dimint.consumers.sealing import KEEP_TAIL, SEAL_LEAST, SEAL_MOST, ChunkSpan
 from dimint.consumers.tables_summaries import add_samples
 from dimint.consumers.tiers import HOUR_NS, MINUTE_NS, block_of
 
-__all__ = ["FOR_EVER", "Keep", "Sealer", "let_go"]
+__all__ = ["FOR_EVER", "Keep", "Sealer", "let_go", "put_chunks"]
 
 
 class Keep(NamedTuple):
@@ -32,14 +33,21 @@ def let_go(db: apsw.Connection, host: str, now_ns: int, keep: Keep) -> None:
     """Remove chunks and blocks of a host that end before what is to be kept at log time `now_ns`."""
     if keep.samples_ns:
         before_ns = now_ns - keep.samples_ns
-        db.execute(
-            f"delete from host_{host} where sealed = 1 and timestamp < ?1 and until < ?1",  # noqa: S608  # a name of our own
-            (before_ns,),
-        )
+        gone = "delete from chunks where host = ?1 and timestamp < ?2 and until < ?2 returning n"
+        numbers = list(db.execute(gone, (host, before_ns)))
+        db.executemany(f"delete from host_{host} where n = ?", numbers)  # noqa: S608  # a name of our own
     for length_ns, keep_ns in ((MINUTE_NS, keep.minutes_ns), (HOUR_NS, keep.hours_ns)):
         if keep_ns:
             first = block_of(max(0, now_ns - keep_ns) // length_ns)
             db.execute("delete from tiers where host = ? and length_ns = ? and block < ?", (host, length_ns, first))
+
+
+def put_chunks(db: apsw.Connection, host: str, made: Iterable[tuple[ChunkSpan, bytes]]) -> None:
+    """Store chunks of a host."""
+    for (first, until_ns), blob in made:
+        time_ns, n = first
+        db.execute("insert into chunks values(?, ?, ?, ?)", (host, time_ns, n, until_ns))
+        db.execute(f"insert into host_{host} values(?, ?, 1, ?)", (n, time_ns, blob))  # a name of our own
 
 
 class Sealer:
@@ -61,13 +69,14 @@ class Sealer:
     def _chunks_from(self, first: Key) -> list[ChunkSpan]:
         """Chunks from the last one at or before the row on."""
         edge = self._all(
-            """select timestamp, n from TABLE where sealed = 1 and (timestamp, n) <= (?, ?)
+            """select timestamp, n from chunks where host = ? and (timestamp, n) <= (?, ?)
                order by timestamp desc, n desc limit 1""",
+            self._host,
             *first,
         )
         start = edge[0] if edge else (-1, -1)
-        sql = "select timestamp, n, until from TABLE where sealed = 1 and (timestamp, n) >= (?, ?) order by timestamp, n"
-        return [ChunkSpan((time, n), until) for time, n, until in self._all(sql, *start)]
+        sql = "select timestamp, n, until from chunks where host = ? and (timestamp, n) >= (?, ?) order by timestamp, n"
+        return [ChunkSpan((time, n), until) for time, n, until in self._all(sql, self._host, *start)]
 
     def _seal(self, group: Group) -> None:
         tail = [(n, *self._all("select blob from TABLE where n = ?", n)[0], time) for time, n in group.rows]
@@ -88,12 +97,15 @@ class Sealer:
                 part = placed[at : at + count]
             else:
                 part = [(n, unpack_sample(time, blob)) for n, blob, time in tail[at : at + count]]
-            made.append((part[0][0], part[0][1].time_ns, part[-1][1].time_ns, seal(part)))
+            made.append((ChunkSpan(_order(part[0]), part[-1][1].time_ns), seal(part)))
             at += count
             add_samples(self._db, self._host, [stored for n, stored in part if n in fresh])
-        gone = [(n,) for n, _, _ in tail] + ([] if group.into is None else [(group.into.first[1],)])
+        gone = [(n,) for n, _, _ in tail]
+        if group.into is not None:
+            gone.append((group.into.first[1],))
+            self._db.execute("delete from chunks where host = ? and (timestamp, n) = (?, ?)", (self._host, *group.into.first))
         self._db.executemany(self._sql("delete from TABLE where n = ?"), gone)
-        self._db.executemany(self._sql("insert into TABLE values(?, ?, 1, ?, ?)"), made)
+        put_chunks(self._db, self._host, made)
 
     def _all(self, sql: str, *values: Any) -> list[Any]:
         return list(self._db.execute(self._sql(sql), values))

@@ -152,6 +152,8 @@ def test_samples_that_are_gone_widen_the_range(tmp_path: Path) -> None:
     folder = feed(lab(), tmp_path)
     db = apsw.Connection(str(folder / (folder / CURRENT).read_text()))
     db.execute(f"delete from host_{ONE} where timestamp < ?", (BEGIN + HOUR_NS // 2,))
+    db.execute("delete from chunks where host = ? and timestamp < ?", (ONE, BEGIN + HOUR_NS // 2))
+    db.execute("update latest set single_ns = max(single_ns, ?2) where id = ?1", (ONE, BEGIN + HOUR_NS // 2))
     db.close()
     with StatusReader(folder) as reader:
         for from_s, to_s, begin, end in ((60, 600, 0, 3600), (60, 4000, 0, 4000), (1800, 4000, 1800, 4000)):

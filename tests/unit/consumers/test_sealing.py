@@ -51,7 +51,7 @@ def test_chunks_keep_to_their_bounds(sizes: list[int], more: int) -> None:
 
 
 def test_a_drained_spool_lands_in_its_place(tmp_path: Path) -> None:
-    """Samples that come hours late, in order and out of order, leave chunks that do not overlap."""
+    """Samples that come hours late, in order and out of order, leave chunks that do not overlap and are known by their times."""
     log = StatusLog()
     times = [*range(1000), *range(3000, 4000), *range(1000, 3000)]
     late = list(range(500, 3500, 7))
@@ -65,7 +65,11 @@ def test_a_drained_spool_lands_in_its_place(tmp_path: Path) -> None:
         between = reader.between(ONE, START_NS + 900 * SECOND, START_NS + 3100 * SECOND)
         assert [stored.sample["at"] for stored in between] == [at for at in sorted(times + late) if 900 <= at <= 3100]
     db = apsw.Connection(str(tmp_path / "status-000001.db"), flags=apsw.SQLITE_OPEN_READONLY)
-    rows = list(db.execute(f"select timestamp, n, until, blob from host_{ONE} where sealed = 1 order by timestamp, n"))
+    of_chunks = f"select c.timestamp, n, until, blob from chunks c join host_{ONE} using (n) where host = '{ONE}' order by 1, 2"
+    rows = list(db.execute(of_chunks))
+    assert db.execute(f"select count(*) from host_{ONE} where sealed = 1").get == len(rows)
+    oldest = f"select min(timestamp) from host_{ONE} where sealed = 0"
+    assert db.execute("select single_ns from latest").get == db.execute(oldest).get
     db.close()
     end = (-1, -1)
     for time, n, until, blob in rows:
