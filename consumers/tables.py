@@ -89,7 +89,7 @@ create table versions(host text, n integer, since_ns integer not null, given_nam
                       primary key(host, n)) without rowid;
 create table latest(id text primary key, samples integer not null, first_ns integer, last_ns integer, received_ns integer,
                     changed integer not null, single_ns integer) without rowid;
-create table newest(host text primary key, n integer not null, timestamp integer not null, blob blob not null) without rowid;
+create table newest(host text primary key, n integer not null, timestamp integer not null, blob blob not null);
 create table chunks(host text, timestamp integer, n integer, until integer not null,
                     primary key(host, timestamp, n)) without rowid;
 create table runs(host text, run blob, used_us integer not null, ranges blob not null, primary key(host, run)) without rowid;

@@ -13,7 +13,8 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType, to_builtins
 
 from dimint.limits import FETCH_MAX_SAMPLES
-from dimint.webapp.models import Gpu, Host, Sampled, Status
+from dimint.webapp.models import Host, Sampled, Status
+from dimint.webapp.sent import SentGpu, SentProcess, keyed, left_mib
 from dimint.webapp.times import NO_ENTRY, compact, gpu_stamp
 
 __all__ = ["CPU_FIELDS", "GPU_FIELDS", "Fields", "dump", "error_body", "fetch_num", "gpu_data", "host_state", "live_update",
@@ -83,19 +84,42 @@ def host_state(host: Host, zone: tzinfo, *, with_data: bool, fields: Fields | No
     return found
 
 
-def _state(host: Host, zone: tzinfo, *, with_data: bool, fields: Fields | None) -> dict[str, Any]:
+class _CpuState(Struct, gc=False):
+    """`cpu_data`."""
+
+    cores: int | None
+    cpu_percent: float | None
+    load: tuple[float, ...] | None
+    memory_total: int | None
+    memory_used: int | None
+
+
+class _Entry(Struct, gc=False):
+    """A sample in a host's map."""
+
+    gpu_data: dict[str, Any]
+    timestamp: int | str
+    cpu_data: _CpuState | dict[str, Any] | UnsetType = UNSET
+
+
+class _HostState(Struct, gc=False):
+    """A host's map."""
+
+    data: list[_Entry]
+    ip_address: str
+    status: Status
+    simulated: bool | UnsetType
+    backfilled: bool | UnsetType
+
+
+def _state(host: Host, zone: tzinfo, *, with_data: bool, fields: Fields | None) -> _HostState:
     if host.newest is None:
-        data: list[dict[str, Any]] = [{"gpu_data": {}, "timestamp": NO_ENTRY}]
+        data = [_Entry({}, NO_ENTRY)]
     elif with_data or host.status is Status.RUNNING:
         data = [_entry(sample, zone, fields) for sample in host.samples]
     else:
-        data = [{"gpu_data": {}, "timestamp": compact(host.newest.time_ns, zone)}]
-    state: dict[str, Any] = {"data": data, "ip_address": host.ip, "status": str(host.status)}
-    if host.simulated:
-        state["simulated"] = True
-    if host.backfilled:
-        state["backfilled"] = True
-    return state
+        data = [_Entry({}, compact(host.newest.time_ns, zone))]
+    return _HostState(data, host.ip, host.status, host.simulated or UNSET, host.backfilled or UNSET)
 
 
 def states_item(host: Host, zone: tzinfo, fields: Fields | None = None) -> bytes:
@@ -113,50 +137,63 @@ def live_update(items: Iterable[bytes], names: Sequence[str], pages: int) -> byt
     return b'{"update":' + states(items) + b',"page_name_list":' + dump(names) + b',"total_page_num":' + dump(pages) + b"}"
 
 
+_encode: Final = msgspec.json.Encoder().encode
+
+
 def dump(value: object) -> bytes:
     """JSON text; lone surrogates in names, which UTF-8 cannot carry, stay `\\udXXX` escapes."""
     try:
-        return msgspec.json.encode(value)
+        return _encode(value)
     except (UnicodeEncodeError, OverflowError):  # surrogates; integers of more than 64 bits
         return json.dumps(to_builtins(value), separators=(",", ":")).encode()
 
 
-def _entry(sample: Sampled, zone: tzinfo, fields: Fields | None) -> dict[str, Any]:
+def _entry(sample: Sampled, zone: tzinfo, fields: Fields | None) -> _Entry:
     gpus: dict[str, Any] = {}
     if fields is None:
         gpus = _gpus(sample, zone)
     elif fields.gpu:
         whole = gpu_data(sample, zone)
         gpus = {key: {name: gpu[name] for name in fields.gpu if name in gpu} for key, gpu in whole.items()}
-    entry: dict[str, Any] = {"gpu_data": gpus, "timestamp": compact(sample.time_ns, zone)}
-    if sample.has_cpu and (fields is None or fields.cpu):
-        cpu = {
-            "cores": sample.cores,
-            "cpu_percent": None if sample.cpu_pm is None else sample.cpu_pm / 10,
-            "load": None if sample.load is None else list(sample.load),
-            "memory_total": None if sample.memory_total is None else sample.memory_total >> 20,
-            "memory_used": None if sample.memory_used is None else sample.memory_used >> 20,
-        }
-        entry["cpu_data"] = cpu if fields is None else {name: cpu[name] for name in fields.cpu}
-    return entry
+    if not sample.has_cpu or (fields is not None and not fields.cpu):
+        return _Entry(gpus, compact(sample.time_ns, zone))
+    cpu = _CpuState(
+        sample.cores,
+        None if sample.cpu_pm is None else sample.cpu_pm / 10,
+        sample.load,
+        None if sample.memory_total is None else sample.memory_total >> 20,
+        None if sample.memory_used is None else sample.memory_used >> 20,
+    )
+    said = cpu if fields is None else {name: getattr(cpu, name) for name in fields.cpu}
+    return _Entry(gpus, compact(sample.time_ns, zone), said)
 
 
 def _gpus(sample: Sampled, zone: tzinfo) -> dict[str, _GpuState]:
+    # from what was sent: the models of eight thousand GPUs would take as long again
     when = gpu_stamp(sample.time_ns, zone)
-    return {gpu.key: _gpu(gpu, when) for gpu in sample.gpus}
+    return {key: _gpu(index, gpu, processes, when) for key, index, gpu, processes in keyed(sample.sent)}
 
 
-def _gpu(gpu: Gpu, when: str) -> _GpuState:
+def _gpu(index: int, gpu: SentGpu, processes: Sequence[SentProcess], when: str) -> _GpuState:
+    heat, total, used = gpu.t_mC, gpu.mem_tot, gpu.mem_used
     return _GpuState(
-        gpu.index,
-        gpu.uuid or None,
-        gpu.name,
-        gpu.temperature_c,
-        gpu.total_mib,
-        gpu.available_mib,
-        gpu.used_mib,
-        gpu.read_at or when,
+        index,
+        gpu.u or None,
+        gpu.name or None,
+        None if heat is None else (heat + 500) // 1000,
+        None if total is None else total >> 20,
+        left_mib(gpu),
+        None if used is None else used >> 20,
+        gpu.at or when,
         gpu.util_pct,
-        [_ProcessState(process.pid or None, process.name, process.user, process.used_mib) for process in gpu.processes],
-        UNSET if gpu.state == "ok" else gpu.state,
+        [
+            _ProcessState(
+                None if one.pid is None else str(one.pid),
+                one.name or one.cmd or None,
+                one.user or None,
+                None if one.mem is None else one.mem >> 20,
+            )
+            for one in processes
+        ],
+        UNSET if not gpu.st or gpu.st == "ok" else gpu.st,
     )

@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from typing import Any, Final, Protocol
 
+from msgspec import structs
+
 from dimint.clock import Clock
 from dimint.consumers.accounting import Accounting, Question
 from dimint.consumers.alerts.rows import OpenAlert
@@ -298,7 +300,7 @@ class Board:
                 if known.status is status:
                     hosts.append(known)
                     continue
-                host = replace(known, status=status)
+                host = structs.replace(known, status=status)
             else:
                 host = self._view(row, names[row.id], status)
             hosts.append(host)

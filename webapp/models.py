@@ -6,14 +6,15 @@ as the field says; None always means "not available".
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final, NamedTuple
+from enum import Enum, StrEnum
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
 from dimint.consumers.alerts.rows import OpenAlert
 from dimint.consumers.rows import HostEvent
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
+from dimint.webapp.sent import Sent
 
 __all__ = [
     "NOTHING_NOTICED", "Cell", "Change", "Gpu", "Host", "Noticed", "Process", "Recent", "Sampled", "Snapshot", "Status", "Use",
@@ -21,6 +22,17 @@ __all__ = [
 ]  # fmt: skip
 
 
+Kind = TypeVar("Kind", bound=Enum)
+
+
+def _members_as_attributes(kind: type[Kind]) -> type[Kind]:
+    """Python 3.11 finds a member by calling a function written in Python, a hundred thousand times for a page of many GPUs."""
+    for member in kind:
+        type.__setattr__(kind, member.name, member)
+    return kind
+
+
+@_members_as_attributes
 class Status(StrEnum):
     """The three states of a host, as scripts know them."""
 
@@ -29,6 +41,7 @@ class Status(StrEnum):
     DOWN = "down"
 
 
+@_members_as_attributes
 class Use(StrEnum):
     """What a GPU is doing, in one word."""
 
@@ -86,10 +99,8 @@ class Gpu(msgspec.Struct, frozen=True, gc=False):
     power_limit_w: int | None
     processes: tuple[Process, ...]
     processes_known: bool
-    free_mib: int | None = None
-    """What the sender says is left; see `free_known`."""
-    free_known: bool = False
-    """Whether the sender says itself what is left, or that it does not know."""
+    available_mib: int | None = None
+    """What is left of the memory."""
     read_at: str | None = None
     """When the sender read this GPU, in its own words; None: with the sample."""
     memory_busy_pct: int | None = None
@@ -112,13 +123,6 @@ class Gpu(msgspec.Struct, frozen=True, gc=False):
     """It is divided into MIG instances, which are GPUs of the sample too."""
 
     @property
-    def available_mib(self) -> int | None:
-        """What is left of the memory: what the sender says, or total − used, None unless both are known."""
-        if self.free_known:
-            return self.free_mib
-        return None if self.total_mib is None or self.used_mib is None else max(0, self.total_mib - self.used_mib)
-
-    @property
     def memory_pct(self) -> int | None:
         """Used memory in whole percent, rounded down as the bars of the terminal views are."""
         if not self.total_mib or self.used_mib is None:
@@ -126,12 +130,12 @@ class Gpu(msgspec.Struct, frozen=True, gc=False):
         return self.used_mib * 100 // self.total_mib
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """One sample of a host. `time_ns` is when it was taken, UTC."""
+class Sampled(msgspec.Struct, frozen=True, gc=False):
+    """One sample of a host. `time_ns` is when it was taken, UTC; `gpus` is made of what was `sent` when somebody looks."""
 
     time_ns: int
-    gpus: tuple[Gpu, ...]
+    sent: Sent
+    gpus: Sequence[Gpu]
     gpu_support: str
     cpu_pm: int | None
     cores: int | None
@@ -145,13 +149,17 @@ class Sampled:
     """Its clock minus the log's when this sample arrived, way included; None for a sample that waited, or without a clock."""
 
     @property
+    def utils(self) -> tuple[int | None, ...]:
+        """How busy each GPU is, %."""
+        return tuple([gpu.util_pct for gpu in self.sent.gpu or ()])
+
+    @property
     def has_cpu(self) -> bool:
         """Whether the sender reports anything about its CPU at all; senders of GPU maps do not."""
         return self.cpu_pm is not None or self.load is not None or self.memory_total is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(msgspec.Struct, frozen=True, gc=False):
     """One host with its newest samples, oldest first. `name` is unique among the hosts.
 
     `heard_ns` is when it was last heard by our clocks, None if it never sent a sample. `trends` has, for each GPU of the

@@ -4,7 +4,7 @@ Samples come from other machines. One in which every value has its type is taken
 any other each value of a wrong type, or out of all range, is read as "not available", never as an error.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
@@ -16,7 +16,7 @@ from dimint.consumers.untrusted import LARGEST, integer, mapping, mappings, text
 from dimint.consumers.wanted import Keys, Wanted
 from dimint.limits import GPUS_MAX, PROCESSES_MAX
 
-__all__ = ["OF_MANY", "SHOWN", "Sent", "SentGpu", "SentProcess", "read_doubtful", "read_packed", "read_sent"]
+__all__ = ["OF_MANY", "SHOWN", "Sent", "SentGpu", "SentProcess", "keyed", "left_mib", "read_doubtful", "read_packed", "read_sent"]
 
 Integer: TypeAlias = Annotated[int, Meta(ge=1 - LARGEST, le=LARGEST - 1)] | None
 Text: TypeAlias = str | None
@@ -161,6 +161,32 @@ def read_packed(row: bytes) -> tuple[int, Sent]:
         stored = unpack_row(0, row)
         return stored.received_ns, read_doubtful(stored.sample)
     return late_ns, sent
+
+
+def keyed(sent: Sent) -> list[tuple[str, int, SentGpu, Sequence[SentProcess]]]:
+    """Each GPU with its key, which is unique within the sample, its index, and the processes on it."""
+    processes: dict[int, list[SentProcess]] = {}
+    for process in sent.proc or ():
+        if process.g is not None:
+            processes.setdefault(process.g, []).append(process)
+    found: list[tuple[str, int, SentGpu, Sequence[SentProcess]]] = []
+    keys: set[str] = set()
+    for place, gpu in enumerate(sent.gpu or ()):
+        index = place if gpu.i is None else gpu.i
+        key = f"gpu:{index}"
+        if key in keys:
+            key = f"gpu:{index}.{place}"
+        keys.add(key)
+        found.append((key, index, gpu, processes.pop(index, ())))
+    return found
+
+
+def left_mib(gpu: SentGpu) -> int | None:
+    """What is left of a GPU's memory: what the sender says, or total − used, None unless both are known."""
+    total, used, free = gpu.mem_tot, gpu.mem_used, gpu.mem_free
+    if free is not UNSET:
+        return None if free is None else free >> 20
+    return None if total is None or used is None else max(0, (total >> 20) - (used >> 20))
 
 
 # --- what has values of wrong types ---------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ class _Open(NamedTuple):
     number: int
     sums: tuple[int, ...]
     counts: tuple[int, ...]
-    gpus: tuple[Gpu, ...]
+    gpus: Sequence[Gpu]
 
     def minute(self) -> Minute:
         utils = tuple(total // count if count else None for total, count in zip(self.sums, self.counts, strict=True))
@@ -105,7 +105,7 @@ class Trends:
 
     def add(self, sample: Sampled) -> None:
         """Take in a sample: the last one of a step counts, a minute has the mean of its samples."""
-        values = tuple(gpu.util_pct for gpu in sample.gpus)
+        values = sample.utils
         self._add_minute(sample.time_ns // self._cell_ns, values, sample.gpus)
         step = sample.time_ns // self._step_ns
         if self._steps and step <= self._steps[-1][0]:
@@ -133,14 +133,14 @@ class Trends:
         """For each of `gpus` GPUs CELLS minutes up to the newest sample."""
         return Hour((*self._minutes, self._open) if self._open is not None else tuple(self._minutes), gpus)
 
-    def _add_minute(self, number: int, utils: tuple[int | None, ...], gpus: tuple[Gpu, ...]) -> None:
+    def _add_minute(self, number: int, utils: tuple[int | None, ...], gpus: Sequence[Gpu]) -> None:
         before = self._open
         if before is None or number > before.number:
             if before is not None:
                 self._close(before.minute())
             if not self._minutes or number > self._minutes[-1].number:
-                sums = tuple(0 if util is None else util for util in utils)
-                self._open = _Open(number, sums, tuple(int(util is not None) for util in utils), gpus)
+                sums = tuple([0 if util is None else util for util in utils])
+                self._open = _Open(number, sums, tuple([int(util is not None) for util in utils]), gpus)
             elif number == self._minutes[-1].number:  # it was summed up before: only how it ends is news
                 self._minutes[-1] = self._minutes[-1]._replace(ends=_Open(number, (), (), gpus).minute().ends)
         elif number == before.number:
@@ -148,8 +148,8 @@ class Trends:
             sums, counts, utils = before.sums + (0,) * more, before.counts + (0,) * more, utils + (None,) * fewer
             self._open = _Open(
                 number,
-                tuple(total if util is None else total + util for total, util in zip(sums, utils, strict=True)),
-                tuple(count if util is None else count + 1 for count, util in zip(counts, utils, strict=True)),
+                tuple([total if util is None else total + util for total, util in zip(sums, utils, strict=True)]),
+                tuple([count if util is None else count + 1 for count, util in zip(counts, utils, strict=True)]),
                 gpus,
             )
 

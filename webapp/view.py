@@ -4,17 +4,15 @@ Samples come from other machines: a value of a wrong type, or out of all range, 
 error; a GPU list in which two entries claim one index still gets distinct keys.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
-
-from msgspec import UNSET
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, overload
 
 from dimint.consumers.untrusted import integer, mapping, text
 from dimint.limits import TAGS_MAX
 from dimint.settings_thresholds import THRESHOLDS, Thresholds
 from dimint.webapp.judge import GONE
 from dimint.webapp.models import Cell, Gpu, Host, Process, Sampled, Status
-from dimint.webapp.sent import Sent, SentGpu, SentProcess, read_sent
+from dimint.webapp.sent import Sent, SentGpu, SentProcess, keyed, left_mib, read_sent
 
 __all__ = ["Facts", "host_view", "ordered", "paged", "sampled", "sampled_of", "status_of", "thinned"]
 
@@ -48,7 +46,8 @@ def sampled_of(time_ns: int, sent: Sent, limits: Thresholds = THRESHOLDS, *, rec
     cpu, memory = sent.cpu, sent.mem
     return Sampled(
         time_ns=time_ns,
-        gpus=_gpus(sent, limits),
+        sent=sent,
+        gpus=_Gpus(sent, limits),
         gpu_support=sent.gpu_state or "ok",
         cpu_pm=None if cpu is None else cpu.tot_pm,
         cores=None if cpu is None else cpu.n,
@@ -137,24 +136,47 @@ def _address_key(ip: str) -> tuple[int, tuple[int, ...], str]:
     return 1, (), ip
 
 
+class _Gpus(Sequence[Gpu]):
+    """The GPUs of a sample, made when somebody looks: of most samples nobody does."""
+
+    __slots__ = ("_limits", "_made", "_sent")
+
+    def __init__(self, sent: Sent, limits: Thresholds) -> None:
+        self._sent, self._limits = sent, limits
+        self._made: tuple[Gpu, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self._sent.gpu or ())
+
+    def __iter__(self) -> Iterator[Gpu]:
+        return iter(self._all())
+
+    @overload
+    def __getitem__(self, at: int) -> Gpu: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Gpu, ...]: ...
+    def __getitem__(self, at: int | slice) -> Gpu | tuple[Gpu, ...]:
+        return self._all()[at]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._all() == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as of a list
+
+    def _all(self) -> tuple[Gpu, ...]:
+        if self._made is None:
+            self._made = _gpus(self._sent, self._limits)
+        return self._made
+
+
 def _gpus(sent: Sent, limits: Thresholds) -> tuple[Gpu, ...]:
     # eight thousand GPUs and as many processes on one page: arguments go by place, and nothing is called for each value
     unread = sent.procs_err or ()
-    processes: dict[int, list[Process]] = {}
-    for process in sent.proc or ():
-        if process.g is not None:
-            processes.setdefault(process.g, []).append(_process(process))
     gpus: list[Gpu] = []
-    keys: set[str] = set()
     split = {one.parent for one in sent.gpu or () if one.parent}
-    for place, one in enumerate(sent.gpu or ()):
-        index = place if one.i is None else one.i
-        key = f"gpu:{index}"
-        if key in keys:
-            key = f"gpu:{index}.{place}"
-        keys.add(key)
+    for key, index, one, processes in keyed(sent):
         uuid = one.u or ""
-        total, used, free, other = one.mem_tot, one.mem_used, one.mem_free, one.mem_other
+        total, used, other = one.mem_tot, one.mem_used, one.mem_other
         heat, memory_heat, power, power_limit = one.t_mC, one.tmem_mC, one.p_mW, one.p_lim_mW
         gpus.append(
             Gpu(
@@ -169,10 +191,9 @@ def _gpus(sent: Sent, limits: Thresholds) -> tuple[Gpu, ...]:
                 one.util_pct,
                 None if power is None else (power + 500) // 1000,
                 None if power_limit is None else (power_limit + 500) // 1000,
-                tuple(processes.pop(index, ())),
+                tuple(map(_process, processes)),
                 uuid not in unread,
-                None if free is None or free is UNSET else free >> 20,
-                free is not UNSET,
+                left_mib(one),
                 one.at or None,
                 one.mutil_pct,
                 None if memory_heat is None else (memory_heat + 500) // 1000,

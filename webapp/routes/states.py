@@ -1,7 +1,6 @@
 """`/states/` and `/states/<host>/`: what scripts read."""
 
-from dataclasses import replace
-
+from msgspec.structs import replace
 from sanic import Request
 from sanic.response import HTTPResponse, raw
 

@@ -1,10 +1,10 @@
 """A host's long past: minutes and hours with their least and most, processes by user, ranges as addresses."""
 
-from dataclasses import replace
 from datetime import UTC
 from zoneinfo import ZoneInfo
 
 import pytest
+from msgspec.structs import replace
 
 from dimint.consumers.intervals import processes_of
 from dimint.consumers.rows import StoredSample

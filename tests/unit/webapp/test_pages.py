@@ -1,7 +1,6 @@
 """The pages: everything escaped, nothing that a name can break, the same tree for the first page and its updates."""
 
 import json
-from dataclasses import replace
 from datetime import UTC
 from html.parser import HTMLParser
 from typing import Any
@@ -9,6 +8,7 @@ from urllib.parse import parse_qs
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dimint.webapp.as_html import Page, hosts_page, message_page
 from dimint.webapp.asked import LAYOUTS, Asked, Layout
@@ -110,7 +110,7 @@ def test_no_name_becomes_markup(name: str, other: str, status: Status, simulated
 
 
 def fields(shown: Host) -> dict[str, Any]:
-    return {name: getattr(shown, name) for name in Host.__slots__}
+    return {name: getattr(shown, name) for name in Host.__struct_fields__}
 
 
 def test_pages_need_no_inline_script_or_style() -> None:

@@ -1,8 +1,9 @@
 """Who uses GPUs: the panel, the page, days of a zone; and what is wrong is told once."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
+
+from msgspec.structs import replace
 
 from dimint.consumers.accounting import Used, account, question
 from dimint.consumers.alerts.rows import OpenAlert

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dimint.producers.simulated import SimulatedHost
-from dimint.webapp.as_json import states_item
+from dimint.webapp.as_json import gpu_data, states_item
 from dimint.webapp.as_lines import LINE_VIEWS, Frame, line_view, tsv
 from dimint.webapp.as_terminal import DETAIL_VIEW, GPU_TABLE_VIEW, STATUS_VIEW, TerminalStyle
 from dimint.webapp.asked import LAYOUTS, Asked
 from dimint.webapp.judge import units, use_of
-from dimint.webapp.models import Snapshot, Status, Use
+from dimint.webapp.models import Sampled, Snapshot, Status, Use
 from dimint.webapp.nodes import to_html
 from dimint.webapp.parts import PageStyle
 from dimint.webapp.sent import OF_MANY, SHOWN, Sent, SentGpu, SentProcess, read_doubtful, read_packed
@@ -92,9 +92,14 @@ ENTRY = st.dictionaries(st.sampled_from(SENT_KEYS), LIKELY | st.dictionaries(st.
 @given(st.dictionaries(st.sampled_from(SENT_KEYS), LIKELY | ENTRY | st.lists(ENTRY | LIKELY, max_size=3), max_size=8))
 def test_the_fast_way_of_reading_reads_the_same(content: dict[str, Any]) -> None:
     """A sample is shown alike from its map, from its bytes, and value by value, as one with wrong types is read."""
-    shown = repr(sampled(5, content))
-    assert repr(sampled_of(5, read_packed(msgpack.packb([7, b"", 1, content]))[1])) == shown
-    assert repr(sampled_of(5, read_doubtful(content))) == shown
+
+    def shown(found: Sampled) -> str:
+        named = ((name, getattr(found, name)) for name in Sampled.__struct_fields__ if name not in ("sent", "gpus"))
+        return repr((*named, *found.gpus, found.utils, gpu_data(found, UTC)))
+
+    expected = shown(sampled(5, content))
+    assert shown(sampled_of(5, read_packed(msgpack.packb([7, b"", 1, content]))[1])) == expected
+    assert shown(sampled_of(5, read_doubtful(content))) == expected
 
 
 def test_times_are_in_the_servers_zone() -> None:
