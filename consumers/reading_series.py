@@ -1,5 +1,6 @@
 """Questions to a table file about long ranges: series of numbers, and processes on GPUs."""
 
+from bisect import bisect_left, bisect_right
 from typing import Any, Final, NamedTuple
 
 import apsw
@@ -34,12 +35,12 @@ class Series(NamedTuple):
 
 
 class Busy(NamedTuple):
-    """How busy a host's GPUs were, slot by slot of a tier (number → UUID → (sum of %, samples)), and who was on them.
+    """How busy a host's GPUs were, slot by slot of a tier (UUID → number of the slot → (sum of %, samples)), and who was on them.
 
-    `holders` are (UUID, user, start, end) in ns. The newest samples are in no tier yet.
+    `holders` are (UUID, user, start, end) in ns, by their start. The newest samples are in no tier yet.
     """
 
-    slots: dict[int, dict[str, tuple[int, int]]]
+    gpus: dict[str, dict[int, tuple[int, int]]]
     holders: list[tuple[str, str, int, int]]
 
 
@@ -57,17 +58,19 @@ def busy(db: apsw.Connection, host: str, from_ns: int, to_ns: int, tier_ns: int)
     """Of one host and the closed range; of a block of a tier only this is read. Inside the caller's transaction."""
     from_ns, to_ns = max(0, min(from_ns, LAST_NS)), max(0, min(to_ns, LAST_NS))
     first, last = from_ns // tier_ns, to_ns // tier_ns
-    slots: dict[int, dict[str, tuple[int, int]]] = {}
+    gpus: dict[str, dict[int, tuple[int, int]]] = {}
     holders: list[tuple[str, str, int, int]] = []
     for part in parts_of(db, host):
         for (blob,) in list(db.execute(_BLOCKS, (part, tier_ns, block_of(first), block_of(last)))):
             leaves = OpenedChunk(blob).numbers(_is_utilisation)
-            inside = [(at, number) for at, number in enumerate(leaves.pop((0,))) if first <= number <= last]
-            gpus = [(path[1], leaf, leaves[*path[:3], _COUNT]) for path, leaf in leaves.items() if path[3] == _SUM]
-            for at, number in inside:
-                slots.setdefault(number, {}).update((uuid, (sums[at], counts[at])) for uuid, sums, counts in gpus if counts[at])
+            numbers = leaves.pop((0,))
+            inside = slice(bisect_left(numbers, first), bisect_right(numbers, last))
+            for path, sums in leaves.items():
+                if path[3] == _SUM:
+                    of_slot = zip(numbers[inside], zip(sums[inside], leaves[*path[:3], _COUNT][inside], strict=True), strict=True)
+                    gpus.setdefault(path[1], {}).update([(number, known) for number, known in of_slot if known[1]])
         holders += db.execute(_HOLDERS, (part, from_ns, to_ns))
-    return Busy(slots, sorted(holders, key=lambda holder: holder[2]))
+    return Busy(gpus, sorted(holders, key=lambda holder: holder[2]))
 
 
 def series(db: apsw.Connection, host: str, from_ns: int, to_ns: int, points: int) -> Series:

@@ -6,6 +6,7 @@ nothing), `free` and `lost`.
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Final, TypeAlias
 
 from dimint.webapp.judge import use_of
@@ -30,17 +31,22 @@ GRID_LEGEND: Final = _legend("each line a GPU, the last hour from left to right:
 TILES_LEGEND: Final = _legend("each square a GPU, each column a host:")
 
 
+_BUSY: Final = tuple(f"busy{min(5, 1 + util // 20)}" for util in range(101))
+"""By utilisation."""
+
+
 def _kind(util: int | None, use: Use) -> Kind:
     if use is Use.BUSY:
-        return None if util is None else f"busy{min(5, 1 + max(0, util) // 20)}"
-    return None if use in (Use.UNKNOWN, Use.SPLIT) else str(use)
+        return None if util is None else _BUSY[min(max(util, 0), 100)]
+    return None if use is Use.UNKNOWN or use is Use.SPLIT else use.value
 
 
 def kind_of_cell(cell: Cell) -> Kind:
     """The square of one minute; a GPU that was held and idle at its end, but worked before, counts as busy."""
-    if cell.use in (Use.IDLE, Use.FREE) and cell.util is not None and cell.util >= 5:
-        return _kind(cell.util, Use.BUSY)
-    return _kind(cell.util, cell.use)
+    util, use, _ = cell
+    if util is not None and util >= 5 and (use is Use.IDLE or use is Use.FREE):
+        return _kind(util, Use.BUSY)
+    return _kind(util, use)
 
 
 def kind_of_gpu(gpu: Gpu) -> Kind:
@@ -57,12 +63,10 @@ def squares(rows: Sequence[Sequence[Kind]], label: str, *, row_px: int, column_p
     paths: dict[str, list[str]] = {}
     for y, row in enumerate(rows):
         x = 0
-        while x < len(row):
-            kind, start = row[x], x
-            while x < len(row) and row[x] == kind:
-                x += 1
+        for kind, run in groupby(row):
+            start, width = x, len(list(run))
+            x += width
             if kind is not None:
-                width = x - start
                 if column_px is None:
                     paths.setdefault(kind, []).append(f"M{start} {y}h{width}v.84h-{width}z")
                 else:

@@ -119,13 +119,7 @@ def _of_tier(
         return trends  # finer than what is summed up
     tier_ns = HOUR_NS if cell_ns >= HOUR_NS else MINUTE_NS
     found = reader.busy(host_id, begin_ns, at_ns, tier_ns)
-    sums: dict[int, dict[str, tuple[int, int]]] = {}
-    for number, gpus in found.slots.items():
-        cell = sums.setdefault(number * tier_ns // cell_ns, {})
-        for uuid, (total, count) in gpus.items():
-            before = cell.get(uuid, (0, 0))
-            cell[uuid] = before[0] + total, before[1] + count
-    minutes = {number: _minute(number, cell, sample, cell_ns, found.holders) for number, cell in sums.items()}
+    minutes = _cells(found, tier_ns, cell_ns, sample)
     if cell_ns == CELL_NS:
         for minute in recent:
             if minute.number not in minutes and begin_ns <= minute.number * CELL_NS <= at_ns:
@@ -134,24 +128,46 @@ def _of_tier(
     return trends
 
 
-def _minute(
-    number: int, cell: Mapping[str, tuple[int, int]], sample: Sampled, cell_ns: int, holders: Iterable[tuple[str, str, int, int]]
-) -> Minute:
-    """A cell of the sample's GPUs. Who was on one is told from the times of processes."""
-    begin_ns, end_ns = number * cell_ns, (number + 1) * cell_ns
-    users = {uuid: user for uuid, user, start, end in holders if start < end_ns and end >= begin_ns}
-    utils, ends = [], []
+def _cells(found: Busy, tier_ns: int, cell_ns: int, sample: Sampled) -> dict[int, Minute]:
+    """The cells of the sample's GPUs, of which something is known. Who was on one is told from the times of processes."""
+    gpus = found.gpus if tier_ns == cell_ns else {uuid: _joined(slots, tier_ns, cell_ns) for uuid, slots in found.gpus.items()}
+    numbers = sorted(set[int]().union(*gpus.values()))
+    if not numbers:
+        return {}
+    users: dict[str, dict[int, str]] = {}
+    for uuid, holder, start_ns, end_ns in found.holders:
+        held = range(max(numbers[0], start_ns // cell_ns), min(numbers[-1], end_ns // cell_ns) + 1)
+        users.setdefault(uuid, {}).update(dict.fromkeys(held, holder))
+    utils: list[list[int | None]] = []
+    ends: list[list[tuple[Use, str | None]]] = []
     for gpu in sample.gpus:
-        total, count = cell.get(gpu.uuid, (0, 0))
-        user = users.get(gpu.uuid)
-        utils.append(total // count if count else None)
-        if not count:
-            ends.append((Use.UNKNOWN, user))
-        elif total >= gpu.limits.idle_percent * count:
-            ends.append((Use.BUSY, user))
-        else:
-            ends.append((Use.FREE if user is None else Use.IDLE, user))
-    return Minute(number, tuple(utils), tuple(ends))
+        known, mine, idle_percent = gpus.get(gpu.uuid, {}), users.get(gpu.uuid, {}), gpu.limits.idle_percent
+        util: list[int | None] = []
+        end: list[tuple[Use, str | None]] = []
+        for number in numbers:
+            user = mine.get(number)
+            total, count = known.get(number, (0, 0))
+            if not count:
+                util.append(None)
+                end.append((Use.UNKNOWN, user))
+            else:
+                util.append(total // count)
+                idle = Use.FREE if user is None else Use.IDLE
+                end.append((Use.BUSY if total >= idle_percent * count else idle, user))
+        utils.append(util)
+        ends.append(end)
+    if not utils:
+        return {number: Minute(number, (), ()) for number in numbers}
+    return {minute[0]: Minute(*minute) for minute in zip(numbers, zip(*utils, strict=True), zip(*ends, strict=True), strict=True)}
+
+
+def _joined(slots: Mapping[int, tuple[int, int]], tier_ns: int, cell_ns: int) -> dict[int, tuple[int, int]]:
+    """Slots of a tier as those of longer cells."""
+    cells: dict[int, tuple[int, int]] = {}
+    for slot, (total, count) in slots.items():
+        before = cells.get(number := slot * tier_ns // cell_ns, (0, 0))
+        cells[number] = before[0] + total, before[1] + count
+    return cells
 
 
 assert STEPS == CELLS, "a range has as many steps as cells"

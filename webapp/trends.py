@@ -1,7 +1,7 @@
 """The recent past of every GPU, kept in memory in even steps: ten minutes for little lines, an hour for heat grids. [S]"""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, overload
 
 from dimint.webapp.judge import holder, use_of
@@ -61,9 +61,15 @@ class _Looked(Sequence[Row]):
     @overload
     def __getitem__(self, at: slice) -> tuple[Row, ...]: ...
     def __getitem__(self, at: int | slice) -> Row | tuple[Row, ...]:
+        return self._all()[at]
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._all())
+
+    def _all(self) -> tuple[Row, ...]:
         if self._rows is None:
             self._rows = self._make() if self._known else ()
-        return self._rows[at]
+        return self._rows
 
     def _make(self) -> tuple[Row, ...]:
         raise NotImplementedError
@@ -77,7 +83,7 @@ class Hour(_Looked[tuple[Cell, ...]]):
         newest = minutes[-1].number
         known = {minute.number: minute for minute in minutes}
         window = [known.get(number) for number in range(newest - CELLS + 1, newest + 1)]
-        return tuple(tuple(_cell(minute, gpu) for minute in window) for gpu in range(self._gpus))
+        return tuple([tuple([_cell(minute, gpu) for minute in window]) for gpu in range(self._gpus)])
 
 
 class Lines(_Looked[Trend]):
