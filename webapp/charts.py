@@ -27,6 +27,15 @@ _BANDS_MAX: Final = 2
 """With more lines than this their bands from least to most would hide each other."""
 
 
+_HATCH: Final = node(
+    "svg",
+    node("defs", node("pattern", node("rect", width="3", height="10"), node("path", d="M0 10L3 0"), id="unknown", width="3",
+                      height="10", patternUnits="userSpaceOnUse")),
+    cls="hatch", width="0", height="0", aria_hidden="true",
+)  # fmt: skip
+"""What all pictures fill their gaps with; it is as wide as three steps."""
+
+
 def charts_node(
     history: History,
     marks: Sequence[Mark],
@@ -48,7 +57,8 @@ def charts_node(
     parts = [_figure(panel, history, marks, zone, drawn=drawn) for panel in panels_of(history)]
     above = node("figure", *opened) if opened else None
     lane = _lane(history, marks, zone, log)
-    return node("section", above, spans, lane, *parts, id="charts", cls="charts", aria_label="History",
+    hatch = None if drawn else _HATCH
+    return node("section", hatch, above, spans, lane, *parts, id="charts", cls="charts", aria_label="History",
                 data_refresh=refresh, data_plots=data)  # fmt: skip
 
 
@@ -139,7 +149,8 @@ def _areas(series: Sequence[Series], top: int, steps: int) -> list[Node]:
 
 def _gaps(history: History) -> list[Node]:
     """Hatched bands where nothing is known."""
-    return [node("rect", x=str(at), y="0", width=str(end - at), height=str(_HEIGHT), cls="gap") for at, end in history.gaps]
+    size = {"y": "0", "height": str(_HEIGHT), "fill": "url(#unknown)"}
+    return [node("rect", x=str(at), width=str(end - at), cls="gap", **size) for at, end in history.gaps]
 
 
 def _times(history: History, zone: tzinfo) -> Node:
