@@ -57,8 +57,7 @@ def charts_node(
     parts = [_figure(panel, history, marks, zone, drawn=drawn) for panel in panels_of(history)]
     above = node("figure", *opened) if opened else None
     lane = _lane(history, marks, zone, log)
-    hatch = None if drawn else _HATCH
-    return node("section", hatch, above, spans, lane, *parts, id="charts", cls="charts", aria_label="History",
+    return node("section", _HATCH, above, spans, lane, *parts, id="charts", cls="charts", aria_label="History",
                 data_refresh=refresh, data_plots=data)  # fmt: skip
 
 
