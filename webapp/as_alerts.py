@@ -23,10 +23,10 @@ def alerts_page(page: Page, style: PageStyle, lines: Sequence[AlertLine]) -> str
     listing = node("ul", *alerts_list(lines, style), cls="changes") if lines else empty
     asked = " of the hosts that match" if page.asked.filter.text else ""
     when = "then" if page.past else "now"
-    over = node("a", "Changes", href="/changes" + style.link)
+    over = node("a", "the day before in the log", href=f"/log{style.link}{'&' if style.link else '?'}kind=alert.raised")
     content: list[Child] = [
         node("h1", "Open alerts"),
-        node("p", f"{len(lines)} open {when}{asked}. What was raised and is over: ", over, cls="fine"),
+        node("p", f"{len(lines)} open {when}{asked}. All that was raised: ", over, cls="fine"),
         listing,
     ]
     return framed(page, style, content, title="Open alerts")
@@ -49,10 +49,10 @@ def alerts_list(lines: Iterable[AlertLine], style: PageStyle) -> list[Node]:
     return found
 
 
-def alerts_text(lines: Sequence[AlertLine], style: TerminalStyle) -> str:
+def alerts_text(lines: Sequence[AlertLine], style: TerminalStyle, *, past: bool = False) -> str:
     """A table, cut to the width of the terminal."""
     if not lines:
-        return "no alert is open\n"
+        return f"no alert {'was' if past else 'is'} open\n"
     names = [_name(line) for line in lines]
     columns = min(_NAME_MAX, max(4, *map(len, names)))
     rules = min(_RULE_MAX, max(4, *(len(clean(line.alert.rule)) for line in lines)))

@@ -33,7 +33,8 @@ def add_routes(app: App, site: Site) -> None:
         if wants_json:
             return raw(dump(alerts_json(lines)), content_type="application/json")
         if options is not None:
-            return text(options.finished(alerts_text(lines, options.style(site.terminal_style))))
+            table = alerts_text(lines, options.style(site.terminal_style), past=moment is not None)
+            return text(options.finished(table))
         page = Page("/alerts", asked, 1, site.when(snapshot), None, now_ns // 1_000_000, moment is not None)
         return html(alerts_page(page, site.style_for(asked), lines))
 

@@ -43,6 +43,7 @@ def test_the_worst_stand_first_then_the_newest() -> None:
     assert [line.alert.rule for line in pressing(lines)] == ["gone", "new", "old"]
     assert [line.name for line in alert_lines(alerts, [shown], strangers=True)][:2] == ["h", "stranger"]
     text = alerts_text(lines, TerminalStyle(UTC))
+    assert alerts_text([], TerminalStyle(UTC), past=True) == "no alert was open\n"
     assert text.splitlines()[1].split() == ["✖", "critical", "2018/12/03", "21:38:09", "h", "GPU", "3", "gone", "something"]
     assert alerts_json(lines)["alerts"][0]["since"] == "2018-12-03T21:38:09Z"
 
