@@ -102,6 +102,15 @@ class OpenedChunk:
                 found[path] = values
             return found
 
+    def steady(self, chosen: Callable[[Path], bool]) -> set[Path]:
+        """Those of the chosen paths at which the very same leaf is known to stand in every value. `chosen` is as above."""
+        with damage_named():
+            if self._values is not None:
+                return set()
+            every = set(self._which)
+            places = self._choose(tuple(self._layouts), chosen)
+            return {path for path, name, layouts in places if type(self._columns[name]) is not list and every <= layouts}
+
     def values(self, wanted: Wanted) -> list[Any]:
         """All of them, with the wanted keys of their maps only: no other column is decoded."""
         with damage_named():

@@ -5,14 +5,15 @@ added up together. Where a sample stands for the time since the one before it, b
 samples, the order counts and this is not for them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any, Final, TypeAlias
 
 from dimint.consumers.chunk import Path
 from dimint.consumers.opened import OpenedChunk
 from dimint.consumers.past import stated_interval_ns
 from dimint.consumers.rows import StoredSample
-from dimint.consumers.usage import READ, SHARINGS, Use, Used, add_use, held_by, percent_of, span_us, use_of
+from dimint.consumers.usage import READ, SHARINGS, Held, Use, Used, add_use, held_by, percent_of, span_us, use_of
+from dimint.consumers.wanted import Wanted
 
 __all__ = ["use_of_chunks"]
 
@@ -20,7 +21,11 @@ _SAMPLE: Final = 5
 """Where a sample stands in a sealed row (consumers/rows.py)."""
 _TELLING: Final = frozenset(("i", "u", "parent", "st", "g", "user", "uid"))
 """What says who is on which GPU."""
+_PLAIN: Final = frozenset((int, type(None)))
 _BUSY: Final = frozenset(("util_pct", "sm_pct"))
+
+_OF_ALIKE: Final = Wanted({**READ.keys, "proc": dict.fromkeys(("g", "user", "uid"))})
+"""What is read of a sample for all that are alike: memory decides only between several users of a GPU."""
 
 _Columns: TypeAlias = Mapping[Path, Sequence[Any]]
 
@@ -46,44 +51,62 @@ def use_of_chunks(
 def _uses_in(chunk: OpenedChunk, from_ns: int, to_ns: int) -> Iterator[Use | None]:
     """The use in each group of alike samples of a chunk; None for one that does not state its interval."""
     columns = chunk.numbers(_is_read)
-    telling = [column for path, column in columns.items() if len(path) > 1 and path[-1] not in _BUSY]
-    moving = [column for column in telling if len(set(map(type, column))) > 1 or column.count(column[0]) < len(column)]
+    times = columns[(0,)]
+    steady = chunk.steady(_is_read)
+    moving: list[Iterable[Any]] = [map(chunk.kind, range(len(times)))]
+    mixed: set[Path] = set()
+    """Where what is equal need not be the same: True, 1 and 1.0 are of several types."""
+    for path in columns.keys() - steady:
+        column = columns[path]
+        if not _PLAIN.issuperset(map(type, column)):
+            mixed.add(path)
+        if len(path) > 1 and path[-1] not in _BUSY:
+            moving += [column, map(type, column)] if path in mixed else [column]
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for row, time_ns in enumerate(columns[(0,)]):
+    for row, (time_ns, key) in enumerate(zip(times, zip(*moving, strict=True), strict=True)):
         if from_ns <= time_ns < to_ns:
-            # what is equal need not be the same: True, 1 and 1.0 are of several types
-            key = chunk.kind(row), *((type(column[row]), column[row]) for column in moving)
             groups.setdefault(key, []).append(row)
     for rows in groups.values():
-        sample = chunk.value(rows[0], READ)[_SAMPLE]
+        sample = chunk.value(rows[0], _OF_ALIKE)[_SAMPLE]
+        held = held_by(sample)
         if stated_interval_ns(sample) is None:
             yield None
-        elif chunk.kind(rows[0]) is None or any(len(users) > 1 for users in held_by(sample).users.values()):
+        elif chunk.kind(rows[0]) is None or any(len(users) > 1 for users in held.users.values()):
             for row in rows:
                 sample = chunk.value(row, READ)[_SAMPLE]
                 yield use_of(sample, span_us(sample, None))
         else:
-            yield _use_of_rows(sample, columns, rows)
+            yield _use_of_rows(sample, held, columns, mixed, rows)
 
 
-def _use_of_rows(sample: Mapping[str, Any], columns: _Columns, rows: Sequence[int]) -> Use:
+def _use_of_rows(sample: Mapping[str, Any], held: Held, columns: _Columns, mixed: Set[Path], rows: Sequence[int]) -> Use:
     """The use of samples that are alike; the first of them is `sample`. No GPU has several users: he holds all of it."""
     weight_us = span_us(sample, None)
-    held = held_by(sample)
     users: dict[str, Used] = {}
     nothing = [None] * len(columns[(0,)])
     for place, mine in held.users.items():
         ((user, processes),) = mine.items()
         at = next(at for at, gpu in enumerate(sample["gpu"]) if gpu is held.known[place])
-        utils = columns.get((_SAMPLE, "gpu", at, "util_pct"), nothing)
-        shares = [columns.get((_SAMPLE, "proc", process, "sm_pct"), nothing) for process in processes]
+        paths = [(_SAMPLE, "gpu", at, "util_pct"), *((_SAMPLE, "proc", process, "sm_pct") for process in processes)]
+        read = [columns.get(path, nothing) for path in paths]
         active_us = unknown_us = 0
-        for row in rows:
-            busy = percent_of([share[row] for share in shares], utils[row])
-            if busy is None:
-                unknown_us += weight_us
-            else:
-                active_us += weight_us * busy // 100
+        if len(read) == 2 and mixed.isdisjoint(paths):  # as mostly: percent_of of two integers, or None
+            utils, shares = read
+            for row in rows:
+                busy = shares[row]
+                if busy is None or not 0 <= busy <= 100:
+                    busy = utils[row]
+                if busy is None or not 0 <= busy <= 100:
+                    unknown_us += weight_us
+                else:
+                    active_us += weight_us * busy // 100
+        else:
+            for row in rows:
+                busy = percent_of([column[row] for column in read[1:]], read[0][row])
+                if busy is None:
+                    unknown_us += weight_us
+                else:
+                    active_us += weight_us * busy // 100
         used = users.setdefault(user, [0] * 3 * len(SHARINGS))
         for sharing in range(len(SHARINGS)):
             used[3 * sharing] += weight_us * len(rows)
