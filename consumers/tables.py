@@ -56,7 +56,7 @@ from dimint.errors import CorruptRecord, LogMismatch
 
 __all__ = ["FORMAT", "PartitionState", "StatusTables"]
 
-FORMAT: Final = 11
+FORMAT: Final = 12
 _FACTS: Final = """select id, given_name, claimed_ns, ip, facts, simulated, registered_ns, renamed, merged_into, merged_ns
                    from machines"""
 _OF_HOSTS: Final = (

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from dimint.webapp.alerts import AlertLine
+from dimint.webapp.as_card_lines import card_lines, level
 from dimint.webapp.as_terminal import TerminalStyle
 from dimint.webapp.groups import grouped, load_of
 from dimint.webapp.head import SEVERITY
@@ -19,9 +20,8 @@ from dimint.webapp.times import stamp
 
 __all__ = ["LINE_VIEWS", "Frame", "Line", "data_line", "line_view", "tsv"]
 
-LINE_VIEWS: Final = ("rows", "grid", "tiles")
+LINE_VIEWS: Final = ("cards", "rows", "grid", "tiles")
 WIDTH_MIN: Final = 40
-_BARS: Final = "▁▂▃▄▅▆▇█"
 _PROBLEMS_MAX: Final = 10
 _TENS: Final = 6
 _NAME_MAX: Final = 24
@@ -52,8 +52,8 @@ Lines: TypeAlias = Iterator[Line]
 
 
 def line_view(view: str, frame: Frame) -> list[Line]:
-    """The lines of `rows`, `grid` or `tiles`."""
-    body = {"rows": _rows, "grid": _grid, "tiles": _groups}[view](frame)
+    """The lines of one of LINE_VIEWS."""
+    body = {"cards": _cards, "rows": _rows, "grid": _grid, "tiles": _groups}[view](frame)
     lines = [*_problems(frame), *body, Line(None, _totals(frame.hosts)), Line(None, frame.data)]
     return [Line(line.host, cut(line.text, max(frame.width, WIDTH_MIN))) for line in lines]
 
@@ -121,7 +121,7 @@ def _bar(gpu: Gpu) -> str:
         return "·"
     if use is Use.SPLIT:
         return "M"
-    return "?" if gpu.util_pct is None else _BARS[min(7, max(0, gpu.util_pct) * 8 // 101)]
+    return "?" if gpu.util_pct is None else level(gpu.util_pct)
 
 
 def _holders(gpus: Sequence[Gpu]) -> str:
@@ -156,6 +156,13 @@ _ROW_CELLS: Final = {"free": 5, "busy": 5, "memory GiB": 11, "temp": 5, "CPU": 4
 _DROPPED: Final = ("memory GiB", "temp", "CPU")
 """What goes first where there is no room for all of it."""
 _USERS_LEAST: Final = 7
+
+
+def _cards(frame: Frame) -> Lines:
+    for host in frame.hosts[: frame.top or None]:
+        for line in card_lines(host, max(frame.width, WIDTH_MIN), frame.now_ns):
+            yield Line(host.name, line)
+        yield Line(None, "")
 
 
 def _rows(frame: Frame) -> Lines:

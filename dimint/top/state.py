@@ -12,12 +12,12 @@ from dimint.visible import visible
 
 __all__ = ["HELP", "Answer", "State", "address", "press", "screen"]
 
-VIEWS: Final = ("auto", "rows", "grid", "tiles", "gpus")
+VIEWS: Final = ("auto", "cards", "rows", "grid", "tiles", "gpus")
 SORTS: Final = ("", "-gpu.util", "-gpu.mem", "-gpu.temp", "-gpu.free", "-held", "-cpu", "user")
 HELP: Final = (
     "q         quit                     Enter, →  the chosen host        Esc, ←  back to all hosts",
     "↑ ↓ j k   choose a line            PgUp PgDn Home End  further",
-    "v         next view: auto, rows, grid, tiles, every GPU",
+    "v         next view: auto, cards, rows, grid, tiles, every GPU",
     "s S       next, previous order     r         the other way round",
     "/         filter, as in gpu.util<5 and held>30m; Enter takes it, Esc leaves it",
     "[ ]       10 minutes back, forward { }       1 hour back, forward   l       live",

@@ -97,8 +97,6 @@ def _line_view(wanted: _Asked, hosts: list[Host]) -> str | None:
     layout = layout_for(len(hosts)) if wanted.auto else asked.layout
     if layout is None and asked.group is not None:
         return "tiles"
-    if wanted.auto and layout == "cards":
-        return "rows"
     return layout if layout in LINE_VIEWS else None
 
 

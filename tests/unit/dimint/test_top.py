@@ -64,8 +64,8 @@ def test_time_order_view_and_end() -> None:
     assert pressed(back, "l").at_s is None
     assert pressed(State(), "s", "r").sort == "gpu.util"
     assert pressed(State(), "S", "s").sort == ""
-    assert pressed(State(), "v", "v").view == "grid"
-    assert "view" not in address(pressed(State(), "v", "v", "v", "v"), 80)
+    assert pressed(State(), "v", "v").view == "rows"
+    assert "view" not in address(pressed(State(), "v", "v", "v", "v", "v"), 80)
     assert pressed(State(), " ").held
     assert pressed(State(), "q").done
     assert pressed(State(), "/", "end-of-input").done

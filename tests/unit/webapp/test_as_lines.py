@@ -51,6 +51,38 @@ def text_of(view: str, hosts: list[Host], group: str | None = None, top: int = 0
     return [line.text for line in line_view(view, frame)]
 
 
+def test_cards() -> None:
+    """A line a GPU: busy, the last minutes, memory by user and what belongs to nobody, heat; under it who is on it."""
+    cards = [
+        gpu(0, GTX, 9000, 12_000, 43, 71) | {"p_mW": 200_000, "p_lim_mW": 250_000},
+        gpu(1, GTX, None, 12_000, None, None) | {"st": "lost"},
+        gpu(2, GTX, 0, 12_000, 0, 30) | {"ev": 0x40},
+    ]
+    processes = [
+        {"g": 0, "pid": 7, "name": "/usr/bin/python3", "user": "alice", "mem": 5000 * MIB, "job": "77", "sm_pct": 40,
+         "t0_ms": (NOW - 3 * 3600 * 10**9) // 10**6},
+        {"g": 0, "pid": 8, "name": "x", "user": "bob", "mem": 2000 * MIB},
+    ]  # fmt: skip
+    newest = sampled(NOW, sample(cards, processes, **cpu(64), mono_ns=11 * 3600 * 10**9))
+    minutes = (None, 0, 50, 100)
+    shown = host_view("a", "a", "10.0.0.1", Facts.of({}, False), Status.RUNNING, NOW, [newest], [minutes] * 3)
+    lines = line_view("cards", Frame([shown, host("b", None, status=Status.DOWN)], NOW, 90, "data"))
+    assert [line.text for line in lines] == [
+        "● a · 10.0.0.1 · 3 × GeForce GTX 1080 Ti · CPU 64 % · RAM 12/64 GiB · load 0.5 · up 11 h",
+        "  0   43%                                   ·▁▄█  aaaaabb??···   8.8/11.7 GiB  71°C  200 W",
+        "       alice    python3 · job 77                            7    4.9 GiB   40%  3 h",
+        "       bob      x                                           8    2.0 GiB    -%",
+        "  1  ✖ lost",
+        "  2    0%              ·▁▄█  ············   0.0/11.7 GiB  30°C    - W  ▲ thermal slow-down",
+        "",
+        "✖ b · 127.0.0.1 · down",
+        "",
+        "2 hosts · 3 GPU · 1 busy · 0 idle-held · 1 free · ✖ 1 lost",
+        "data",
+    ]
+    assert [line.host for line in lines[:7]] == ["a"] * 6 + [None]
+
+
 def test_rows() -> None:
     """A line a host: bars, free, busy, memory, hottest, CPU, who."""
     hosts = [busy_host("a"), host("b", None, status=Status.DOWN)]

