@@ -38,7 +38,9 @@ from dimint.webapp.view import Facts, host_view, ordered, sampled, sampled_of, s
 __all__ = ["Board", "BoardRules", "Tables"]
 
 _PAST_KEPT: Final = 16
-"""Past snapshots that are kept: pages, streams and their reader's next steps ask for the same ones."""
+"""Past snapshots that are kept until the next commit: a page, its parts and its reader's next steps ask for the same ones."""
+_PAST_KEPT_HOSTS: Final = 2_000
+"""Hosts in all of them: one of a thousand hosts with 8 GPUs takes some 20 MB, 60 with its hour."""
 
 _EVENTS_LOOKED_AT: Final = 500
 """The newest events among which a look finds XIDs."""
@@ -117,7 +119,8 @@ class Board:
         self._position = ""
         self._unread: deque[str] = deque()
         """Hosts whose last hour is still to be read."""
-        self._past: OrderedDict[tuple[int, int | None, bool, Layout | None, bool], tuple[int, Snapshot]] = OrderedDict()
+        self._past: OrderedDict[tuple[int, int | None, bool, Layout | None, bool], Snapshot] = OrderedDict()
+        self._past_version = -1
         self._alerts: tuple[OpenAlert, ...] = ()
         self._xids: tuple[HostEvent, ...] = ()
         self._lookout = Lookout()
@@ -175,8 +178,11 @@ class Board:
         version = self._reader.version()
         wanted = SHOWN if whole or layout == "cards" or len(self._rows) <= MANY else OF_MANY
         key = at_ns, from_ns, traced, layout, wanted is SHOWN
-        if (kept := self._past.get(key)) is not None and kept[0] == version:
-            return kept[1]
+        if self._past_version != version:  # what was kept may lack samples that came since
+            self._past.clear()
+            self._past_version = version
+        if (kept := self._past.get(key)) is not None:
+            return kept
         hosts = past_hosts(
             self._reader, self._names, at_ns, from_ns, self._rules.down_after_s, self._rules.limits, traced=traced, layout=layout,
             wanted=wanted, live=self._trends,
@@ -189,8 +195,10 @@ class Board:
             xids = tuple(event for event in happened if event.kind == "gpu.xid")
             alerts = tuple(self._reader.alerts_at(at_ns))
             snapshot = replace(snapshot, alerts=alerts, xids=xids, today=read_day(self._reader, at_ns, self._rules.zone))
-        self._past[key] = version, snapshot
-        if len(self._past) > _PAST_KEPT:
+        self._past[key] = snapshot
+        while len(self._past) > 1 and (
+            len(self._past) > _PAST_KEPT or sum(len(kept.hosts) for kept in self._past.values()) > _PAST_KEPT_HOSTS
+        ):
             self._past.popitem(last=False)
         return snapshot
 

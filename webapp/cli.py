@@ -26,7 +26,7 @@ from dimint.zone import local_zone
 __all__ = ["open_web_log", "read_ip2name", "run"]
 
 _IP2NAME_MAX_BYTES: Final = 4 << 20
-_YOUNG: Final = 5_000
+YOUNG: Final = 5_000
 
 
 def run(settings: WebSettings, service: Service) -> None:
@@ -51,7 +51,7 @@ def run(settings: WebSettings, service: Service) -> None:
         host, port = server.address
         where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         registry.join("webapp", where, {"http": f"http://{where}/", "pid": os.getpid(), "host": socket.gethostname()})
-        tune_collector(_YOUNG)
+        tune_collector(YOUNG)
         service.run(server, intake)
 
 

@@ -132,6 +132,22 @@ def test_thresholds_hold_everywhere() -> None:
             assert [problem.text for problem in problems([host], clock.time_ns())] == words
 
 
+def test_the_past_is_kept_until_something_changes() -> None:
+    """Who asks again for the same instant gets the same object, of the newest few instants, and never across a commit."""
+    clock, tables = ManualClock(), MemoryTables()
+    tables.register(host_id(1), "gpu-01")
+    tables.put(host_id(1), clock.time_ns(), CONTENT)
+    board = Board(tables, RULES, clock)
+    first = board.past(clock.time_ns())
+    assert board.past(clock.time_ns()) is first
+    for ago in range(1, 40):
+        board.past(clock.time_ns() - ago)
+    again = board.past(clock.time_ns())
+    assert again is not first
+    tables.put(host_id(1), clock.time_ns(), CONTENT)
+    assert board.past(clock.time_ns()) is not again
+
+
 def test_a_past_grid_of_many_hosts(tmp_path: Path) -> None:
     """With more hosts than are read sample by sample a grid has the minutes that were summed up, and who was on each GPU."""
     log = StatusLog()
