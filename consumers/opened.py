@@ -4,10 +4,10 @@ One value of a chunk of 240 samples of an 8-GPU host costs about a twentieth of 
 every column (consumers/columns.py) one leaf is picked. Hosts of one make have values of the same shapes, so what follows
 from a shape is remembered across chunks.
 
-A thousand hosts at one instant are a thousand chunks, so every 0.1 ms here is 0.1 s of a page. Measured on a quiet core: 0.19
-ms to inflate and unpack, 0.04 for the times, 0.45 to pick the half of the leaves that pages show (0.86 for all: picking is
-what costs, and each of 64 cores is a leaf that no page shows), 0.06 in SQLite. A statement a host's table would cost 0.25 more,
-because each is prepared anew; so the blob is opened by its number (reading_host.py).
+A thousand hosts at one instant are a thousand chunks, so every 0.1 ms here is 0.1 s of a page. Measured: 0.19 ms to read, inflate
+and unpack, 0.02 for the times, 0.10 to pick the half of the leaves that pages show (0.23 for all: each of 64 cores is a leaf
+that no page shows). A statement for each host's table would cost 0.1 to 0.25 more, because each is prepared anew; so the blob is
+opened by its number (reading_host.py).
 """
 
 from collections import Counter
