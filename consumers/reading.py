@@ -29,6 +29,7 @@ from dimint.consumers.reading_joined import JoinedSamples, owners, parts_by_owne
 from dimint.consumers.reading_past import fleet_at, page
 from dimint.consumers.reading_series import Busy, Series, busy, processes, series
 from dimint.consumers.rows import (
+    FORMAT,
     GpuTotal,
     HostEvent,
     HostRow,
@@ -41,6 +42,7 @@ from dimint.consumers.rows import (
 from dimint.consumers.sealing import Key
 from dimint.consumers.tiers import MINUTE_NS
 from dimint.consumers.wanted import Wanted
+from dimint.errors import UnknownVersion
 from dimint.limits import EVENTS_FETCH_MAX, FETCH_MAX_SAMPLES
 
 __all__ = ["CURRENT", "TABLES_FOLDER", "HostRow", "StatusReader", "StoredSample"]
@@ -67,7 +69,8 @@ _EVENTS_OF_HOST = """select host, n, kind, timestamp, received_ns, fields from e
 class StatusReader:
     """Reads the status tables in the folder `path`; one thread at a time, any thread.
 
-    A folder that is missing or empty is a system without hosts. Raises CorruptRecord where what is stored is damaged.
+    A folder that is missing or empty is a system without hosts. Raises CorruptRecord where what is stored is damaged, and
+    UnknownVersion while the tables are still those of another version of this program.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -363,6 +366,12 @@ class StatusReader:
                 if (self._folder / file).exists():
                     raise
                 return None  # it was put aside while it was being opened
+            found = self._db.execute("select value from meta where name = 'format'").get
+            if found != FORMAT:
+                self.close()
+                raise UnknownVersion(
+                    f"the status tables have format {found}, this program reads {FORMAT}", hint="their consumer fills them anew"
+                )
             self._file = file
             self._switches += 1
         self._stamp = stamp

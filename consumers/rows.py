@@ -8,7 +8,7 @@ host in log order, so it is the same in every rebuild; it orders samples of the 
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import lz4.block
 import msgpack
@@ -18,9 +18,12 @@ from dimint.errors import CorruptRecord
 from dimint.limits import SAMPLE_MAX_BYTES
 
 __all__ = [
-    "GpuTotal", "HostEvent", "HostRow", "PackedSample", "Placed", "StoredSample", "XidCount", "is_host_id", "pack_sample",
-    "packed_sample", "placed_of", "seal", "unpack_row", "unpack_sample", "unseal",
+    "FORMAT", "GpuTotal", "HostEvent", "HostRow", "PackedSample", "Placed", "StoredSample", "XidCount", "is_host_id",
+    "pack_sample", "packed_sample", "placed_of", "seal", "unpack_row", "unpack_sample", "unseal",
 ]  # fmt: skip
+
+FORMAT: Final = 12
+"""Of a table file: its tables, and what stands in their blobs. A file of another one is filled anew from the log."""
 
 _HEX = frozenset("0123456789abcdef")
 

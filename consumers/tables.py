@@ -48,6 +48,7 @@ from dimint.consumers.projection import (
     Seal,
     Write,
 )
+from dimint.consumers.rows import FORMAT
 from dimint.consumers.status import StatusProjection
 from dimint.consumers.tables_sealing import FOR_EVER, Keep, Sealer, let_go
 from dimint.consumers.tables_summaries import SUMMARIES_SCHEMA, add_use, add_xid
@@ -56,7 +57,6 @@ from dimint.errors import CorruptRecord, LogMismatch
 
 __all__ = ["FORMAT", "PartitionState", "StatusTables"]
 
-FORMAT: Final = 12
 _FACTS: Final = """select id, given_name, claimed_ns, ip, facts, simulated, registered_ns, renamed, merged_into, merged_ns
                    from machines"""
 _OF_HOSTS: Final = (

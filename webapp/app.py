@@ -13,6 +13,7 @@ from sanic.exceptions import MethodNotAllowed, NotFound, SanicException
 from sanic.response import BaseHTTPResponse, HTTPResponse, empty, html, text
 
 from dimint.clock import Clock
+from dimint.errors import FormatError
 from dimint.limits import HTTP_BODY_MAX_BYTES
 from dimint.settings import WebSettings
 from dimint.settings_thresholds import thresholds_of
@@ -205,7 +206,7 @@ def _describe(error: Exception) -> tuple[int, str]:
     """Status and message of an error, without anything of its inside."""
     if isinstance(error, NotFound):
         return 404, "not found"
-    if isinstance(error, Unreadable):
+    if isinstance(error, Unreadable | FormatError):
         return 503, "the status tables cannot be read at present"
     if isinstance(error, SanicException) and error.status_code != 500:
         return error.status_code, str(error)[:200] or "request failed"

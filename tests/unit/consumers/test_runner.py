@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from dimint.consumers.digest import table_digest
@@ -13,11 +14,12 @@ from dimint.consumers.folder import TablesFolder
 from dimint.consumers.reading import StatusReader
 from dimint.consumers.rebuild import rebuild_tables
 from dimint.consumers.runner import StatusConsumer
-from dimint.errors import LogMismatch, SettingsError
+from dimint.errors import LogMismatch, SettingsError, UnknownVersion
 from dimint.events import STATUS_TOPIC
 from dimint.system_clock import SystemClock
 from tests.support.samples import START_NS, host_id, sample_event
 from tests.support.status_log import StatusLog, partition_of
+from tests.support.system import wait_until
 
 ONE = host_id(1)
 OTHER = next(host for host in map(host_id, range(9)) if partition_of(host) != partition_of(ONE))
@@ -88,6 +90,24 @@ def test_tables_that_do_not_fit_are_put_aside(tmp_path: Path, what: str, caplog:
     if what != "no tables at all":
         assert (tmp_path / "quarantined-000001.db").exists()
         assert "new tables are filled from the log" in caplog.text
+
+
+def test_tables_of_another_version_are_not_read_and_filled_anew(tmp_path: Path) -> None:
+    """Whoever reads them meanwhile is told, instead of finding no hosts or a column that is not there."""
+    log = StatusLog()
+    put(log, ONE, 1, 5)
+    with running(log, tmp_path) as reader:
+        wait_for_samples(reader, ONE, 5)
+    with apsw.Connection(str(tmp_path / "status-000001.db")) as db:
+        db.execute("update meta set value = value - 1 where name = 'format'")
+    db.close()
+    with StatusReader(tmp_path) as reader:
+        for _ in range(2):
+            with pytest.raises(UnknownVersion, match="this program reads"):
+                reader.hosts()
+        with running(log, tmp_path):
+            wait_until(lambda: (tmp_path / "quarantined-000001.db").exists(), 20, "the old tables put aside")
+            wait_for_samples(reader, ONE, 5)
 
 
 def test_a_record_that_cannot_be_read_stops_only_its_partition(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
