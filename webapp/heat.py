@@ -37,15 +37,15 @@ _BUSY: Final = tuple(f"busy{min(5, 1 + util // 20)}" for util in range(101))
 
 def _kind(util: int | None, use: Use) -> Kind:
     if use is Use.BUSY:
-        return None if util is None else _BUSY[min(max(util, 0), 100)]
+        return None if util is None else _BUSY[util] if 0 <= util <= 100 else _BUSY[0 if util < 0 else 100]
     return None if use is Use.UNKNOWN or use is Use.SPLIT else use.value
 
 
 def kind_of_cell(cell: Cell) -> Kind:
     """The square of one minute; a GPU that was held and idle at its end, but worked before, counts as busy."""
     util, use, _ = cell
-    if util is not None and util >= 5 and (use is Use.IDLE or use is Use.FREE):
-        return _kind(util, Use.BUSY)
+    if util is not None and util >= 5 and (use is Use.BUSY or use is Use.IDLE or use is Use.FREE):
+        return _BUSY[util] if util <= 100 else _BUSY[100]
     return _kind(util, use)
 
 

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, overload
 
 from dimint.webapp.judge import holder, use_of
@@ -83,7 +84,7 @@ class Hour(_Looked[tuple[Cell, ...]]):
         newest = minutes[-1].number
         known = {minute.number: minute for minute in minutes}
         window = [known.get(number) for number in range(newest - CELLS + 1, newest + 1)]
-        return tuple([tuple([_cell(minute, gpu) for minute in window]) for gpu in range(self._gpus)])
+        return tuple(zip(*[_cells(minute, self._gpus) for minute in window], strict=True))
 
 
 class Lines(_Looked[Trend]):
@@ -165,10 +166,16 @@ class Trends:
         self._minutes.append(minute)
 
 
-def _cell(minute: Minute | None, gpu: int) -> Cell:
-    if minute is None or gpu >= len(minute.ends):
-        return NO_CELL
-    return Cell(minute.utils[gpu] if gpu < len(minute.utils) else None, *minute.ends[gpu])
+def _cells(minute: Minute | None, gpus: int) -> list[Cell]:
+    """A minute of so many GPUs."""
+    if minute is None:
+        return [NO_CELL] * gpus
+    utils: Iterable[int | None] = minute.utils
+    if len(minute.utils) < len(minute.ends):
+        utils = (*minute.utils, *repeat(None, len(minute.ends) - len(minute.utils)))
+    # half a million of them for a thousand hosts: made as tuples are
+    cells = [tuple.__new__(Cell, (util, use, user)) for util, (use, user) in zip(utils, minute.ends, strict=False)][:gpus]
+    return cells if len(cells) == gpus else cells + [NO_CELL] * (gpus - len(cells))
 
 
 def _bridge(window: list[tuple[int | None, ...]]) -> None:
