@@ -15,8 +15,8 @@ from dimint.webapp.models import NOTHING_NOTICED, Change, Host, Noticed, Recent,
 __all__ = ["LOOK_NS", "RECENT_NS", "Lookout"]
 
 RECENT_NS: Final = 15 * 60_000_000_000
-LOOK_NS: Final = 15_000_000_000
-"""Time between two looks. One costs some 20 µs a host that reported since the last one."""
+LOOK_NS: Final = 30_000_000_000
+"""Time between two looks. One costs some 20 µs a host that reported since the last one, and its GPUs are modelled for it."""
 _NOTICED_MAX: Final = 5_000
 
 
