@@ -5,8 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 MINUTES ?= 10
-# the tests of processes start up to a dozen each: more than two at a time, and they wait for each other
-WORKERS ?= 2
+# for two cores: the tests of processes start up to a dozen each, but wait for them and for servers most of the time
+WORKERS ?= 3
 
 .PHONY: up test check lint types pytest chaos bench screenshots clean
 .DEFAULT_GOAL := up
