@@ -11,9 +11,9 @@ from dimint.consumers.tiers import HOUR_NS, MINUTE_NS, SLOTS
 from tests.support.samples import START_NS, Machine, registered, sample_event
 from tests.support.status_log import StatusLog, feed
 
-SAMPLES = 3000
+SAMPLES = 2400
 INTERVAL_S = 20.0
-"""So that the samples take most of a day."""
+"""So that the samples take half a day."""
 KEEP = Keep(2 * HOUR_NS, 6 * HOUR_NS, 0)
 
 
