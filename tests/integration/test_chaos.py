@@ -3,7 +3,6 @@
 `make chaos MINUTES=10` runs it longer; DIMINT_TEST_SEED repeats the faults of a run.
 """
 
-import gc
 import os
 import random
 from pathlib import Path
@@ -14,11 +13,7 @@ from tests.support.chaos import KINDS, Chaos
 
 MINUTES = float(os.environ.get("DIMINT_CHAOS_MINUTES", "0"))
 
-pytestmark = [
-    pytest.mark.timeout(round(600 + 60 * MINUTES)),
-    # the client library leaves a socket whose connecting was refused to the garbage collector
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.timeout(round(600 + 60 * MINUTES))
 
 
 def test_a_cluster_of_which_one_process_after_the_other_falls(tmp_path: Path) -> None:
@@ -31,4 +26,3 @@ def test_a_cluster_of_which_one_process_after_the_other_falls(tmp_path: Path) ->
     else:  # one fault of each kind, with some processor time left to other tests
         chaos.run(seconds=0, down_s=(5.0, 6.5), windows=48, pause_s=0.1)
     assert {fault.split(" ", 1)[1] for fault in chaos.faults} == set(KINDS)
-    gc.collect()

@@ -3,7 +3,6 @@
 The cut between a broker and its controller is in test_zombie_leader.py.
 """
 
-import gc
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -25,11 +24,7 @@ from tests.support.services.kafka import KafkaBroker, KafkaCluster
 from tests.support.services.zookeeper import ZooKeeperEnsemble
 from tests.support.system import OldClient, wait_until
 
-pytestmark = [
-    pytest.mark.timeout(240),
-    # the client library leaves a socket whose connecting was refused to the garbage collector
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.timeout(240)
 
 SESSION_S = 2.0
 FIRST_HOST = "127.0.0.2"
@@ -149,7 +144,6 @@ def _node_name(status: dict[str, Any], pid: int) -> str:
 def ways(zookeeper: ZooKeeperEnsemble, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ways]:
     with ExitStack() as stack:
         yield Ways(tmp_path_factory.mktemp("cuts"), zookeeper, stack)
-    gc.collect()
 
 
 @pytest.fixture

@@ -22,11 +22,7 @@ from tests.support.placing import placed
 from tests.support.services.kafka import shared_broker
 from tests.support.system import wait_until
 
-pytestmark = [
-    pytest.mark.timeout(180),
-    # the client library leaves a socket whose connecting was refused to the garbage collector
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.timeout(180)
 
 
 def replicas(client: Client) -> list[dict[str, Any]]:

@@ -23,11 +23,7 @@ from tests.support.services.kafka import KafkaCluster, shared_broker
 
 CLOCK: Clock = time
 
-pytestmark = [
-    # the client library leaves a socket whose connecting was refused to the garbage collector
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.timeout(180),
-]
+pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture(scope="module")
