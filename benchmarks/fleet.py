@@ -26,7 +26,7 @@ from typing import NamedTuple
 import psutil
 
 from tests.support.footprint import cpu_s, family, pss_kib
-from tests.support.system import free_ports
+from tests.support.ports import free_ports
 
 READY_S = 120.0
 GROWTH_MAX_MB = 30.0

@@ -19,8 +19,9 @@ from dimint.errors import DimintError, NodeNotAvailable, NotApplied, OutcomeUnkn
 from dimint.slots import partition_of
 from tests.support.impatient import DELIVERY_TIMEOUT_S, STUCK_S
 from tests.support.kv_system import KvSystem
+from tests.support.ports import free_ports
 from tests.support.services.kafka import KafkaCluster
-from tests.support.system import free_ports, wait_until
+from tests.support.system import wait_until
 
 
 @pytest.fixture(scope="module")

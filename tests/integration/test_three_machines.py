@@ -22,9 +22,10 @@ import psutil
 import pytest
 
 from dimint.client import Client
+from tests.support.ports import free_ports
 from tests.support.services.kafka import shared_broker
 from tests.support.services.zookeeper import ZooKeeperEnsemble
-from tests.support.system import free_ports, wait_until
+from tests.support.system import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 SECTION = (ROOT / "docs" / "operations.md").read_text().split("## Three machines", 1)[1].split("\n## ", 1)[0]

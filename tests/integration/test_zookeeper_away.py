@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dimint.client import Client
+from tests.support.ports import free_ports
 from tests.support.services.zookeeper import ZooKeeperEnsemble, ZooKeeperServer
-from tests.support.system import free_ports
 
 pytestmark = pytest.mark.timeout(180)
 

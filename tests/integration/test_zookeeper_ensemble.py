@@ -12,8 +12,8 @@ import pytest
 
 from dimint.errors import RegistryError, RegistryLost, RegistryUnavailable, SettingsError
 from dimint.registry.zookeeper import ZooKeeperOptions, ZooKeeperRegistry
+from tests.support.ports import free_ports
 from tests.support.registry_member import options_at
-from tests.support.services.process import free_ports
 from tests.support.services.zookeeper import ZooKeeperEnsemble
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from dimint.client import Client
 from dimint.errors import DimintError
 from tests.support.forked import Forked
-from tests.support.system import free_ports
+from tests.support.ports import free_ports
 
 READY_S = 60.0
 

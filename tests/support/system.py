@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -16,21 +15,11 @@ from typing import Any
 import psutil
 import zmq
 
-__all__ = ["OldClient", "System", "free_ports", "wait_until"]
+from tests.support.ports import free_ports
+
+__all__ = ["OldClient", "System", "wait_until"]
 
 READY_S = 120.0
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports on loopback that nobody used a moment ago."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def wait_until(condition: Any, seconds: float, what: str) -> Any:

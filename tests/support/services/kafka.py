@@ -12,10 +12,11 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from dimint.log.kafka.library import ConfigResource, ConfigResourceType, KafkaAdminClient, kafka_errors
+from tests.support.ports import free_ports
 from tests.support.proxy import Proxy
 from tests.support.services.jars import need_jars
 from tests.support.services.kafka_storage import checkpoint_with_user, format_storage, new_id
-from tests.support.services.process import JavaServer, answers, free_ports
+from tests.support.services.process import JavaServer, answers
 
 HEAP_MB = 256
 SCRAM_MODULE = "org.apache.kafka.common.security.scram.ScramLoginModule"

@@ -14,15 +14,6 @@ from tests.support.services.jars import HERE
 _PR_SET_PDEATHSIG = 1
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports of the loopback that were free just now, all different."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for taken in sockets:
-            taken.bind(("127.0.0.1", 0))
-        return [taken.getsockname()[1] for taken in sockets]
-
-
 def answers(port: int) -> bool:
     """Whether somebody accepts connections at a port of the loopback."""
     try:

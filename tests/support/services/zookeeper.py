@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
+from tests.support.ports import free_ports
 from tests.support.services.jars import need_jars
-from tests.support.services.process import JavaServer, free_ports
+from tests.support.services.process import JavaServer
 
 
 class ZooKeeperServer:
