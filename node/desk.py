@@ -4,7 +4,7 @@ Link is whatever the driver calls one overlord by. Messages pile up per link unt
 turn of the driver go out in one Answers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -57,10 +57,18 @@ class _Pile:
 
 
 class Desk(Generic[Link]):
-    """`replicas` is the live map of what the node holds. Times are seconds of a monotonic clock."""
+    """`replicas` is the live map of what the node holds, `lacking` the live set of those that answer no weak reads yet: an
+    overlord hears of that only afterwards. Times are seconds of a monotonic clock."""
 
-    def __init__(self, replicas: Mapping[int, Replica], watches: Watches, ages: Ages | None = None) -> None:
-        self._replicas, self._watches = replicas, watches
+    def __init__(
+        self,
+        replicas: Mapping[int, Replica],
+        watches: Watches,
+        ages: Ages | None = None,
+        *,
+        lacking: Container[int] = frozenset(),
+    ) -> None:
+        self._replicas, self._watches, self._lacking = replicas, watches, lacking
         self._ages = ages or Ages(replicas)
         self._fetches: dict[tuple[Link, int], Watch] = {}
         self._waiting: Pending[tuple[Link, Read]] = Pending()
@@ -72,7 +80,7 @@ class Desk(Generic[Link]):
         """Answer reads now or as soon as their partition is there."""
         for read in reads:
             replica = self._replicas.get(read.partition)
-            if replica is None:
+            if replica is None or (not read.strict and read.partition in self._lacking):
                 self._add(link, Answer(read.id, 0, [], MOVED))
             elif replica.next_offset >= read.min_offset:
                 self._serve(link, read, replica)
@@ -184,7 +192,7 @@ class Desk(Generic[Link]):
 
     def _overdue(self, link: Link, read: Read) -> None:
         replica = self._replicas.get(read.partition)
-        if replica is None:
+        if replica is None or (not read.strict and read.partition in self._lacking):
             self._add(link, Answer(read.id, 0, [], MOVED))
         elif read.strict:
             self._add(link, Answer(read.id, replica.next_offset, [], TimedOut.code))

@@ -22,7 +22,6 @@ from dimint.log.port import Log, Record, TopicPartition
 from dimint.node.disputes import Disputes
 from dimint.node.fitting import mismatch
 from dimint.node.replica import META, Applied, Replica, read_meta
-from dimint.node.state import State
 from dimint.node.store import MapFull, Store
 
 __all__ = ["COMMIT_BYTES", "COMMIT_S", "Holdings"]
@@ -63,6 +62,8 @@ class Holdings:
         self.replicas: dict[int, Replica] = {}
         self._goals: dict[int, int] = {}
         self._caught_up: set[int] = set()
+        self.lacking: set[int] = set()
+        """Those whose replica has not been at the log's end since it was opened: what it lacks would look deleted."""
         self._dropping: dict[int, float] = {}
         self._dirty_since: float | None = None
         self._retry_at: float | None = None
@@ -120,7 +121,6 @@ class Holdings:
             if start > 0 or (end - start >= SNAPSHOT_FROM_RECORDS and self._has_peers(partition)):
                 self._await(partition, start)
                 return True
-        self._open(partition, state)
         self._begin(partition, end, now)
         return True
 
@@ -134,17 +134,20 @@ class Holdings:
         """There is no replica of the partition any more."""
         self.replicas.pop(partition, None)
         self._caught_up.discard(partition)
+        self.lacking.discard(partition)
         self._goals.pop(partition, None)
         self._disputes.closed(partition)
 
     def _begin(self, partition: int, goal: int, now: float) -> None:
-        """The replica reads on from where it is."""
+        """There is a replica, which reads on from where its store ends."""
+        self._open(partition)
         self._goals[partition] = goal
         self._caught_up.discard(partition)
+        self.lacking.add(partition)
         self._began[partition] = self.replicas[partition].next_offset, now
 
-    def _open(self, partition: int, state: State) -> None:
-        replica = self.replicas[partition] = Replica(partition, self._genesis, state)
+    def _open(self, partition: int) -> None:
+        replica = self.replicas[partition] = Replica(partition, self._genesis, self._store.partition(partition))
         self._dead_letters[partition] = replica.dead_letters
 
     def positions(self) -> Mapping[TopicPartition, int]:
@@ -237,7 +240,6 @@ class Holdings:
         if start > 0:
             self._await(partition, start)
         else:
-            self._open(partition, self._store.partition(partition))
             self._begin(partition, end, now)
         self._disputes.renews(partition, from_log=start == 0)
         self._moved_positions()
@@ -269,7 +271,6 @@ class Holdings:
         """The store of an awaited partition can be used, and read on; `goal` is the log's end."""
         del self._awaited[partition]
         self._disputes.end(partition)
-        self._open(partition, self._store.partition(partition))
         self._begin(partition, goal, self._now)
         self._moved_positions()
 
@@ -332,7 +333,7 @@ class Holdings:
             self._retry_at = now + RETRY_S
         for partition, replica in list(self.replicas.items()):
             problem = replica.problem
-            self._open(partition, self._store.partition(partition))
+            self._open(partition)
             self.replicas[partition].problem = problem
         self._moved_positions()
 
@@ -393,6 +394,7 @@ class Holdings:
                 self._goals[partition] = end
                 return False
             self._caught_up.add(partition)
+            self.lacking.discard(partition)
             if self._disputes.is_renewing(partition) and self._disputes.end(partition):
                 logger.warning("partition %d was built anew from the log and serves reads again", partition)
         return True

@@ -109,7 +109,7 @@ class Node:
         self._ages = Ages(self._holdings.replicas)
         self._held: frozenset[int] = frozenset()
         self._ends = Ends(self._log, self._clock, lambda: self._held)
-        self._desk: Desk[Link] = Desk(self._holdings.replicas, self._watches, self._ages)
+        self._desk: Desk[Link] = Desk(self._holdings.replicas, self._watches, self._ages, lacking=self._holdings.lacking)
         linearizable = self._log.describe().end_is_linearizable
         self._direct: Direct[Peer] = Direct(
             genesis, self._holdings.replicas, self._watches, self._ages, end_is_linearizable=linearizable

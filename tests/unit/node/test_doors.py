@@ -104,6 +104,22 @@ def test_reads_wait_for_their_position(partitions: Partitions) -> None:
     assert desk.take() == [("one", Answers([Answer(6, 0, [], "moved")]))]
 
 
+def test_what_a_replica_lacks_is_not_taken_for_deleted(partitions: Partitions) -> None:
+    """One that is built anew answers only reads that wait for what they need, until it has been at the end."""
+    lacking = {0}
+    desk = Desk[str](partitions.replicas, Watches(partitions.replicas), lacking=lacking)
+    desk.read("one", [Read(1, 0, "get", ["a"]), Read(2, 0, "get", ["a"], 1, 500, True), Read(3, 1, "get", ["a"])], 0.0)
+    assert desk.take() == [("one", Answers([Answer(1, 0, [], "moved"), Answer(3, 0, [])]))]
+    lacking.clear()
+    desk.read("one", [Read(4, 0, "get", ["a"], 1, 100)], 0.0)
+    lacking.add(0)  # while it waits
+    desk.expire(0.1)
+    assert desk.take() == [("one", Answers([Answer(4, 0, [], "moved")]))]
+    partitions.append(0, ["kv.set", "a", 0, 0, None, b"J1", None, 0])
+    desk.came_on(0)
+    assert desk.take() == [("one", Answers([Answer(2, 1, [Found("a", b"J1", 1_000_000)])]))]
+
+
 def test_outcomes_are_told_as_soon_as_they_are_known(partitions: Partitions) -> None:
     """A question for a batch that is not applied yet waits; one without outcomes has none; a lost link gets nothing."""
     desk = Desk[str](partitions.replicas, Watches(partitions.replicas))

@@ -224,8 +224,10 @@ def test_caught_up_means_near_the_end_once(setting: Setting) -> None:
         setting.write(0, str(number))
     setting.holdings.hold(frozenset({0}), 0.0)
     assert not setting.holdings.caught_up(0)
+    assert setting.holdings.lacking == {0}
     setting.catch_up()
     assert setting.holdings.caught_up(0)
+    assert setting.holdings.lacking == set()
     for number in range(300):
         setting.write(0, str(number))
     assert setting.holdings.caught_up(0)
@@ -257,11 +259,13 @@ def test_a_disputed_partition_is_built_anew_from_the_log(setting: Setting, caplo
     assert setting.holdings.disputed() == {0}
     (state,) = setting.holdings.states()
     assert (state.problem, state.caught_up, state.next_offset) == ("it differs", False, 0)
+    assert setting.holdings.lacking == {0}
     setting.write(0, "b")
     setting.catch_up()
     assert setting.holdings.caught_up(0)
     (state,) = setting.holdings.states()
     assert (state.problem, state.caught_up) == (None, True)
+    assert setting.holdings.lacking == set()
     assert [found.value for found in setting.holdings.replicas[0].get([placed(key, 0, GENESIS) for key in "ab"])] == [
         b"J1",
         b"J1",
