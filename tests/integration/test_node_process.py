@@ -63,6 +63,7 @@ def test_a_node_serves_what_the_log_says(tmp_path: Path) -> None:
             try:
                 assert again.id == node.id
                 with OldClient(around.node_address(node.id)) as client:
+                    wait_until(lambda: not client("get", key="a").get("moved"), 10, "the node takes up its partitions")
                     assert client("get", key="a", min_position=last, timeout=10)["value"] == "while it was dead"
                     assert client("get", key="b")["value"] == "strong"
             finally:
