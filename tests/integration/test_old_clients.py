@@ -10,6 +10,7 @@ import msgpack
 import pytest
 import zmq
 
+from dimint.limits import WEAK_WAIT_MS
 from tests.support.kv_system import KvSystem, kv_system
 from tests.support.system import OldClient
 
@@ -113,7 +114,10 @@ def test_five_thousand_keys_one_request_at_a_time(system: KvSystem) -> None:
             start = time.monotonic()
             assert client("set", key=key, value=number) == {"value": number}
             took.append(time.monotonic() - start)
-            assert client("get", key=key) == {"value": number}
+            start = time.monotonic()
+            found = client("get", key=key)
+            # a weak read waits so long for a replica that a busy machine holds up, then says what is there
+            assert found == {"value": number} or (found == {} and time.monotonic() - start >= WEAK_WAIT_MS / 1000)
             if number % 25 == 0:
                 assert client("get", key=key, consistency="strong") == {"value": number}
     assert sorted(took)[len(took) // 4] < 0.005, "also on a busy machine a quarter of them finds it idle"
