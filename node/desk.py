@@ -158,6 +158,11 @@ class Desk(Generic[Link]):
         """When `expire` has a read to answer."""
         return self._waiting.next_deadline()
 
+    @property
+    def awaits_records(self) -> bool:
+        """Whether a read or somebody who asked for outcomes waits for what the log has next."""
+        return self._ask_count > 0 or self._waiting.next_deadline() is not None
+
     def take(self) -> list[tuple[Link, Answers | Outcomes | Fetched]]:
         """Messages to send now."""
         if not self._piles:

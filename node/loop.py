@@ -181,6 +181,8 @@ class Node:
             while self._news:
                 self._learn(self._news.popleft(), links, now)
             self._take_requests(ready, links, now)
+            if self._awaits_records():
+                self._feed.hurry()
             more = self._take_records(links, now)
             self._exchange.turn(now)
             now = clock.monotonic()
@@ -229,6 +231,11 @@ class Node:
         deadlines = (self._desk.next_deadline(), self._direct.next_deadline(), self._watches.next_deadline())
         waits += [max(0.0, at - now) for at in deadlines if at is not None]
         return min(waits)
+
+    def _awaits_records(self) -> bool:
+        """Whether anybody is answered only when more of the log has been read."""
+        deadlines = (self._direct.next_deadline(), self._watches.next_deadline())
+        return self._desk.awaits_records or deadlines != (None, None)
 
     def _tell_due(self, links: Links) -> None:
         """Tell whose time is over, by this machine's clock: log time is the clocks' too."""
@@ -311,6 +318,7 @@ class Node:
                     link = links.of_writer(applied.writer)
                     if link is not None:
                         self._desk.push(link, partition, applied)
+                        self._feed.hurry()  # more of them may follow, and their clients wait
             self._desk.came_on(partition)
             self._direct.came_on(partition)
             self._watches.came_on(partition)
