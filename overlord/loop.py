@@ -188,8 +188,9 @@ class Overlord:
     # --- one turn ----------------------------------------------------------------------------------------------------
     def _take(self, timeout_s: float) -> None:
         """Everything that has come, into the core."""
-        ready = self._poller.wait(timeout_s)
-        self._awake = False  # before looking: what comes later wakes again
+        self._awake = False  # before looking: what comes later wakes
+        ready = self._poller.wait(0.0 if self._results or self._news else timeout_s)
+        self._awake = True
         now = self._clock.monotonic()
         core = self._core
         while self._results:
@@ -227,7 +228,7 @@ class Overlord:
             future.add_done_callback(partial(self._on_settled, append))
 
     def _on_settled(self, append: Append, future: "Future[Appended]") -> None:
-        """On a thread of the log."""
+        """On a thread of the log, or on this loop's own while it appends."""
         self._results.append((append, future))
         self._wake()
 
@@ -237,8 +238,8 @@ class Overlord:
         self._wake()
 
     def _wake(self) -> None:
-        """Once for whatever comes before the loop looks: each wake gives up the interpreter's lock, and a commit's thread
-        that had to queue for it after every single batch would tell of them far apart."""
+        """Only while the loop waits, and once: each wake gives up the interpreter's lock, and a commit's thread that had to
+        queue for it after every single batch would tell of them far apart."""
         if not self._awake:
             self._awake = True
             self._poller.wake()

@@ -42,6 +42,10 @@ def _embedded(path: Path, clock: Clock) -> Callable[[], Log]:
     return lambda: EmbeddedLog(path, clock=clock)
 
 
+def _embedded_slow(path: Path, clock: Clock) -> Callable[[], Log]:
+    return lambda: EmbeddedLog(path, clock=clock, quick_s=0.0)
+
+
 def _faulty(path: Path, clock: Clock) -> Callable[[], Log]:
     opener = _memory(path, clock)
     return lambda: FaultyLog(opener())
@@ -60,8 +64,17 @@ def _on(servers: list[str], clock: Clock) -> Callable[[], Log]:
     return lambda: KafkaLog(servers, options=options, clock=clock)
 
 
-BACKENDS = {"memory": _memory, "embedded": _embedded, "faulty": _faulty, "kafka": _kafka, "kafka-of-three": _kafka_of_three}
-"""`faulty` is the fake that breaks on purpose: unbroken it keeps the contract too."""
+BACKENDS = {
+    "memory": _memory,
+    "embedded": _embedded,
+    "embedded-slow": _embedded_slow,
+    "faulty": _faulty,
+    "kafka": _kafka,
+    "kafka-of-three": _kafka_of_three,
+}
+"""`embedded-slow` never takes its disk for a quick one, so that its own thread commits.
+
+`faulty` is the fake that breaks on purpose: unbroken it keeps the contract too."""
 WITH_OUR_CLOCK = [backend for backend in BACKENDS if not backend.startswith("kafka")]
 """Backends that stamp records with the clock that they are given."""
 

@@ -1,4 +1,10 @@
-"""Group commit: one thread takes everything that was handed over since the last commit, of all topics and partitions."""
+"""Group commit, by the caller as long as that is quick, else by a thread of the log.
+
+The thread takes everything that was handed over since its last commit, of all topics and partitions. But waking a thread and
+being woken by it costs a busy machine as much as a small commit on a quick disk. So `append` commits by itself if nothing is
+before it, no other process is just committing, and the last commit did not take long; else the caller goes on with other
+things meanwhile. Checkpoints and retention are always the thread's.
+"""
 
 import threading
 import time
@@ -13,11 +19,13 @@ from dimint.log.embedded.directory import LogDirectory
 from dimint.log.embedded.topic import WAL_MAX_PAGES, TopicFile
 from dimint.log.port import Entry
 
-__all__ = ["COMMIT_MAX_BYTES", "Committer"]
+__all__ = ["COMMIT_MAX_BYTES", "QUICK_S", "Committer"]
 
 COMMIT_MAX_BYTES = 8 << 20
 """A commit is closed when its records pass this: others wait for its lock."""
 _CHECKPOINT_RETRY_PAGES = 512
+QUICK_S = 0.002
+"""After a commit that took longer than this the next one is the thread's."""
 _EXPIRE_EVERY_S = 60.0
 _EXPIRE_MORE_S = 0.25
 """Pause between two slices while there is more to expire."""
@@ -34,7 +42,7 @@ class _Open:
     def __init__(self, directory: LogDirectory, topic: str) -> None:
         self.file = TopicFile(directory, topic)
         self.waker = directory.waker(topic)
-        self.checkpoint_at = WAL_MAX_PAGES
+        self.pages, self.checkpoint_at = 0, WAL_MAX_PAGES
 
     def close(self) -> None:
         self.file.close()
@@ -42,20 +50,25 @@ class _Open:
 
 
 class Committer:
-    """Owns the commit thread, which starts with the first append.
+    """Commits records; its thread starts with the first append.
 
     `append` may be called from any thread. Retention is done here too, for the topics of the directory, at most once a
     minute while this process appends.
     """
 
-    def __init__(self, directory: LogDirectory, clock: Clock) -> None:
-        self._directory, self._clock = directory, clock
+    def __init__(self, directory: LogDirectory, clock: Clock, quick_s: float = QUICK_S) -> None:
+        self._directory, self._clock, self._quick_s = directory, clock, quick_s
         self._queue: SimpleQueue[list[_Handed] | None] = SimpleQueue()
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
+        """Held by whoever uses the files; who holds `_lock` never waits for it."""
+        self._queued = 0
+        """What the thread was handed and has not finished: while there is any, nobody overtakes it."""
         self._thread: threading.Thread | None = None
         self._closed = False
         self._broken: LogBroken | None = None
         self._topics: dict[str, _Open] = {}
+        self._took_s = 0.0
         self._expire_at = 0.0
 
     def append(self, entries: Sequence[Entry]) -> list[Future[int]]:
@@ -67,14 +80,13 @@ class Committer:
             future.set_running_or_notify_cancel()  # nobody can take back what may be in a commit already
             handed.append(_Handed(entry, future))
             futures.append(future)
-        if handed:
-            with self._lock:
-                if self._closed:
-                    raise LogError("the log is closed")
-                if self._thread is None:
-                    self._thread = threading.Thread(target=self._run, name="log-commit", daemon=True)
-                    self._thread.start()
-                self._queue.put(handed)
+        if handed and self._take_or_queue(handed):
+            try:
+                left = self._commit_all(handed, wait=False)
+                if left or any(opened.pages > opened.checkpoint_at for opened in self._topics.values()):
+                    self._put(left)
+            finally:
+                self._turn.release()
         return futures
 
     def close(self) -> None:
@@ -82,21 +94,43 @@ class Committer:
         with self._lock:
             self._closed = True
             thread = self._thread
+        with self._turn:  # so that this is the last of the queue
             self._queue.put(None)
         if thread is not None:
             thread.join()
+
+    def _take_or_queue(self, handed: list[_Handed]) -> bool:
+        """True: it is the caller's turn. False: the thread has it now."""
+        with self._lock:
+            if self._closed:
+                raise LogError("the log is closed")
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log-commit", daemon=True)
+                self._thread.start()
+            if not self._queued and self._took_s < self._quick_s and self._turn.acquire(blocking=False):
+                return True
+            self._queued += 1
+            self._queue.put(handed)
+            return False
+
+    def _put(self, handed: list[_Handed]) -> None:
+        with self._lock:
+            self._queued += 1
+            self._queue.put(handed)
 
     def _run(self) -> None:
         try:
             while self._take_turn():
                 pass
         finally:
-            for opened in self._topics.values():
-                opened.close()
+            with self._turn:
+                for opened in self._topics.values():
+                    opened.close()
 
     def _take_turn(self) -> bool:
         """One group commit; False when the log is closed and everything is done."""
         handed: list[_Handed] = []
+        count = 0
         going_on = True
         try:
             got = self._queue.get(timeout=max(0.0, self._expire_at - time.monotonic()))
@@ -105,42 +139,63 @@ class Committer:
                     going_on = False
                 else:
                     handed += got
+                    count += 1
                 got = self._queue.get_nowait()
         except Empty:
             pass
-        for topic, group in _split(handed):
-            self._commit(topic, group)
-        if self._broken is None and time.monotonic() >= self._expire_at:
-            self._expire_at = time.monotonic() + (_EXPIRE_MORE_S if self._expire() else _EXPIRE_EVERY_S)
+        with self._turn:
+            if handed:
+                self._commit_all(handed, wait=True)
+            for opened in self._topics.values():
+                if opened.pages > opened.checkpoint_at:
+                    self._checkpoint(opened)
+            if self._broken is None and time.monotonic() >= self._expire_at:
+                self._expire_at = time.monotonic() + (_EXPIRE_MORE_S if self._expire() else _EXPIRE_EVERY_S)
+        with self._lock:
+            self._queued -= count
         return going_on
 
-    def _commit(self, topic: str, group: list[_Handed]) -> None:
-        pages = 0
+    def _commit_all(self, handed: list[_Handed], *, wait: bool) -> list[_Handed]:
+        """Commit, group by group; what is left would have to `wait` for other processes, or come after such records."""
+        start = time.monotonic()
+        left: list[_Handed] = []
+        for topic, group in _split(handed):
+            if left or not self._commit(topic, group, wait):
+                left += group
+        self._took_s = time.monotonic() - start
+        return left
+
+    def _commit(self, topic: str, group: list[_Handed], wait: bool) -> bool:
         try:
             if self._broken is not None:
                 raise self._broken
             opened = self._open(topic)
-            offsets, pages = opened.file.append([(entry.partition, entry.value) for entry, _ in group], self._clock.time_ns())
+            rows = [(entry.partition, entry.value) for entry, _ in group]
+            written = opened.file.append(rows, self._clock.time_ns(), wait=wait)
+            if written is None:
+                return False
+            opened.pages = written.wal_pages
         except Exception as error:  # noqa: BLE001  whatever it is, nobody may wait for ever: the futures carry it
             failure = error if isinstance(error, LogError) else LogBroken(f"the commit failed: {error!r}")
             if isinstance(failure, LogBroken):
                 self._broken = failure
             for _, future in group:
                 future.set_exception(failure)
-            return
+            return True
         opened.waker.wake(time.time_ns())
-        for (_, future), offset in zip(group, offsets, strict=True):
+        for (_, future), offset in zip(group, written.offsets, strict=True):
             future.set_result(offset)
-        if pages > opened.checkpoint_at:
-            self._checkpoint(opened, pages)
+        return True
 
-    def _checkpoint(self, opened: _Open, pages: int) -> None:
+    def _checkpoint(self, opened: _Open) -> None:
         try:
             done = opened.file.checkpoint()
         except LogBroken as error:
             self._broken = error
             return
-        opened.checkpoint_at = WAL_MAX_PAGES if done else pages + _CHECKPOINT_RETRY_PAGES
+        opened.checkpoint_at = WAL_MAX_PAGES if done else opened.pages + _CHECKPOINT_RETRY_PAGES
+        if done:
+            opened.pages = 0
 
     def _expire(self) -> bool:
         """Drop some of what is too old; whether there is more."""

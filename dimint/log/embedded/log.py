@@ -9,7 +9,7 @@ from pathlib import Path
 from dimint.clock import Clock
 from dimint.errors import LogError, RecordTooLarge
 from dimint.limits import RECORD_MAX_BYTES
-from dimint.log.embedded.commit import COMMIT_MAX_BYTES, Committer
+from dimint.log.embedded.commit import COMMIT_MAX_BYTES, QUICK_S, Committer
 from dimint.log.embedded.directory import LogDirectory
 from dimint.log.embedded.reader import EmbeddedReader
 from dimint.log.embedded.topic import TopicFile
@@ -19,11 +19,14 @@ __all__ = ["EmbeddedLog"]
 
 
 class EmbeddedLog:
-    """See the port's Log. All methods may be called from any thread."""
+    """See the port's Log. All methods may be called from any thread.
 
-    def __init__(self, data_dir: str | Path, *, clock: Clock) -> None:
+    `append` commits by itself as long as commits take less than `quick_s`; else a thread of the log does.
+    """
+
+    def __init__(self, data_dir: str | Path, *, clock: Clock, quick_s: float = QUICK_S) -> None:
         self._directory = LogDirectory(data_dir)
-        self._committer = Committer(self._directory, clock)
+        self._committer = Committer(self._directory, clock, quick_s)
         self._lock = threading.Lock()
         self._files: dict[str, TopicFile] = {}
         self._partitions: dict[str, int] = {}

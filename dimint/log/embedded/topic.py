@@ -133,13 +133,15 @@ class TopicFile:
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    def append(self, rows: Sequence[tuple[int, bytes]], now_ns: int) -> Written:
-        """Append (partition, value) rows in one durable commit.
+    def append(self, rows: Sequence[tuple[int, bytes]], now_ns: int, *, wait: bool = True) -> Written | None:
+        """Append (partition, value) rows in one durable commit; None if it would have to `wait` for somebody else's.
 
         Raises AppendFailed (rolled back, nothing of it is there) or LogBroken.
         """
         small = len(rows) <= _INBOX_ROWS and sum([len(value) for _, value in rows]) <= _INBOX_BYTES
-        with self._locked(), _translated():
+        with self._locked(wait=wait) as held, _translated():
+            if not held:
+                return None
             if small and len({partition // _INBOX_PARTITIONS for partition, _ in rows}) == 1:
                 try:
                     offsets = self._insert_at_once(rows, now_ns)
@@ -272,11 +274,16 @@ class TopicFile:
         return apsw.SQLITE_OK
 
     @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, *, wait: bool = True) -> Iterator[bool]:
+        """Alone among all who change the topic, if that is so without waiting or `wait`."""
         with _translated():
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(self._lock_fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held = True
+            except BlockingIOError:
+                held = False
         try:
-            yield
+            yield held
         finally:
             fcntl.flock(self._lock_fd, fcntl.LOCK_UN)
 
