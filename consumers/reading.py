@@ -7,7 +7,7 @@ everything that was committed with it. Nothing is created and nothing is waited 
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +44,7 @@ from dimint.consumers.tiers import MINUTE_NS
 from dimint.consumers.wanted import Wanted
 from dimint.errors import UnknownVersion
 from dimint.limits import EVENTS_FETCH_MAX, FETCH_MAX_SAMPLES
+from dimint.progress import NO_PROGRESS, Progress
 
 __all__ = ["CURRENT", "TABLES_FOLDER", "HostRow", "StatusReader", "StoredSample"]
 
@@ -233,13 +234,18 @@ class StatusReader:
         with snapshot(db):
             return processes(db, host_id, from_ns, to_ns, min(limit, EVENTS_FETCH_MAX))
 
-    def accounting(self, asked: Question, now_ns: int) -> Accounting:
-        """GPU-hours per user and host; what lies after `now_ns` is not counted."""
+    def accounting(
+        self, asked: Question, now_ns: int, progress: Callable[[str], Progress] = lambda unit: NO_PROGRESS
+    ) -> Accounting:
+        """GPU-hours per user and host; what lies after `now_ns` is not counted.
+
+        `progress` gives the progress of work that is counted in this unit: first `hours`, then `hosts`.
+        """
         db = self._open()
         if db is None:
             return account(asked, (), 0, 0)
         with snapshot(db):
-            return accounting(db, asked, now_ns)
+            return accounting(db, asked, now_ns, progress)
 
     def gpu_totals(self) -> list[GpuTotal]:
         """GPU time per host and user since the first sample."""

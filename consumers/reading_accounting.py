@@ -1,7 +1,6 @@
 """Questions to a table file about the use of GPUs (consumers/accounting.py)."""
 
-from collections.abc import Sequence
-from itertools import groupby
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 import apsw
@@ -12,6 +11,7 @@ from dimint.consumers.reading_host import HostSamples
 from dimint.consumers.rows import GpuTotal, XidCount
 from dimint.consumers.usage import CAP_US, HOUR_US, READ, SHARINGS, use_between
 from dimint.consumers.usage_columns import use_of_chunks
+from dimint.progress import NO_PROGRESS, Progress
 
 __all__ = ["accounting", "totals", "xids"]
 
@@ -19,7 +19,8 @@ __all__ = ["accounting", "totals", "xids"]
 _USED: Final = """select user, ifnull(o.name, m.name), sum(HELD), sum(ACTIVE), sum(UNKNOWN)
                   from used u join machines m on m.id = u.host left join machines o on o.id = m.merged_into
                   where hour >= ? and hour < ? group by u.host, user order by 2, u.host, user"""
-_COVERED: Final = "select host, hour, gpus, known_us, longest_us from covered where hour >= ? and hour < ? order by host, hour"
+_FIRST_HOUR: Final = "select min((select min(hour) from covered), (select min(hour) from used))"
+_COVERED: Final = "select hour, gpus, known_us, longest_us from covered where host = ? and hour >= ? and hour < ? order by hour"
 _BEFORE: Final = "select gpus from covered where host = ? and hour < ? order by hour desc limit 1"
 _HOSTS: Final = """select l.id, ifnull(o.name, m.name), l.first_ns, l.last_ns, m.merged_ns > 0
                    from latest l join machines m on m.id = l.id left join machines o on o.id = m.merged_into
@@ -30,6 +31,9 @@ _TOTALS: Final = """select ifnull(nullif(m.merged_into, ''), m.id), user, sum(he
                     from totals t join machines m on m.id = t.host group by 1, 2 order by 1, 2"""
 _XIDS: Final = """select ifnull(nullif(m.merged_into, ''), m.id), gpu, xid, sum(count), max(last_ns)
                   from xids x join machines m on m.id = x.host group by 1, 2, 3 order by 1, 2, 3"""
+
+_STEP_HOURS: Final = 168
+"""Whole hours that are added up at once: half a second for a thousand hosts with three users each."""
 
 assert SHARINGS == ("full", "equal", "memory"), "columns of the table are named after the rules"
 
@@ -44,28 +48,33 @@ def xids(db: apsw.Connection) -> list[XidCount]:
     return [XidCount(*row) for row in db.execute(_XIDS)]
 
 
-def accounting(db: apsw.Connection, asked: Question, now_ns: int) -> Accounting:
-    """The answer; what lies after `now_ns` is not counted. Inside the caller's transaction."""
+def accounting(
+    db: apsw.Connection, asked: Question, now_ns: int, progress: Callable[[str], Progress] = lambda unit: NO_PROGRESS
+) -> Accounting:
+    """The answer; what lies after `now_ns` is not counted. Inside the caller's transaction.
+
+    `progress` is asked for one that counts hours, whose sums are read, then for one that counts hosts, whose samples of the
+    range's ends are.
+    """
     hosts = [_Host(*row) for row in db.execute(_HOSTS)]
     asked = _kept(db, hosts, asked)
     from_us, to_us = asked.from_ns // 1000, asked.to_ns // 1000
     whole = range(-(-from_us // HOUR_US), max(-(-from_us // HOUR_US), to_us // HOUR_US))
-    sql = _USED
-    for part in ("held", "active", "unknown"):
-        sql = sql.replace(part.upper(), f"{asked.sharing}_{part}_us")
-    used = [Used(*row) for row in db.execute(sql, (whole.start, whole.stop))]
+    used = _whole_hours(db, whole, asked.sharing, progress("hours"))
     edges = [edge for edge in _edges(from_us, to_us, whole) if edge[0] < edge[1]]
-    rows: list[tuple[str, int, int, int, int]] = list(db.execute(_COVERED, (from_us // HOUR_US, -(-to_us // HOUR_US))))
-    covered = {host: [row[1:] for row in mine] for host, mine in groupby(rows, key=lambda row: row[0])}
-    capacity_us = nobody_us = 0
-    for host in hosts:
+    capacity_us = nobody_us = longest_us = 0
+    hosts_read = progress("hosts")
+    for number, host in enumerate(hosts):
+        hosts_read.at(number, len(hosts), number)
+        covered: list[tuple[int, int, int, int]] = list(db.execute(_COVERED, (host.id, from_us // HOUR_US, -(-to_us // HOUR_US))))
+        longest_us = max(longest_us, max((row[3] for row in covered), default=0))
         start_us = max(asked.from_ns, host.first_ns) // 1000
         # a host that is merged into another has no time of its own after its last sample
         end_us = min(asked.to_ns, now_ns, host.last_ns if host.merged else now_ns) // 1000
         if start_us >= end_us:
             continue
         spans: list[Span] = []
-        for hour, gpus, known_us, _ in covered.get(host.id, ()):
+        for hour, gpus, known_us, _ in covered:
             if hour in whole:
                 spans.append(Span(hour * HOUR_US, (hour + 1) * HOUR_US, gpus, known_us))
                 continue
@@ -78,7 +87,24 @@ def accounting(db: apsw.Connection, asked: Question, now_ns: int) -> Accounting:
         all_us, unknown_us = coverage(spans, before, start_us, end_us)
         capacity_us, nobody_us = capacity_us + all_us, nobody_us + unknown_us
         used.append(Used(None, host.name, 0, 0, 0, unknown_us))
-    return account(asked, used, capacity_us, nobody_us, max((row[4] for row in rows), default=0))
+    hosts_read.end(len(hosts), len(hosts), len(hosts))
+    return account(asked, used, capacity_us, nobody_us, longest_us)
+
+
+def _whole_hours(db: apsw.Connection, whole: range, sharing: str, progress: Progress) -> list[Used]:
+    """What users held on hosts in these hours, a week at a time."""
+    sql = _USED
+    for part in ("held", "active", "unknown"):
+        sql = sql.replace(part.upper(), f"{sharing}_{part}_us")
+    first = db.execute(_FIRST_HOUR).get
+    hours = range(whole.stop if first is None else max(whole.start, first), whole.stop)
+    used: list[Used] = []
+    for begin in hours[::_STEP_HOURS]:
+        end = min(begin + _STEP_HOURS, hours.stop)
+        used += (Used(*row) for row in db.execute(sql, (begin, end)))
+        progress.at(end - hours.start, len(hours), end - hours.start)
+    progress.end(len(hours), len(hours), len(hours))
+    return used
 
 
 class _Host(NamedTuple):

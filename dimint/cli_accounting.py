@@ -10,6 +10,7 @@ import click
 
 from dimint.cli_client import write_row
 from dimint.cli_options import with_settings
+from dimint.progress import progress_of
 from dimint.settings import ConsumerSettings
 from dimint.when import FORMS, parse_time
 from dimint.zone import local_zone
@@ -44,7 +45,8 @@ def accounting(
     from_ns = parse_time(from_, now_ns=now_ns, zone=zone) if from_ else forms.default_from(now_ns)
     to_ns = parse_time(to, now_ns=now_ns, zone=zone)
     with StatusReader(settings.data_dir / TABLES_FOLDER) as reader:
-        answer = reader.accounting(forms.question(from_ns, to_ns, by, sharing), now_ns)
+        asked = forms.question(from_ns, to_ns, by, sharing)
+        answer = reader.accounting(asked, now_ns, lambda unit: progress_of("accounting", as_json=as_json, unit=unit))
 
     def when(time_ns: int) -> str:
         return datetime.fromtimestamp(time_ns / 1e9, zone).isoformat()

@@ -12,39 +12,43 @@ _EVERY_S: Final = 0.5
 
 
 class Report(NamedTuple):
-    """`done` of `total` are what the work is measured by, `events` what went through; `left_s` None: not to be told yet."""
+    """`done` of `total` are what the work is measured by, `counted` of `unit` what went through, `rate` how many a second.
+
+    `left_s` None: not to be told yet.
+    """
 
     what: str
     done: int
     total: int
-    events: int
+    counted: int
     rate: float
     left_s: float | None
+    unit: str = "events"
 
     def __str__(self) -> str:
         share = min(100, 100 * self.done // self.total) if self.total else 100
         left = "" if self.left_s is None else f", {_span(self.left_s)} left"
-        return f"{self.what}: {share} %, {self.events:,} events, {self.rate:,.0f} events/s{left}"
+        return f"{self.what}: {share} %, {self.counted:,} {self.unit}, {self.rate:,.0f} {self.unit}/s{left}"
 
 
-def report(what: str, done: int, total: int, events: int, took_s: float) -> Report:
+def report(what: str, done: int, total: int, count: int, took_s: float, unit: str = "events") -> Report:
     """The numbers after `took_s` seconds.
 
     >>> print(report("export", 25, 100, 1000, 2.0))
     export: 25 %, 1,000 events, 500 events/s, 0:06 left
     """
-    rate = events / took_s if took_s > 0 else 0.0
+    rate = count / took_s if took_s > 0 else 0.0
     left_s = (total - done) * took_s / done if done > 0 and total >= done else None
-    return Report(what, done, total, events, rate, left_s)
+    return Report(what, done, total, count, rate, left_s, unit)
 
 
 class Progress:
     """Says nothing; see the classes below. `at` may be called as often as the work likes."""
 
-    def at(self, done: int, total: int, events: int) -> None:
+    def at(self, done: int, total: int, count: int) -> None:
         """The work is so far."""
 
-    def end(self, done: int, total: int, events: int) -> None:
+    def end(self, done: int, total: int, count: int) -> None:
         """The work is over, or was stopped here."""
 
 
@@ -54,23 +58,23 @@ NO_PROGRESS: Final = Progress()
 class _Said(Progress):
     """Reports at most twice a second, and at the end if it has reported before."""
 
-    def __init__(self, what: str, stream: TextIO) -> None:
-        self._what, self._stream = what, stream
+    def __init__(self, what: str, stream: TextIO, unit: str) -> None:
+        self._what, self._stream, self._unit = what, stream, unit
         self._start_s = time.monotonic()
         self._next_s = self._start_s + _EVERY_S
         self._reported = False
 
-    def at(self, done: int, total: int, events: int) -> None:
+    def at(self, done: int, total: int, count: int) -> None:
         now_s = time.monotonic()
         if now_s >= self._next_s:
             self._next_s = now_s + _EVERY_S
             self._reported = True
-            self._write(report(self._what, done, total, events, now_s - self._start_s), last=False)
+            self._write(report(self._what, done, total, count, now_s - self._start_s, self._unit), last=False)
 
-    def end(self, done: int, total: int, events: int) -> None:
+    def end(self, done: int, total: int, count: int) -> None:
         if self._reported or self._says_end_always:
             self._reported = False
-            self._write(report(self._what, done, total, events, time.monotonic() - self._start_s), last=True)
+            self._write(report(self._what, done, total, count, time.monotonic() - self._start_s, self._unit), last=True)
 
     _says_end_always = False
 
@@ -88,22 +92,25 @@ class _Line(_Said):
 
 
 class _Lines(_Said):
-    """JSON: {"progress": what, "done", "total", "events", "rate", "left_s", "finished"}."""
+    """JSON: {"progress": what, "done", "total", the unit: count, "rate", "left_s", "finished"}."""
 
     _says_end_always = True
 
     def _write(self, now: Report, *, last: bool) -> None:
-        fields = now._asdict()
-        line = {"progress": fields.pop("what"), **fields, "finished": last}
+        line = {"progress": now.what, "done": now.done, "total": now.total, now.unit: now.counted, "rate": now.rate}
+        line |= {"left_s": now.left_s, "finished": last}
         print(json.dumps(line), file=self._stream, flush=True)
 
 
-def progress_of(what: str, *, as_json: bool = False, stream: TextIO | None = None) -> Progress:
-    """JSON lines if asked for, a moving line on a terminal, else nothing; on stderr by default."""
+def progress_of(what: str, *, as_json: bool = False, stream: TextIO | None = None, unit: str = "events") -> Progress:
+    """JSON lines if asked for, a moving line on a terminal, else nothing; on stderr by default.
+
+    `unit` is what `count` of `at` and `end` counts, in the plural.
+    """
     stream = sys.stderr if stream is None else stream
     if as_json:
-        return _Lines(what, stream)
-    return _Line(what, stream) if stream.isatty() else NO_PROGRESS
+        return _Lines(what, stream, unit)
+    return _Line(what, stream, unit) if stream.isatty() else NO_PROGRESS
 
 
 def _span(seconds: float) -> str:

@@ -16,6 +16,7 @@ from dimint.consumers.digest import table_digest
 from dimint.consumers.reading import CURRENT, TABLES_FOLDER, StatusReader
 from dimint.consumers.usage import HOUR_US, span_us, use_of
 from dimint.errors import BadQuery
+from dimint.progress import Progress
 from tests.support.samples import START_NS, host_id, registered, sample_event
 from tests.support.status_log import StatusLog, feed
 
@@ -147,6 +148,40 @@ def test_any_range_to_the_second(tmp_path: Path) -> None:
                         assert tuple(map(sum, zip(*halves, strict=True))) == whole
 
 
+class Told(Progress):
+    """Remembers what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[int, int, int]] = []
+
+    def at(self, done: int, total: int, count: int) -> None:
+        self.lines.append((done, total, count))
+
+    def end(self, done: int, total: int, count: int) -> None:
+        self.lines.append((done, total, count))
+
+
+def test_a_long_range_is_read_in_steps_that_are_told(tmp_path: Path) -> None:
+    """First the hours that have sums, from the first one on, then host after host; the sums are those of the parts."""
+    log = StatusLog()
+    weeks = range(0, 10 * 7 * 24, 50)
+    for host, name in ((ONE, "gpu-1"), (TWO, "gpu-2")):
+        log.put([registered(host, name)], time_ns=BEGIN, logged_at_ns=BEGIN)
+        for number, hour in enumerate(weeks):
+            time_ns = BEGIN + hour * HOUR_NS
+            log.put([sample_event(host, b"run", number + 1, working({"user": "ada"}))], time_ns=time_ns, logged_at_ns=time_ns)
+    asked = Question(0, BEGIN + (weeks[-1] + 1) * HOUR_NS)
+    told: dict[str, Told] = {}
+    with StatusReader(feed(log, tmp_path, range(100, 2 * len(weeks), 100))) as reader:
+        found = reader.accounting(asked, asked.to_ns, lambda unit: told.setdefault(unit, Told()))
+    assert {one.held_us for one in found.accounts if one.user == "ada"} == {len(weeks) * 60_000_000}
+    assert found.capacity_us == 2 * 2 * (weeks[-1] + 1) * HOUR_US
+    assert list(told) == ["hours", "hosts"]
+    hours = weeks[-1] + 1
+    assert told["hours"].lines == [(done, hours, done) for done in (*range(168, hours, 168), hours, hours)]
+    assert told["hosts"].lines == [(done, 2, done) for done in (0, 1, 2)]
+
+
 def test_samples_that_are_gone_widen_the_range(tmp_path: Path) -> None:
     """Where only the sums of hours are left, the answer is of whole hours and says so."""
     folder = feed(lab(), tmp_path)
@@ -239,7 +274,12 @@ def test_the_command_shows_a_table_json_and_csv(tmp_path: Path) -> None:
     shown = CliRunner().invoke(command, arguments)
     assert shown.exit_code == 0, shown.output
     assert shown.output.splitlines()[1].split() == ["ada", "1.500", "0.750", "0.750", "0.000"]
-    plain = json.loads(CliRunner().invoke(command, [*arguments, "--json", "--sharing=equal"]).output)
+    in_json = CliRunner().invoke(command, [*arguments, "--json", "--sharing=equal"])
+    told = [json.loads(line) for line in in_json.stderr.splitlines()]
+    assert [(line["progress"], line.get("hours"), line.get("hosts"), line["finished"]) for line in told] == [
+        ("accounting", 2, None, True), ("accounting", None, 2, True),
+    ]  # fmt: skip
+    plain = json.loads(in_json.stdout)
     assert [(line["user"], line["held"]) for line in plain["gpu_hours"]] == [("ada", 1.25), ("+bob", 0.25), (None, 0.0)]
     assert (plain["capacity"], plain["sharing"]) == (8.0, "equal")
     lines = CliRunner().invoke(command, [*arguments, "--csv"]).output.splitlines()

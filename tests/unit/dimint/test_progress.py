@@ -17,10 +17,11 @@ class Terminal(io.StringIO):
 def test_numbers() -> None:
     """Rate and what is left follow from what was done; nothing is made up before anything was."""
     assert report("x", 0, 10, 0, 1.0).left_s is None
-    assert report("x", 5, 10, 500, 2.0)[3:] == (500, 250.0, 2.0)
+    assert report("x", 5, 10, 500, 2.0)[3:] == (500, 250.0, 2.0, "events")
     assert str(report("x", 10, 10, 7, 0.0)) == "x: 100 %, 7 events, 0 events/s, 0:00 left"
     assert str(report("x", 0, 0, 0, 0.0)) == "x: 100 %, 0 events, 0 events/s"
     assert str(report("x", 1, 7201, 10, 1.0)).endswith(", 2:00:00 left")
+    assert str(report("x", 1, 2, 1, 1.0, "hosts")) == "x: 50 %, 1 hosts, 1 hosts/s, 0:01 left"
 
 
 def test_for_programs() -> None:
@@ -33,6 +34,8 @@ def test_for_programs() -> None:
     (line,) = map(json.loads, stream.getvalue().splitlines())
     assert (line["progress"], line["done"], line["total"], line["events"], line["finished"]) == ("export", 1000, 1000, 3000, True)
     assert set(line) == {"progress", "done", "total", "events", "rate", "left_s", "finished"}
+    progress_of("accounting", as_json=True, stream=stream, unit="hosts").end(4, 4, 4)
+    assert json.loads(stream.getvalue().splitlines()[1])["hosts"] == 4
 
 
 def test_for_people() -> None:
