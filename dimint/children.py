@@ -36,13 +36,18 @@ class ChildFailed(DimintError):
 
 
 class ChildSpec(NamedTuple):
-    """What to run. `essential_first`: the next ones are started when this one says that it is ready."""
+    """What to run.
+
+    `essential_first`: the next ones are started when this one says that it is ready. `needed`: without it nothing of the
+    whole is of use.
+    """
 
     name: str
     command: tuple[str, ...]
     log_path: Path
     environment: Mapping[str, str] = {}
     essential_first: bool = False
+    needed: bool = True
 
 
 class Child:
@@ -138,17 +143,20 @@ class Child:
 class Supervisor:
     """Runs children until it is stopped; a dead one is started again, by the rule of dimint/restarts.py.
 
-    A process object (see dimint/service.py). `run` raises ChildFailed, or SettingsError with the child's own line, when
-    a child cannot be kept up; all others are stopped then too, in reverse order. If this process dies, however, the
-    children end by themselves.
+    A process object (see dimint/service.py). `run` raises ChildFailed when a child that is needed cannot be kept up, and
+    SettingsError with the child's own line when one refuses its settings before it was ever ready; all others are stopped
+    then too, in reverse order. A child that is not needed is off while it cannot be kept up. If this process dies, however,
+    the children end by themselves.
     """
 
     def __init__(self, specs: Sequence[ChildSpec]) -> None:
         self._specs = specs
         self._stopping = threading.Event()
         self._children: dict[str, Child] = {}
-        self._restarts = {spec.name: Restarts() for spec in specs}
+        self._restarts = {spec.name: Restarts(needed=spec.needed) for spec in specs}
         self._due: dict[str, float] = {}
+        self._were_ready: set[str] = set()
+        self._off: dict[str, str] = {}
         self._told = ""
 
     def run(self) -> None:
@@ -174,51 +182,87 @@ class Supervisor:
         """Name → pid of the children that were started. From any thread."""
         return {name: child.pid for name, child in list(self._children.items())}
 
+    def off(self) -> dict[str, str]:
+        """The children that are off: name → how the last try ended. From any thread."""
+        return dict(self._off)
+
     def _start_all(self, parent_fd: int) -> None:
         for spec in self._specs:
             if self._stopping.is_set():
                 return
             self._start(spec, parent_fd)
-            while spec.essential_first and not self._stopping.is_set() and self._children[spec.name].listen(LOOK_S) != "ready":
+            while spec.essential_first and not self._stopping.is_set() and not self._may_go_on(spec.name):
                 self._look(parent_fd)
 
+    def _may_go_on(self, name: str) -> bool:
+        """Whether the next children may be started; waits a moment for the last one to be ready."""
+        if name in self._off:
+            return True
+        if name in self._due:
+            self._stopping.wait(LOOK_S)
+            return False
+        return self._children[name].listen(LOOK_S) == "ready"
+
     def _start(self, spec: ChildSpec, parent_fd: int) -> None:
-        self._children[spec.name] = Child(spec, parent_fd=parent_fd)
-        log.info("started %s, pid %d", spec.name, self._children[spec.name].pid)
+        try:
+            child = Child(spec, parent_fd=parent_fd)
+        except ChildFailed as error:  # no process, no descriptor, no room for its log
+            self._due[spec.name] = self._after_death(spec, str(error), time.monotonic())
+            return
+        self._children[spec.name] = child
+        log.info("started %s, pid %d", spec.name, child.pid)
 
     def _look(self, parent_fd: int) -> None:
         now = time.monotonic()
         for spec in self._specs:
-            child = self._children.get(spec.name)
-            if child is None:
-                continue
             if spec.name in self._due:
                 if now >= self._due[spec.name]:
                     del self._due[spec.name]
                     self._start(spec, parent_fd)
                 continue
+            child = self._children.get(spec.name)
+            if child is None:
+                continue
             said = child.listen()
+            if said == "ready":
+                self._were_ready.add(spec.name)
             if child.waits_for and not said and child.waits_for != self._told:
                 self._told = child.waits_for
                 log.warning("%s: %s", spec.name, child.waits_for)
             status = child.ended()
             if status is not None:
-                self._due[spec.name] = now + self._pause(child, status, said or child.listen(), now)
+                self._due[spec.name] = self._died(child, status, said or child.listen(), now)
+            elif self._restarts[spec.name].lives(now):
+                del self._off[spec.name]
+                log.warning("%s is back: it has run for %g s", spec.name, DEATHS_WITHIN_S)
 
-    def _pause(self, child: Child, status: int, said: str, now: float) -> float:
-        """Seconds until the dead child is started again; raises when it is not to be."""
-        name, said_error = child.spec.name, said.removeprefix("error: ")
-        if status == EXIT_SETTINGS:
-            raise SettingsError(f"{name}: {said_error}" if said_error != "ready" and said else f"{name} refused its settings")
-        what = f"was killed by signal {-status}" if status < 0 else f"ended with code {status}"
-        reason = f": {said_error}" if said.startswith("error: ") else ""
-        pause = self._restarts[name].died(now)
+    def _died(self, child: Child, status: int, said: str, now: float) -> float:
+        """When the dead child is to be started again; raises when it is not to be."""
+        spec, refused = child.spec, status == EXIT_SETTINGS
+        error = said.removeprefix("error: ") if said.startswith("error: ") else ""
+        if refused and (spec.needed or spec.name not in self._were_ready):
+            raise SettingsError(f"{spec.name}: {error}" if error else f"{spec.name} refused its settings")
+        what = f"{spec.name} ({child.pid}) " + (f"was killed by signal {-status}" if status < 0 else f"ended with code {status}")
+        return self._after_death(spec, f"{what}: {error}" if error else what, now, hopeless=refused)
+
+    def _after_death(self, spec: ChildSpec, what: str, now: float, *, hopeless: bool = False) -> float:
+        restarts = self._restarts[spec.name]
+        was_off = restarts.off
+        pause = restarts.died(now, hopeless=hopeless)
+        often = "" if hopeless else f", the {DEATHS_MAX}th time within {DEATHS_WITHIN_S:g} s"
         if pause is None:
-            raise ChildFailed(
-                f"{name} {what}{reason}, the {DEATHS_MAX}th time within {DEATHS_WITHIN_S:g} s", hint=f"see {child.spec.log_path}"
-            )
-        log.warning("%s (%d) %s%s; starting it again", name, child.pid, what, reason)
-        return pause
+            raise ChildFailed(f"{what}{often}", hint=f"see {spec.log_path}")
+        if not restarts.off:
+            self._off.pop(spec.name, None)
+            log.warning("%s; starting it again", what)
+        elif was_off:
+            self._off[spec.name] = what
+            log.info("%s; it stays off for %g s", what, pause)
+        else:
+            self._off[spec.name] = what
+            log.error("%s%s: %s is off and is tried again every few minutes, the rest goes on; see %s",
+                      what, often, spec.name, spec.log_path)  # fmt: skip
+        return now + pause
 
 
 def start_in_background(spec: ChildSpec, timeout_s: float = 30.0) -> int:

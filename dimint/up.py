@@ -2,21 +2,23 @@
 
 import http.client
 import json
+import logging
+import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from dimint.children import ChildSpec, Supervisor
 from dimint.client import Client
-from dimint.errors import DimintError, SettingsError
+from dimint.errors import DimintError, RegistryError, SettingsError
 from dimint.locks import FileLock
 from dimint.logs import log_path
 from dimint.process_state import is_child
-from dimint.registry.port import Registry
+from dimint.registry.port import Membership, Registry
 from dimint.registry.waiting import open_registry_when_there
 from dimint.service import Service
 from dimint.settings import UpSettings
@@ -26,8 +28,11 @@ __all__ = ["STOP_S", "Readiness", "children", "run"]
 STOP_S: Final = 40.0
 """Longest that all children together may take to stop."""
 ASK_S: Final = 0.1
+LOOK_S: Final = 1.0
 ANSWER_S: Final = 3.0
 SAY_AGAIN_S: Final = 30.0
+
+log = logging.getLogger("dimint")
 
 
 def children(
@@ -52,6 +57,8 @@ def children(
             secrets(role),
             # an agent that reported before the pages listened would count as not heard since, for one interval
             essential_first=role in {"overlord", "web"},
+            # the store is of use without pages, and hosts are seen without alerts
+            needed=role in {"overlord", "node"},
         )
         for name, role, more in roles
     ]
@@ -65,8 +72,9 @@ def run(settings: UpSettings, specs: Sequence[ChildSpec], service: Service) -> N
         _check_ports(settings)
         registry = open_registry_when_there(settings, service=service)
         stack.callback(registry.close)
-        service.spawn("readiness", lambda: _tell_when_ready(settings, registry, service))
-        service.run(Supervisor(specs))
+        supervisor = Supervisor(specs)
+        service.spawn("telling", lambda: _tell(settings, registry, supervisor, service))
+        service.run(supervisor)
 
 
 def _lock_directory(directory: Path) -> FileLock:
@@ -94,45 +102,83 @@ def _check_ports(settings: UpSettings) -> None:
                 ) from None
 
 
+def _tell(settings: UpSettings, registry: Registry, supervisor: Supervisor, service: Service) -> None:
+    """Tell people when everything answers, and the registry, for `dimint status`, what is off."""
+    ready = _Ready(settings, registry)
+    told: dict[str, str] = {}
+    membership: Membership | None = None
+    while not service.stopping.wait(LOOK_S if ready.is_told else ASK_S):
+        off = supervisor.off()
+        if not ready.is_told and ready.tell(off):
+            service.ready()
+        if off == told:
+            continue
+        info = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "off": {name: {"why": why, "log": str(log_path(settings.data_dir, name))} for name, why in off.items()},
+        }
+        try:
+            if membership is None:
+                membership = registry.join("up", os.urandom(16).hex(), info)
+            else:
+                membership.update(info)
+            told = off
+        except RegistryError as error:
+            log.info("the registry does not take what is off: %s", error)
+
+
 # --- readiness ------------------------------------------------------------------------------------------------------
 class Readiness(NamedTuple):
-    """What answers so far: `waiting` says in words what does not, empty when all do."""
+    """What answers so far: `waiting` says in words what does not, empty when all do that are not off."""
 
     waiting: str
     client: str = ""
     pages: str = ""
 
 
-def _tell_when_ready(settings: UpSettings, registry: Registry, service: Service) -> None:
-    started = said = time.monotonic()
-    while not service.stopping.wait(ASK_S):
-        found = _ask(settings, registry)
+class _Ready:
+    """Finds out whether everything answers, and says so once."""
+
+    def __init__(self, settings: UpSettings, registry: Registry) -> None:
+        self._settings, self._registry = settings, registry
+        self._started = self._said = time.monotonic()
+        self.is_told = False
+
+    def tell(self, off: Collection[str]) -> bool:
+        """Ask once; whether it is ready, which is said then. Says once in a while what it waits for."""
+        found = _ask(self._settings, self._registry, off)
+        now, data_dir = time.monotonic(), self._settings.data_dir
         if not found.waiting:
-            took = time.monotonic() - started
+            without = f", without {', '.join(sorted(off))}" if off else ""
             print(
-                f"ready: clients tcp://{found.client}, pages {found.pages}, data {settings.data_dir}, after {took:.1f} s",
+                f"ready: clients tcp://{found.client}, pages {found.pages or 'none'}, data {data_dir}, "
+                f"after {now - self._started:.1f} s{without}",
                 flush=True,
             )
-            service.ready()
-            return
-        if time.monotonic() - said > SAY_AGAIN_S:
-            said = time.monotonic()
-            print(f"dimint: still waiting for {found.waiting}; see {settings.data_dir / 'logs'}", file=sys.stderr, flush=True)
+            self.is_told = True
+        elif now - self._said > SAY_AGAIN_S:
+            self._said = now
+            print(f"dimint: still waiting for {found.waiting}; see {data_dir / 'logs'}", file=sys.stderr, flush=True)
+        return self.is_told
 
 
-def _ask(settings: UpSettings, registry: Registry) -> Readiness:
-    """Ask every process for something only it can answer. Nothing is written."""
+def _ask(settings: UpSettings, registry: Registry, off: Collection[str]) -> Readiness:
+    """Ask every process that is not off for something only it can answer. Nothing is written."""
     try:
         overlords, nodes, pages = (_own(registry, role) for role in ("overlord", "node", "webapp"))
         if not overlords:
             return Readiness("the overlord")
         if len(nodes) < settings.nodes:
             return Readiness(f"nodes ({len(nodes)} of {settings.nodes} are there)")
+        client = str(next(iter(overlords.values())).get("client", "")).removeprefix("tcp://")
+        if "web" in off:
+            return Readiness(_ask_store(settings, client), client)
         if not pages:
             return Readiness("the pages")
-        client = str(next(iter(overlords.values())).get("client", "")).removeprefix("tcp://")
         where = str(next(iter(pages.values())).get("http", ""))
-        return Readiness(_ask_store(settings, client) or _ask_pages(settings, where), client, where)
+        hosts = 0 if {"agent", "consumer"} & set(off) else 1 + (settings.hosts if settings.simulate else 0)
+        return Readiness(_ask_store(settings, client) or _ask_pages(settings, where, hosts), client, where)
     except (DimintError, OSError, http.client.HTTPException, ValueError) as error:
         return Readiness(f"an answer ({error})")
 
@@ -169,7 +215,7 @@ def _merged(settings: UpSettings) -> int:
         return len(reader.merged())
 
 
-def _ask_pages(settings: UpSettings, address: str) -> str:
+def _ask_pages(settings: UpSettings, address: str, hosts: int) -> str:
     host, _, port = address.removeprefix("http://").rstrip("/").rpartition(":")
     connection = http.client.HTTPConnection(host.strip("[]"), int(port), timeout=ANSWER_S)
     try:
@@ -185,5 +231,5 @@ def _ask_pages(settings: UpSettings, address: str) -> str:
     if states.get("status_code") == 403:
         return ""  # a network filter keeps even this machine out
     running = sum(isinstance(host, dict) and host.get("status") == "running" for host in states.values())
-    wanted = 1 + (settings.hosts if settings.simulate else 0) - _merged(settings)
+    wanted = hosts - _merged(settings) if hosts else 0
     return "" if running >= wanted else f"hosts ({running} of {wanted} reported)"

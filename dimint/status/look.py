@@ -63,6 +63,7 @@ def _registry(settings: CommonSettings, failures: list[str]) -> RegistrySeen | N
                 consumers=registry.members("consumer"),
                 pages=registry.members("webapp"),
                 agents=registry.members("agent"),
+                supervisors=registry.members("up"),
                 assignment=decode(stored.value) if stored is not None else None,
                 readers=readers_in(registry),
             )

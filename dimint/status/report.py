@@ -4,7 +4,7 @@ The system counts as healthy when nothing of it needs anybody: every process tha
 log and of the store is there, served and equal. A replica that is catching up is not a problem, only shown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dimint.assignment import Assignment
@@ -20,13 +20,17 @@ Members = Mapping[str, Mapping[str, Any]]
 
 
 class RegistrySeen(NamedTuple):
-    """Live members by role: id → info; who holds which partition; and by name the readers that are no parts of the system."""
+    """Live members by role: id → info; who holds which partition; and by name the readers that are no parts of the system.
+
+    Of supervisors there are only those of which some process is or was off.
+    """
 
     overlords: Members
     nodes: Members
     consumers: Members
     pages: Members
     agents: Members
+    supervisors: Members
     assignment: Assignment | None
     readers: Mapping[str, ReaderSeen] = {}
 
@@ -73,6 +77,7 @@ def report(seen: Seen) -> dict[str, Any]:
     partitions = _partitions(seen, problems)
     found["nodes"] = _nodes(seen, partitions, problems)
     found["partitions"] = partitions
+    problems += _off(registry.supervisors) if registry else []
     # without a registry to look at nothing is known of these three, which is not the same as none
     found["consumers"] = _consumers(registry.consumers, log, problems) if registry else None
     found["pages"] = [{"id": id, **info} for id, info in sorted(registry.pages.items())] if registry else None
@@ -163,6 +168,13 @@ def _consumers(members: Members, log: LogSeen | None, problems: list[str]) -> li
             lag = sum(max(0, ends[int(at)] - position) for at, position in positions.items() if int(at) < len(ends))
         found.append({"id": id, **info, "lag": lag, "dead_letters": int(info.get("dead_letters") or 0)})
     return found
+
+
+def _off(supervisors: Members) -> Iterator[str]:
+    """What a `dimint up` cannot keep up."""
+    for up in supervisors.values():
+        for name, how in up.get("off", {}).items():
+            yield f"{name} of dimint up on {up.get('host')} is off, tried again every few minutes: {how['why']}; see {how['log']}"
 
 
 # --- partitions -----------------------------------------------------------------------------------------------------

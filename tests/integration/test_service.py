@@ -1,6 +1,7 @@
 """Threads, signals and child processes, with real processes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -210,9 +211,30 @@ def test_a_child_that_keeps_dying_ends_the_whole_loudly(start: Start, tmp_path: 
     process, pids = supervised(start, tmp_path, "serve", f"flaky={counter}")
     _, err = process.communicate(timeout=30)
     assert process.returncode == 1
-    assert "flaky was killed by signal 9, the 5th time within 30 s" in err
+    assert re.search(r"flaky \(\d+\) was killed by signal 9, the 5th time within 30 s; see ", err)
     assert counter.read_text() == "xxxxx"
     assert gone(pids["serve"], 0)
+
+
+def test_the_rest_goes_on_without_what_is_not_needed(start: Start, tmp_path: Path) -> None:
+    """Five deaths of such a child, or one that tells of settings which it had accepted before: one line, and it is off."""
+    counter, accepted = tmp_path / "starts", tmp_path / "accepted"
+    process, pids = supervised(start, tmp_path, "serve", f"spare-flaky={counter}", f"spare-refuse-next={accepted}")
+    until_serving(tmp_path, "refuse-next")
+    os.kill(pids["refuse-next"], signal.SIGTERM)
+    told = tmp_path / "tiny.log"
+    wait_until(lambda: told.read_text().count(" is off and is tried again ") == 2, 30, "two children are off")
+    assert counter.read_text() == "xxxxx"
+    assert not gone(pids["serve"], 0)
+    process.terminate()
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 0
+    (flaky,) = re.findall(r"dimint: flaky \(\d+\) (.* is off .*)\n", err)
+    assert flaky == (
+        "was killed by signal 9, the 5th time within 30 s: flaky is off and is tried again every few minutes, the rest goes on; "
+        f"see {tmp_path}/logs/flaky.log"
+    )
+    assert "ended with code 2: not like this: refuse-next is off and is tried again every few minutes" in err
 
 
 def test_a_child_that_refuses_its_settings_is_not_tried_again(start: Start, tmp_path: Path) -> None:

@@ -174,11 +174,38 @@ def test_it_is_ready_serves_ends_cleanly_and_keeps_everything(ups: list[Up], tmp
     up.process.kill()
     # two seconds, and a margin for a busy machine
     wait_until(lambda: not any(map(alive, everything)), 6, "nothing is left")
-    again = Up(tmp_path / "data", "--hosts=3", "--simulate")
+    rules = tmp_path / "rules.toml"
+    rules.write_text('[[rule]]\nname = "down"\nwhen = "host.down"\n')
+    again = Up(tmp_path / "data", "--hosts=3", "--simulate", f"--alert_rules={rules}")
     ups.append(again)
     again.wait_ready()  # it waits for no host that is now part of another one
     assert running(again) == 3
-    assert again.end()[0] == 0
+    expect_it_goes_on_without_alerts(again, rules)
+
+
+def expect_it_goes_on_without_alerts(up: Up, rules: Path) -> None:
+    """A rule that is spoilt while everything runs, then the process that reads it dies: `dimint status` says what is off."""
+    rules.write_text("[[rule]]\n")
+    others = {role: pid for role, pid in up.children().items() if role != "alerts"}
+    os.kill(up.children()["alerts"], signal.SIGKILL)
+
+    def status() -> "subprocess.CompletedProcess[str]":
+        return forked.run([sys.executable, "-m", "dimint", "status", f"--data_dir={up.directory}", "--json"])
+
+    wait_until(lambda: "is off" in status().stdout, 20, "dimint status says what is off")
+    told = status()
+    (problem,) = json.loads(told.stdout)["problems"]
+    assert told.returncode == 1
+    assert re.match(
+        r"alerts of dimint up on \S+ is off, tried again every few minutes: alerts \(\d+\) ended with code 2: ", problem
+    )
+    assert problem.endswith(f"; see {up.directory}/logs/alerts.log")
+    assert up.children() == others
+    with Client(up.client) as client:
+        client.set("still", "there")
+    status_code, _, err = up.end()
+    assert status_code == 0
+    assert "alerts is off and is tried again every few minutes, the rest goes on; see " in err
 
 
 @pytest.mark.parametrize("name", ["port_for_client", "port_for_node", "http_port"])

@@ -7,7 +7,8 @@ refuse           raises SettingsError
 stuck            cannot be stopped
 slow-start       blocks for a minute before it runs anything
 flaky FILE       counts its starts in FILE and dies at once, by SIGKILL
-supervise WHAT…  a supervisor of one child of each WHAT; prints their pids as `child NAME PID`
+refuse-next FILE  makes FILE and serves; refuses its settings when FILE is there
+supervise WHAT…  a supervisor of one child of each WHAT, `spare-WHAT` is not needed; prints their pids as `child NAME PID`
 """
 
 import os
@@ -57,6 +58,10 @@ def program(service: Service, arguments: list[str]) -> None:
         with open(arguments[1], "a") as file:
             file.write("x")
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "refuse-next":
+        if os.path.exists(arguments[1]):
+            raise SettingsError("not like this")
+        Path(arguments[1]).touch()
     if what == "supervise":
         directory = Path(arguments[1])
         specs = [spec(directory, name) for name in arguments[2:]]
@@ -74,9 +79,10 @@ def program(service: Service, arguments: list[str]) -> None:
 
 
 def spec(directory: Path, name: str) -> ChildSpec:
-    what, _, argument = name.partition("=")
+    needed = not name.startswith("spare-")
+    what, _, argument = name.removeprefix("spare-").partition("=")
     command = [sys.executable, "-m", "tests.support.tiny", what, *([argument] if argument else [])]
-    return ChildSpec(what, tuple(command), log_path(directory, what), essential_first=what == "serve")
+    return ChildSpec(what, tuple(command), log_path(directory, what), essential_first=what == "serve", needed=needed)
 
 
 def tell(service: Service, supervisor: Supervisor) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from dimint.logs import BACKGROUND, LOG_MAX_BYTES, log_path, open_log_file, start_logging
 from dimint.process_state import ProcessState, find_program, is_dimint, own_address, program_command, programs
-from dimint.restarts import DEATHS_MAX, DEATHS_WITHIN_S, Restarts
+from dimint.restarts import DEATHS_MAX, DEATHS_WITHIN_S, OFF_PAUSE_MAX_S, Restarts
 from tests.support.system import wait_until
 
 
@@ -99,6 +99,32 @@ def test_restarts_slow_down_and_give_up() -> None:
     restarts = Restarts()
     steady = [restarts.died(at * DEATHS_WITHIN_S / (DEATHS_MAX - 2)) for at in range(100)]
     assert None not in steady
+
+
+def test_what_is_not_needed_is_off_until_it_lives() -> None:
+    """It is never given up: pauses grow to minutes; after half a minute of life it is back and begins anew."""
+    restarts = Restarts(needed=False)
+    assert [restarts.died(float(at)) for at in range(DEATHS_MAX)] == [0.0, 0.5, 1.0, 2.0, 10.0]
+    now, pauses = 4.0 + 10.0, []
+    for _ in range(8):
+        assert restarts.off
+        now += DEATHS_WITHIN_S  # dies before it counts as back, and later than early deaths are remembered
+        assert not restarts.lives(now)
+        pause = restarts.died(now)
+        assert pause is not None
+        pauses.append(pause)
+        now += pause
+    assert pauses == [20.0, 40.0, 80.0, 160.0, *[OFF_PAUSE_MAX_S] * 4]
+    assert restarts.lives(now + DEATHS_WITHIN_S + 0.1)
+    assert (restarts.off, restarts.lives(now + 60)) == (False, False)
+    assert [restarts.died(now + 60 + at) for at in range(DEATHS_MAX)] == [0.0, 0.5, 1.0, 2.0, 10.0]
+
+
+def test_what_cannot_help_is_not_tried_five_times() -> None:
+    """Off at the first death, or given up."""
+    assert Restarts().died(0.0, hopeless=True) is None
+    restarts = Restarts(needed=False)
+    assert (restarts.died(0.0, hopeless=True), restarts.off) == (10.0, True)
 
 
 def test_state_of_this_process() -> None:

@@ -52,6 +52,7 @@ def registry(nodes: tuple[str, ...] = (A, B), **consumer: Any) -> RegistrySeen:
         consumers={"c": info},
         pages={"h:80": {"http": "http://h:80/"}},
         agents={"x": {}},
+        supervisors={"u": {"pid": 8, "host": "h", "off": {}}},
         assignment=Assignment(3, (Group(A, (B,)),), (PartitionPlace(0), PartitionPlace(0))),
     )
 
@@ -94,6 +95,12 @@ def test_every_part_that_is_down_is_named() -> None:
         (
             look(registry=stopped),
             ["the consumer of t has stopped reading dimint.status/1: offset 9: y"],
+        ),
+        (
+            look(
+                registry=registry()._replace(supervisors={"u": {"host": "h", "off": {"web": {"why": "web ended", "log": "/w"}}}})
+            ),
+            ["web of dimint up on h is off, tried again every few minutes: web ended; see /w"],
         ),
         (look(reply=reply()), []),
     ):
