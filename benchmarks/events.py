@@ -3,7 +3,7 @@ for the history of keys, of which one with 100 changes is asked for.
 
     python -m benchmarks.events [--events N] [--batch N] [--keys N]
 
-An embedded log of key-value events in eight partitions, made anew in a temporary directory: sets of random keys with
+An embedded log of key-value events, made anew in a temporary directory: sets of random keys with
 values of 60 bytes, in batches as group commit makes of many clients. Everything runs in this one process; on a terminal
 it shows how far it is. The log of ten million takes a gigabyte, the index as much again.
 """

@@ -21,7 +21,8 @@ __all__ = [
 
 HASH = "md5"
 DEFAULT_HASH_RANGE = 10_000
-DEFAULT_KV_PARTITIONS = 8
+DEFAULT_KV_PARTITIONS = 4
+"""On one machine: enough for as many nodes as it has use for, and each one more makes every commit dearer."""
 DEFAULT_KV_PARTITIONS_ON_KAFKA = 16
 """More, because a cluster has more nodes to spread them over and can never have more partitions later."""
 DEFAULT_STATUS_PARTITIONS = 4

@@ -80,7 +80,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     _row("port_for_client", "port", 5556, _LOG, "Port of the overlord's door for clients; 0 = any free one."),
     _row("port_for_node", "port", 5557, _LOG, "Port of the overlord's door for nodes; 0 = any free one."),
     _row("hash_range", "int", None, _ALL, "Hash slots that the log must have; a new one gets 10000.", low=1, high=HASH_RANGE_MAX),
-    _row("partitions", "int", None, _ALL, "Partitions that the log must have; a new one gets 8, or 16 on Kafka.",
+    _row("partitions", "int", None, _ALL, "Partitions that the log must have; a new one gets 4, or 16 on Kafka.",
          low=1, high=PARTITIONS_MAX),
     _row("max_slave_count", "int", 2, _LOG, "Most slaves of one master node.", low=0, high=100),
     _row("heartbeat", "float", 2.0, _DOORS, "Time between two heartbeat events.", unit="s", low=0.1, high=3600),

@@ -14,6 +14,7 @@ import pytest
 
 from dimint.client import Client
 from dimint.events import KV_TOPIC
+from dimint.genesis import DEFAULT_KV_PARTITIONS
 from dimint.log.port import Entry
 from dimint.system_clock import SystemClock
 from dimint.webapp.cli import open_web_log
@@ -186,7 +187,9 @@ def test_the_cluster_now_and_then(served: Served) -> None:
     node = now["nodes"][0]["id"]
     assert {(one["master"], one["problem"], one["lag"] is None) for one in now["partitions"]} == {(node, None, False)}
     then = served.json(f"/cluster?at=@{served.then}&format=json")
-    assert [(one["partition"], one["master"]) for one in then["partitions"]] == [(number, node) for number in range(8)]
+    assert [(one["partition"], one["master"]) for one in then["partitions"]] == [
+        (number, node) for number in range(DEFAULT_KV_PARTITIONS)
+    ]
     assert [one["id"] for one in then["nodes"]] == [node]
     assert {one["kind"] for one in then["happened"]} == {"overlord.joined", "node.joined", "cluster.assigned"}
     before = served.json("/cluster?at=2001-01-01&format=json")
