@@ -9,6 +9,7 @@ from dimint.batch import By
 from dimint.clock import ManualClock
 from dimint.errors import DimintError, LogError, LogMismatch, LogUnavailable, SettingsError
 from dimint.events import CLUSTER_TOPIC, KV_TOPIC, STATUS_TOPIC
+from dimint.genesis import DEFAULT_KV_PARTITIONS
 from dimint.log.opening import Genesis, GenesisSettings, genesis, open_log
 from dimint.log.port import Entry, Log
 from dimint.testing import FaultyLog, memory_log
@@ -24,8 +25,8 @@ def test_a_new_log_gets_the_defaults(tmp_path: Path) -> None:
     for _ in range(2):
         log = open_log(tmp_path, clock=time)
         found = _genesis(log)
-        assert found == Genesis(log.describe().generation, 10_000, 8, 4)
-        assert log.describe().topics == {CLUSTER_TOPIC: 1, KV_TOPIC: 8, STATUS_TOPIC: 4}
+        assert found == Genesis(log.describe().generation, 10_000, DEFAULT_KV_PARTITIONS, 4)
+        assert log.describe().topics == {CLUSTER_TOPIC: 1, KV_TOPIC: DEFAULT_KV_PARTITIONS, STATUS_TOPIC: 4}
         assert log.bounds(CLUSTER_TOPIC, 0) == (0, 1)
         log.close()
 
@@ -51,7 +52,7 @@ def test_what_was_asked_for_is_kept_for_ever() -> None:
         {"kv_partitions": 0},
         {"kv_partitions": 2000},
         {"status_partitions": -1},
-        {"hash_range": 4},
+        {"hash_range": DEFAULT_KV_PARTITIONS - 1},
     ],
 )
 def test_numbers_out_of_range_are_refused_before_anything_is_made(wanted: dict[str, int]) -> None:

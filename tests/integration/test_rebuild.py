@@ -16,6 +16,7 @@ import pytest
 from dimint.consumers.digest import table_digest
 from dimint.consumers.reading import StatusReader
 from dimint.events import KV_TOPIC, STATUS_TOPIC
+from dimint.genesis import DEFAULT_KV_PARTITIONS
 from dimint.node.store import Store
 from tests.support import forked
 from tests.support.forked import Forked
@@ -52,7 +53,7 @@ def test_stores_and_tables_are_rebuilt_the_same(tmp_path: Path) -> None:
     first = rebuild("all", directory)
     assert (first.returncode, first.stderr) == (0, "")
     lines = first.stdout.splitlines()
-    assert len(lines) == 2 * 8 + 1
+    assert len(lines) == 2 * DEFAULT_KV_PARTITIONS + 1
     assert all(line.endswith(", same as before") for line in lines[:-1])
     assert sum(int(line.split(" keys,")[0].split()[-1]) for line in lines[:-1]) == 2 * 99
     again = rebuild("status", directory)

@@ -11,6 +11,7 @@ import pytest
 from dimint.cli import main
 from dimint.client import Client
 from dimint.events import KV_TOPIC
+from dimint.genesis import DEFAULT_KV_PARTITIONS
 from dimint.log.opening import GenesisSettings, genesis, open_log
 from dimint.node.replica import META
 from dimint.node.store import rows_of_partitions
@@ -27,7 +28,7 @@ def test_of_a_running_node_and_a_store_made_of_it(tmp_path: Path, capfd: pytest.
     with kv_system(tmp_path) as system, Client(system.address) as client:
         client.mset({f"key{number}": number for number in range(300)})
         (directory,) = (tmp_path / "nodes").iterdir()
-        wait_until(lambda: len(rows_of_partitions(directory, META)) == 8, 20, "the node has committed")
+        wait_until(lambda: len(rows_of_partitions(directory, META)) == DEFAULT_KV_PARTITIONS, 20, "the node has committed")
         assert main(["snapshot", where, "--json"]) == 0
         taken = json.loads(capfd.readouterr().out)
         assert sum(part["keys"] for part in taken["partitions"].values()) == 300
@@ -46,7 +47,7 @@ def test_of_a_running_node_and_a_store_made_of_it(tmp_path: Path, capfd: pytest.
                 log.trim("dimint.kv", int(partition), part["next_offset"])
         capfd.readouterr()
         assert main(["rebuild", "node", where]) == 0
-        assert capfd.readouterr().out.count("same as before") == 8
+        assert capfd.readouterr().out.count("same as before") == DEFAULT_KV_PARTITIONS
         assert client.get("later99", consistency="strong") == 99
         wait_until(lambda: main(["verify", "node", where]) == 0, 20, "verified from the snapshot")
         assert (client.get("key7", consistency="strong"), len(client.mget([f"key{n}" for n in range(300)]))) == (7, 300)

@@ -12,6 +12,7 @@ from dimint.client import Client
 from dimint.consumers.folder import TablesFolder
 from dimint.consumers.reading import TABLES_FOLDER, StatusReader
 from dimint.events import STATUS_TOPIC
+from dimint.genesis import DEFAULT_KV_PARTITIONS
 from dimint.node.replica import META
 from dimint.node.rows import HEAD
 from dimint.node.store import Store, rows_of_partitions
@@ -43,10 +44,10 @@ def test_stores_and_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
             client.incr("count", 3)
             client.get("count", consistency="strong")
         (directory,) = (tmp_path / "nodes").iterdir()
-        wait_until(lambda: len(rows_of_partitions(directory, META)) == 8, 20, "the node has committed")
+        wait_until(lambda: len(rows_of_partitions(directory, META)) == DEFAULT_KV_PARTITIONS, 20, "the node has committed")
         code, found = verify(capfd, tmp_path, "all")
         assert (code, {row["problem"] for row in found.values()}) == (0, {None})
-        assert {"dimint.kv", "dimint.cluster", "0", "7"} <= found.keys()
+        assert {"dimint.kv", "dimint.cluster", "0", str(DEFAULT_KV_PARTITIONS - 1)} <= found.keys()
         with Client(system.address) as client:
             assert client.get("count", consistency="strong") == 3
 
@@ -63,16 +64,16 @@ def test_stores_and_log(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
     assert [name for name, row in found.items() if row["problem"] is not None] == ["3"]
 
     log = apsw.Connection(str(tmp_path / "log" / "dimint.kv.sqlite"))
-    offset, value = next(log.execute("select offset, value from p5 order by offset limit 1"))
-    log.execute("update p5 set value = ? where offset = ?", (value[:-1] + bytes([value[-1] ^ 1]), offset))
+    offset, value = next(log.execute("select offset, value from p2 order by offset limit 1"))
+    log.execute("update p2 set value = ? where offset = ?", (value[:-1] + bytes([value[-1] ^ 1]), offset))
     log.close()
     code, found = verify(capfd, tmp_path, "log")
     assert code == 1
-    assert f"dimint.kv/5@{offset}" in found["dimint.kv"]["problem"]
+    assert f"dimint.kv/2@{offset}" in found["dimint.kv"]["problem"]
     assert found["dimint.cluster"]["problem"] is None
     code, found = verify(capfd, tmp_path, "node")
     assert code == 1
-    assert "cannot be read up to there" in found["5"]["problem"]
+    assert "cannot be read up to there" in found["2"]["problem"]
 
 
 def test_tables(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
