@@ -1,14 +1,18 @@
 """`dimint agent once`, `doctor` and `install_service`: what does not run the agent itself."""
 
 import json
+import os
 import re
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 from dimint.cli_options import given_flags, setting_flags, settings_from, with_settings
 from dimint.errors import SettingsError
+from dimint.load import ENVIRONMENT_PREFIX
 from dimint.setting_kinds import shown
 from dimint.settings import AgentSettings
 
@@ -45,18 +49,34 @@ def doctor(settings: AgentSettings, as_json: bool) -> int:
 )
 @setting_flags("agent")
 def install_service(dry_run: bool, user: str, **parameters: Any) -> None:
-    from dimint.producers.install import install, plan
+    from dimint.producers.install import ENVIRONMENT_FILE, install, plan
 
     if not re.fullmatch(r"[a-z_][a-z0-9_-]{0,30}", user):
         raise SettingsError(f"user: {shown(user)} is not a user name")
-    settings = settings_from(AgentSettings, parameters)
-    text, remarks = plan(settings, given_flags("agent", parameters), user=user)
+    here = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX))
+    settings = settings_from(AgentSettings, parameters, {name: os.environ[name] for name in set(os.environ) - set(here)})
+    text, remarks = plan(settings, given_flags("agent", _from_anywhere(settings, parameters)), user=user)
+    if here:
+        remarks.append(
+            f"the service does not see {', '.join(here)} of this shell: give flags, or put lines into {ENVIRONMENT_FILE}"
+        )
     for remark in remarks:
         click.echo(f"dimint: {remark}", err=True)
     if dry_run:
         click.echo(text, nl=False)
     else:
         click.echo(f"installed and started: {install(text)}")
+
+
+def _from_anywhere(settings: AgentSettings, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters with whole paths: a service has another working directory."""
+    whole = {name: value for name, value in parameters.items() if value is not None}
+    for name in whole:
+        if name == "config_path":
+            whole[name] = os.path.abspath(whole[name])
+        elif name == "log" or isinstance(getattr(settings, name, None), Path):
+            whole[name] = str(getattr(settings, name))
+    return whole
 
 
 def _print(value: Any) -> None:

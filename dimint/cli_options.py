@@ -44,11 +44,11 @@ def with_settings(cls: type[CommonSettings]) -> Callable[[Callable[..., Any]], C
     return decorate
 
 
-def settings_from(cls: type[Settings], parameters: Mapping[str, Any]) -> Settings:
-    """Settings of one process from a command's parameters, of which some are flags of it."""
+def settings_from(cls: type[Settings], parameters: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings of one process from a command's parameters, of which some are flags of it; `environ` None: this process's."""
     names = flag_names(role_of(cls))
     flags = {name: value for name, value in parameters.items() if name in names}
-    return load(cls, flags=flags, environ=os.environ, notice=_notice)
+    return load(cls, flags=flags, environ=os.environ if environ is None else environ, notice=_notice)
 
 
 def flag_names(role: str) -> frozenset[str]:

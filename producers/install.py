@@ -2,6 +2,7 @@
 
 import grp
 import os
+import pwd
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -9,13 +10,14 @@ from pathlib import Path
 
 from dimint.errors import SettingsError
 from dimint.producers.state import write_whole
-from dimint.producers.unit import UNIT_NAME, unit_text
+from dimint.producers.unit import ENVIRONMENT_FILE, STATE_FOLDER, UNIT_NAME, unit_text
 from dimint.settings import AgentSettings
 
-__all__ = ["install", "plan"]
+__all__ = ["ENVIRONMENT_FILE", "install", "plan"]
 
 UNITS = Path("/etc/systemd/system")
-ENVIRONMENT_FILE = "/etc/dimint/agent.env"
+_DYNAMIC_UIDS = range(61184, 65520)
+"""Of users that systemd makes for the time that a service runs (systemd's UIDS-GIDS)."""
 
 
 def plan(settings: AgentSettings, flags: Sequence[str], *, user: str, devices: Path = Path("/dev")) -> tuple[str, list[str]]:
@@ -26,7 +28,7 @@ def plan(settings: AgentSettings, flags: Sequence[str], *, user: str, devices: P
     """
     remarks = []
     own = "data_dir" in settings.given
-    writable = [str(settings.data_dir)] if own else []
+    writable = [str(settings.data_dir)] if own and str(settings.data_dir) != STATE_FOLDER else []
     if not settings.to and "://" not in settings.log:
         if "log" in settings.given:
             writable.append(settings.log)
@@ -43,8 +45,17 @@ def plan(settings: AgentSettings, flags: Sequence[str], *, user: str, devices: P
     groups, closed = _groups_of(sorted(devices.glob("nvidia*")))
     if closed:
         remarks.append(f"only root may open {', '.join(closed)}: give these files a group, or samples will have no GPUs")
-    text = unit_text(command, user=user, state="dimint", environment_file=ENVIRONMENT_FILE, writable=writable, groups=groups)
+    makes_user = not _exists(user)
+    text = unit_text(command, user=user, makes_user=makes_user, knows_data_dir=own, writable=writable, groups=groups)
     return text, remarks
+
+
+def _exists(user: str) -> bool:
+    """Whether the user is there when no service of it runs."""
+    try:
+        return pwd.getpwnam(user).pw_uid not in _DYNAMIC_UIDS
+    except KeyError:
+        return False
 
 
 def _groups_of(devices: Iterable[Path]) -> tuple[list[str], list[str]]:

@@ -19,9 +19,12 @@ error, not its end.
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["UNIT_NAME", "unit_text"]
+__all__ = ["ENVIRONMENT_FILE", "STATE_FOLDER", "UNIT_NAME", "unit_text"]
 
 UNIT_NAME: Final = "dimint-agent.service"
+ENVIRONMENT_FILE: Final = "/etc/dimint/secrets.env"
+STATE_FOLDER: Final = "/var/lib/dimint"
+"""The service's user owns it."""
 _GPUS: Final = 16
 """GPUs whose numbers are written out: systemd resolves names when the unit starts, and the driver may be loaded later."""
 _NVIDIA_MAJOR: Final = 195  # fixed (Documentation/admin-guide/devices.txt of the kernel)
@@ -32,14 +35,16 @@ def unit_text(
     command: Sequence[str],
     *,
     user: str,
-    state: str,
-    environment_file: str,
+    makes_user: bool,
+    knows_data_dir: bool,
     writable: Sequence[str] = (),
     groups: Sequence[str] = (),
 ) -> str:
     """The unit that runs `command`.
 
-    `state` is the folder's name in /var/lib, `writable` are more folders to write in, `groups` own what the user has to read.
+    `makes_user`: the user exists only while the service runs; systemd keeps the state folder of such a one where no other
+    unit may use it. `knows_data_dir`: the command's own settings say where its data is, else it is the state folder.
+    `writable` are more folders to write in, `groups` own what the user has to read.
     """
     devices = [f"/dev/char/{_NVIDIA_MAJOR}:{minor} rw" for minor in (_CONTROL_MINOR, *range(_GPUS))]
     lines = [
@@ -50,13 +55,14 @@ def unit_text(
         "StartLimitIntervalSec=0",
         "",
         "[Service]",
+        "Type=exec",
         f"ExecStart={' '.join(map(_quoted, command))}",
-        f"Environment=DIMINT_DATA_DIR=/var/lib/{state}",
-        f"EnvironmentFile=-{environment_file}",
+        *([] if knows_data_dir else [f"Environment=DIMINT_DATA_DIR={STATE_FOLDER}"]),
+        f"EnvironmentFile=-{ENVIRONMENT_FILE}",
         f"User={user}",
-        "DynamicUser=yes",
+        *(["DynamicUser=yes"] if makes_user else []),
         *([f"SupplementaryGroups={' '.join(groups)}"] if groups else []),
-        f"StateDirectory={state}",
+        f"StateDirectory={STATE_FOLDER.rpartition('/')[2]}",
         "StateDirectoryMode=0700",
         *(f"ReadWritePaths={_quoted(folder)}" for folder in writable),
         "Restart=always",
@@ -77,7 +83,8 @@ def unit_text(
         "ProtectHostname=yes",
         "ProtectKernelModules=yes",
         "ProtectKernelTunables=yes",
-        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK",
+        "RemoveIPC=yes",
+        "RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK",
         "RestrictNamespaces=yes",
         "RestrictRealtime=yes",
         "RestrictSUIDSGID=yes",

@@ -2,6 +2,7 @@
 
 import grp
 import os
+import pwd
 import shutil
 import stat
 import subprocess
@@ -44,7 +45,7 @@ def test_the_unit_is_hardened_and_sees_gpus() -> None:
         "ProtectKernelLogs",
         "MemoryDenyWriteExecute",
     } & set(keys)
-    assert (keys["NoNewPrivileges"], keys["ProtectSystem"], keys["DynamicUser"]) == (["yes"], ["strict"], ["yes"])
+    assert (keys["NoNewPrivileges"], keys["ProtectSystem"]) == (["yes"], ["strict"])
     assert keys["DeviceAllow"][0] == "char-nvidia* rw"
     assert "/dev/char/195:255 rw" in keys["DeviceAllow"]
     assert "/dev/char/195:0 rw" in keys["DeviceAllow"]
@@ -82,9 +83,30 @@ def test_systemd_accepts_the_unit(tmp_path: Path, flags: tuple[str, ...]) -> Non
 
 def test_words_are_quoted() -> None:
     """systemd's own signs in a setting stay what they are."""
-    text = unit_text(["/p y", "a%b", "$x", 'q"\\'], user="u", state="s", environment_file="/e", writable=["/data dir"])
+    text = unit_text(["/p y", "a%b", "$x", 'q"\\'], user="u", makes_user=True, knows_data_dir=False, writable=["/data dir"])
     assert 'ExecStart="/p y" a%%b $$x "q\\"\\\\"' in text
     assert 'ReadWritePaths="/data dir"' in text
+
+
+def test_a_user_that_is_there_is_used() -> None:
+    """It has the state folder as other units of it have it; one that is not there is made while the service runs."""
+    made = keys_of(planned("--to=tcp://h:1", to="tcp://h:1", user="nobody-has-this")[0])
+    assert (made["DynamicUser"], made["User"], made["StateDirectory"]) == (["yes"], ["nobody-has-this"], ["dimint"])
+    there = keys_of(planned("--to=tcp://h:1", to="tcp://h:1", user=pwd.getpwall()[0].pw_name)[0])
+    assert ("DynamicUser" in there, there["StateDirectory"]) == (False, ["dimint"])
+
+
+def test_where_the_data_is_is_said_once(tmp_path: Path) -> None:
+    """By the unit, unless flags or the config file say it: an environment would win over the file."""
+    config = tmp_path / "dimint.toml"
+    for text, environment, writable in (
+        ("", ["DIMINT_DATA_DIR=/var/lib/dimint"], None),
+        ('data_dir = "/var/lib/dimint"', None, None),
+        (f'data_dir = "{tmp_path}"', None, [str(tmp_path)]),
+    ):
+        config.write_text(text)
+        keys = keys_of(planned(f"--config_path={config}", config_path=str(config))[0])
+        assert (keys.get("Environment"), keys.get("ReadWritePaths")) == (environment, writable)
 
 
 def test_what_to_know_before_installing(tmp_path: Path) -> None:
@@ -92,7 +114,7 @@ def test_what_to_know_before_installing(tmp_path: Path) -> None:
     assert "a log of this machine alone" in planned()[1][0]
     assert not any("alone" in remark for remark in planned(log="kafka://a:1")[1])
     text, remarks = planned(log="kafka://a:1", kafka_auth="plain:u:p")
-    assert any("agent.env" in remark for remark in remarks)
+    assert any("secrets.env" in remark for remark in remarks)
     assert "plain:u:p" not in text
     with pytest.raises(SettingsError, match="is not there"):
         planned(data_dir=str(tmp_path / "none"))
@@ -140,6 +162,15 @@ def test_the_command_prints_the_unit(tmp_path: Path) -> None:
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path, env=environment)
     assert ran.stdout.startswith("[Unit]\n")
     assert keys_of(ran.stdout)["ExecStart"][0].endswith("agent run --tags=rack=1")
+    assert "alone" in ran.stderr
+    (tmp_path / "own").mkdir()
+    (tmp_path / "lab.toml").touch()
+    command = [*command, "--data_dir=own", "--config-path=lab.toml"]
+    variables = {**environment, "DIMINT_TO": "tcp://h:1"}
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path, env=variables)
+    whole = f"--config_path={tmp_path}/lab.toml --data_dir={tmp_path}/own --tags=rack=1"
+    assert keys_of(ran.stdout)["ExecStart"][0].endswith(f"agent run {whole}")
+    assert "the service does not see DIMINT_TO of this shell" in ran.stderr
     assert "alone" in ran.stderr
     refused = subprocess.run([*command, "--user=a b"], capture_output=True, text=True, timeout=60, check=False, env=environment)
     assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
