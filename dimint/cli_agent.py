@@ -55,7 +55,9 @@ def install_service(dry_run: bool, user: str, **parameters: Any) -> None:
         raise SettingsError(f"user: {shown(user)} is not a user name")
     here = sorted(name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX))
     settings = settings_from(AgentSettings, parameters, {name: os.environ[name] for name in set(os.environ) - set(here)})
-    text, remarks = plan(settings, given_flags("agent", _from_anywhere(settings, parameters)), user=user)
+    whole = _from_anywhere(settings, parameters)
+    config_path = Path(whole["config_path"]) if "config_path" in whole else None
+    text, remarks = plan(settings, given_flags("agent", whole), user=user, config_path=config_path)
     if here:
         remarks.append(
             f"the service does not see {', '.join(here)} of this shell: give flags, or put lines into {ENVIRONMENT_FILE}"

@@ -117,7 +117,8 @@ def _log(settings: AgentSettings) -> Iterator[Finding]:
     except DimintError as error:
         yield Finding("FAIL", "log", str(error))
         return
-    yield Finding("OK" if answered else "FAIL", "log", f"{where} {'answers' if answered else 'does not answer'}")
+    advice = ": look at the address, the overlord there, and whether both have the same key_file or none" if settings.to else ""
+    yield Finding("OK" if answered else "FAIL", "log", f"{where} {'answers' if answered else f'does not answer{advice}'}")
     if skew is not None:
         yield skew
 

@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import stat
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,16 +17,26 @@ from dimint.settings import AgentSettings
 __all__ = ["ENVIRONMENT_FILE", "install", "plan"]
 
 UNITS = Path("/etc/systemd/system")
+_FOLDERS = {"data_dir", "archive_dir"}
 _DYNAMIC_UIDS = range(61184, 65520)
 """Of users that systemd makes for the time that a service runs (systemd's UIDS-GIDS)."""
 
 
-def plan(settings: AgentSettings, flags: Sequence[str], *, user: str, devices: Path = Path("/dev")) -> tuple[str, list[str]]:
+def plan(
+    settings: AgentSettings,
+    flags: Sequence[str],
+    *,
+    user: str,
+    config_path: Path | None = None,
+    devices: Path = Path("/dev"),
+) -> tuple[str, list[str]]:
     """The unit's text, and remarks for whoever installs it. `flags` are what was given, without secrets.
 
     Where the driver's device files are not for everybody the service gets their groups. Raises SettingsError for what the
     service could not work with.
     """
+    values = [config_path, *(getattr(settings, name) for name in sorted(settings.given) if name not in _FOLDERS)]
+    _check_readable([value for value in values if isinstance(value, Path)], user)
     remarks = []
     own = "data_dir" in settings.given
     writable = [str(settings.data_dir)] if own and str(settings.data_dir) != STATE_FOLDER else []
@@ -48,6 +59,27 @@ def plan(settings: AgentSettings, flags: Sequence[str], *, user: str, devices: P
     makes_user = not _exists(user)
     text = unit_text(command, user=user, makes_user=makes_user, knows_data_dir=own, writable=writable, groups=groups)
     return text, remarks
+
+
+def _check_readable(files: Iterable[Path], user: str) -> None:
+    """Raises SettingsError for a file that the service's user cannot read, as a key that only root may."""
+    for file in files:
+        try:
+            found = file.stat()
+        except OSError as error:
+            raise SettingsError(f"{file}: {error.strerror}") from None
+        if found.st_mode & stat.S_IROTH:
+            continue
+        if not _exists(user):
+            make = f"useradd --system --home-dir {STATE_FOLDER} --shell /usr/sbin/nologin {user}"
+            raise SettingsError(
+                f"not everybody may read {file}, and there is no user {user} yet", hint=f"{make}; chown {user} {file}"
+            )
+        account = pwd.getpwnam(user)
+        own, group = found.st_uid == account.pw_uid, found.st_gid in os.getgrouplist(user, account.pw_gid)
+        may = found.st_mode & (stat.S_IRUSR if own else stat.S_IRGRP if group else 0)
+        if not may and account.pw_uid != 0:
+            raise SettingsError(f"the user {user} cannot read {file}", hint=f"chown {user} {file}")
 
 
 def _exists(user: str) -> bool:

@@ -121,6 +121,24 @@ def test_what_to_know_before_installing(tmp_path: Path) -> None:
     assert keys_of(planned(data_dir=str(tmp_path))[0])["ReadWritePaths"] == [str(tmp_path)]
 
 
+def test_files_that_the_user_cannot_read_are_named(tmp_path: Path) -> None:
+    """A key is for one user only: the service would start again and again without it."""
+    key, own = tmp_path / "key", pwd.getpwuid(os.getuid()).pw_name
+    with pytest.raises(SettingsError, match=f"{key}: No such file"):
+        planned(to="tcp://h:1", key_file=str(key), user=own)
+    key.touch(mode=0o600)
+    planned(to="tcp://h:1", key_file=str(key), user=own)
+    with pytest.raises(SettingsError, match=r"there is no user nobody-has-this yet; useradd --system .*; chown nobody-has-this "):
+        planned(to="tcp://h:1", key_file=str(key), user="nobody-has-this")
+    other = next(
+        user.pw_name for user in pwd.getpwall() if user.pw_uid not in (0, os.getuid()) and user.pw_gid != key.stat().st_gid
+    )
+    with pytest.raises(SettingsError, match=f"the user {other} cannot read {key}; chown {other} {key}"):
+        planned(to="tcp://h:1", key_file=str(key), user=other)
+    key.chmod(0o644)
+    planned(to="tcp://h:1", key_file=str(key), user="nobody-has-this")
+
+
 def test_device_files_that_are_not_for_everybody(tmp_path: Path) -> None:
     """Their groups are the service's too; what only root may open is said."""
     if os.geteuid() != 0:
