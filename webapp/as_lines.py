@@ -233,14 +233,14 @@ def _groups(frame: Frame) -> Lines:
         uses = ((Use.BUSY, "busy"), (Use.IDLE, "idle-held"), (Use.FREE, "free"))
         words = [f"{load.gpus} GPU", *(f"{load.count(use)} {word}" for use, word in uses)]
         words += [f"{load.count(Use.LOST)} lost"] if load.count(Use.LOST) else []
-        words += [f"{load.down} of {load.hosts} hosts not running"] if load.down else []
+        words += [f"{load.down} of {_hosts(load.hosts)} not running"] if load.down else []
         words += [f"median {load.p50}%"] if load.p50 is not None else []
         yield Line(None, f"{fit(clean(group.name), names)} {' '.join(words)}")
 
 
 def _totals(hosts: Sequence[Host]) -> str:
     load = load_of(hosts)
-    words = [f"{load.hosts} hosts", f"{load.gpus} GPU", f"{load.count(Use.BUSY)} busy", f"{load.count(Use.IDLE)} idle-held",
+    words = [_hosts(load.hosts), f"{load.gpus} GPU", f"{load.count(Use.BUSY)} busy", f"{load.count(Use.IDLE)} idle-held",
              f"{load.count(Use.FREE)} free"]  # fmt: skip
     words += [f"✖ {load.count(Use.LOST)} lost"] if load.count(Use.LOST) else []
     return " · ".join(words)
@@ -252,7 +252,11 @@ def data_line(data_ns: int | None, now_ns: int, hosts: Sequence[Host], style: Te
     if data_ns is not None:
         words = [f"data of {stamp(data_ns, style.zone, style.date_order)}", f"{max(0, now_ns - data_ns) // 1_000_000_000} s old"]
     if late := sum(host.backfilled for host in hosts):
-        words.append(f"{late} hosts backfilled")
+        words.append(f"{_hosts(late)} backfilled")
     if silent := sum(host.status is not Status.RUNNING for host in hosts):
-        words.append(f"{silent} hosts not running")
+        words.append(f"{_hosts(silent)} not running")
     return " · ".join(words)
+
+
+def _hosts(count: int) -> str:
+    return f"{count} host" if count == 1 else f"{count} hosts"

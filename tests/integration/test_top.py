@@ -82,7 +82,7 @@ def test_keys_live_lines_and_a_clean_end() -> None:
             tables.put(host_id(1), time.time_ns(), content)
             terminal.sees("gpu_01 GPU 0: lost")
             terminal.press("/host==gpu_02\r")
-            assert "gpu_00" not in terminal.sees("1 hosts").rpartition("\x1b[H")[2]
+            assert "gpu_00" not in terminal.sees("1 host ").rpartition("\x1b[H")[2]
             terminal.press("\x1b")
             terminal.sees("3 hosts")
             terminal.press("\r")

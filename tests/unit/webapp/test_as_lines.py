@@ -121,7 +121,7 @@ def test_grid() -> None:
         "  host GPU    -60m    -50m    -40m    -30m    -20m    -10m     now",
         "● a      0   ···     ···    87 ali  87 ali  87 ali  87 ali  87 ali",
         "         1   ···     ···     0 fre   0 fre   0 fre   0 fre   0 fre",
-        "1 hosts · 2 GPU · 1 busy · 0 idle-held · 1 free",
+        "1 host · 2 GPU · 1 busy · 0 idle-held · 1 free",
         "data",
     ]
 

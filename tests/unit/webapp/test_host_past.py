@@ -166,5 +166,5 @@ def test_a_backfilled_moment_says_so_everywhere() -> None:
     assert "backfilled" not in host_state(replace(late, backfilled=False), UTC, with_data=True)
     assert "backfilled" in to_html(card_node(late, PageStyle(UTC)))
     style = TerminalStyle(UTC, 80)
-    assert "1 hosts backfilled" in data_line(1, 2, [late], style)
+    assert "1 host backfilled" in data_line(1, 2, [late], style)
     assert "(backfilled)" in DETAIL_VIEW.block(late, style)
