@@ -52,6 +52,11 @@ def show_rules(settings: AlertsSettings, as_json: bool) -> None:
             numbers = [f"{name} {value:g}" for name, value in rule.parameters.items()]
             words = [rule.when.name, *numbers, *([f"for {seconds:g} s"] if seconds else []), f"on {rule.hosts}"]
             write_row(f"{rule.name:24} {rule.severity:8}  {' '.join(words)}", f"told by {' and '.join(rule.tell) or 'nobody'}")
+    if not (settings.webhook or settings.mail_server):
+        click.echo(
+            "dimint: neither webhook nor mail_server is set here: what is raised stands in the log and on the pages only",
+            err=True,
+        )
     if not as_json:
         click.echo("\nconditions:")
         for condition in CONDITIONS.values():

@@ -7,7 +7,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from click.testing import CliRunner
 
+from dimint.cli_alerts import show_rules
 from dimint.consumers.alerts.cli import read_rules
 from dimint.consumers.alerts.conditions import CONDITIONS, Finding, Observed, defaults_by, gpu_name, parse_comparison
 from dimint.consumers.alerts.core import Alerting
@@ -240,6 +242,19 @@ def test_a_driver_that_does_not_answer_says_nothing_about_its_version() -> None:
     assert [finding.holds for state in states for finding in look("host.driver_mismatch", observed({"gpu_state": state}))] == [
         True, False, None, None,
     ]  # fmt: skip
+
+
+def test_the_command_shows_rules_and_whether_anybody_is_told(tmp_path: Path) -> None:
+    """`dimint alerts rules`: the file's rules, what could be watched, and that no way to people is set."""
+    (tmp_path / "rules.toml").write_text('[[rule]]\nname = "warm"\nwhen = "gpu.temp_c > 85"\nfor = "5m"\ntell = ["mail"]\n')
+    arguments = [f"--data_dir={tmp_path}", f"--alert_rules={tmp_path}/rules.toml"]
+    shown = CliRunner().invoke(show_rules, arguments)
+    rows = shown.stdout.splitlines()
+    assert rows[0].split() == "warm warning gpu.temp_c > 85 for 300 s on * told by mail".split()
+    assert sum(row.split()[0] in CONDITIONS for row in rows if row) == len(CONDITIONS)
+    assert "neither webhook nor mail_server is set" in shown.stderr
+    with_mail = CliRunner().invoke(show_rules, [*arguments, "--mail_server=localhost", "--mail_from=a@lab", "--mail_to=b@lab"])
+    assert (with_mail.exit_code, with_mail.stderr) == (0, "")
 
 
 _HELD = gpu(0, "x", 60_000, 80_000, 0, 40)
