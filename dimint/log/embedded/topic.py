@@ -6,13 +6,9 @@
     topic          one row: format, generation, partitions, retention_s
     floor          partition → start offset and last timestamp, written by trims: what an emptied partition must remember
     p0, p1 …       one table a partition: offset (the rowid), ts (ns), value
-    inbox0, …      views to insert (partition, offset, ts, value) into; a trigger puts each row into its table, and
-                   refuses an offset that is not its partition's end
 
-A table a partition makes every insert an append at the right edge of its tree; a view makes a small group commit one
-statement, which matters because every statement gives up the interpreter's lock, and a busy program takes milliseconds to
-give it back. Offsets are dense, so the end is one past the last row, and a time is found by bisection. Timestamps never go
-back within a partition.
+A table a partition makes every insert an append at the right edge of its tree. Offsets are dense, so the end is one past the
+last row, and a time is found by bisection. Timestamps never go back within a partition.
 
 A `TopicFile` belongs to one thread at a time. SQLite before 3.51.3 is refused: in WAL mode it can lose a committed
 transaction when a checkpoint races a commit of another connection.
@@ -22,7 +18,6 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any, NamedTuple
 
 import apsw
@@ -48,10 +43,6 @@ _TRIM_ROWS = 500
 _SHRINK_PAGES = 256
 """Free pages given back in one transaction."""
 _SPARE_PAGES = 256
-_INBOX_PARTITIONS = 16
-"""Partitions that share a view: its trigger asks each of them whether a row is for it."""
-_INBOX_ROWS, _INBOX_BYTES = 256, 128 << 10
-"""Commits up to this go through a view."""
 _OLDEST_SQLITE = (3, 51, 3)
 
 
@@ -81,7 +72,6 @@ class TopicFile:
         self.topic = topic
         self._lock_fd = directory.open_lock(f"{topic}.lock")
         self._wal_pages = 0
-        self._tails: dict[int, tuple[int, int]] = {}
         try:
             with _translated():
                 self._db = _connect(str(path))
@@ -118,9 +108,6 @@ class TopicFile:
                     db.execute("CREATE TABLE floor(partition INTEGER PRIMARY KEY, start INTEGER, last_ns INTEGER)")
                     for index in range(spec.partitions):
                         db.execute(f"CREATE TABLE p{index}(offset INTEGER PRIMARY KEY, ts INTEGER NOT NULL, value BLOB NOT NULL)")
-                    for first in range(0, spec.partitions, _INBOX_PARTITIONS):
-                        for statement in _inbox_sql(first, min(first + _INBOX_PARTITIONS, spec.partitions)):
-                            db.execute(statement)
                     row = (FORMAT, directory.generation, spec.partitions, spec.retention_s)
                     db.execute("INSERT INTO topic VALUES (?, ?, ?, ?)", row)
                 count = _one(db, "SELECT partitions FROM topic")[0]
@@ -138,53 +125,28 @@ class TopicFile:
 
         Raises AppendFailed (rolled back, nothing of it is there) or LogBroken.
         """
-        small = len(rows) <= _INBOX_ROWS and sum([len(value) for _, value in rows]) <= _INBOX_BYTES
         with self._locked(wait=wait) as held, _translated():
             if not held:
                 return None
-            if small and len({partition // _INBOX_PARTITIONS for partition, _ in rows}) == 1:
-                try:
-                    offsets = self._insert_at_once(rows, now_ns)
-                except apsw.ConstraintError:  # another process appended or trimmed since our last commit
-                    offsets = self._insert_at_once(rows, now_ns)
-            else:
-                offsets = self._insert_each(rows, now_ns)
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                offsets = self._insert(rows, now_ns)
+                self._db.execute("COMMIT")
+            except BaseException:
+                self._rollback()
+                raise
         return Written(offsets, self._wal_pages)
 
-    def _insert_at_once(self, rows: Sequence[tuple[int, bytes]], now_ns: int) -> list[int]:
-        """One statement is the whole transaction; the tails may be out of date, the trigger refuses them then."""
-        placed = self._place(rows, now_ns)
-        inbox = f"inbox{rows[0][0] // _INBOX_PARTITIONS}"
-        try:
-            self._db.execute(f"INSERT INTO {inbox} VALUES (?,?,?,?){',(?,?,?,?)' * (len(rows) - 1)}", list(chain(*placed)))
-        except BaseException:
-            self._rollback()
-            raise
-        return [offset for _, offset, _, _ in placed]
-
-    def _insert_each(self, rows: Sequence[tuple[int, bytes]], now_ns: int) -> list[int]:
-        """A statement a row, without the copies of the values that a view costs."""
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            self._tails.clear()
-            placed = self._place(rows, now_ns)
-            for partition, offset, ts, value in placed:
-                self._db.execute(f"INSERT INTO p{partition} VALUES (?, ?, ?)", (offset, ts, value))
-            self._db.execute("COMMIT")
-        except BaseException:
-            self._rollback()
-            raise
-        return [offset for _, offset, _, _ in placed]
-
-    def _place(self, rows: Sequence[tuple[int, bytes]], now_ns: int) -> list[tuple[int, int, int, bytes]]:
-        """Give every row its offset and timestamp."""
-        placed = []
+    def _insert(self, rows: Sequence[tuple[int, bytes]], now_ns: int) -> list[int]:
+        tails: dict[int, tuple[int, int]] = {}
+        offsets = []
         for partition, value in rows:
-            end, last_ns = self._tails.get(partition) or self._tail(partition)
-            ts = now_ns if now_ns > last_ns else last_ns
-            self._tails[partition] = (end + 1, ts)
-            placed.append((partition, end, ts, value))
-        return placed
+            end, last_ns = tails.get(partition) or self._tail(partition)
+            ts = max(now_ns, last_ns)
+            tails[partition] = (end + 1, ts)
+            self._db.execute(f"INSERT INTO p{partition} VALUES (?, ?, ?)", (end, ts, value))
+            offsets.append(end)
+        return offsets
 
     def trim(self, partition: int, before: int) -> None:
         """Drop rows below `before`, in many small transactions; `before` past the end means the end."""
@@ -258,7 +220,6 @@ class TopicFile:
         return free
 
     def _rollback(self) -> None:
-        self._tails.clear()
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
@@ -348,24 +309,6 @@ class TopicFile:
             self._db.close()
             os.close(self._lock_fd)
             self._lock_fd = -1
-
-
-def _inbox_sql(first: int, end: int) -> tuple[str, str]:
-    """The view for partitions [first, end), and its trigger."""
-    name = f"inbox{first // _INBOX_PARTITIONS}"
-    tails = " ".join(
-        f"WHEN {index} THEN max(coalesce((SELECT max(offset) + 1 FROM p{index}), 0), "
-        f"coalesce((SELECT start FROM floor WHERE partition = {index}), 0))"
-        for index in range(first, end)
-    )
-    inserts = " ".join(
-        f"INSERT INTO p{index} SELECT new.offset, new.ts, new.value WHERE new.partition = {index};" for index in range(first, end)
-    )
-    return (
-        f"CREATE VIEW {name} AS SELECT 0 AS partition, 0 AS offset, 0 AS ts, x'' AS value",
-        f"CREATE TRIGGER {name}_insert INSTEAD OF INSERT ON {name} BEGIN "
-        f"SELECT raise(ABORT, 'not the end') WHERE new.offset IS NOT CASE new.partition {tails} END; {inserts} END",
-    )
 
 
 def _connect(path: str, *, create: bool = False) -> apsw.Connection:
