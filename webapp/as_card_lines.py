@@ -16,7 +16,7 @@ from typing import Final
 from dimint.webapp.judge import about, slow_reasons, use_of
 from dimint.webapp.models import Gpu, Host, Process, Sampled, Status, Use
 from dimint.webapp.parts import SIGNS, gpu_sign
-from dimint.webapp.text import clean, display_name, fit, width
+from dimint.webapp.text import clean, counted, display_name, fit, width
 
 __all__ = ["card_lines", "level"]
 
@@ -88,7 +88,7 @@ def _gpu_lines(gpu: Gpu, minutes: Sequence[int | None], columns: int, now_ns: in
     for process in gpu.processes[:_PROCESSES_MAX]:
         yield _process_line(process, columns, now_ns)
     if len(gpu.processes) > _PROCESSES_MAX:
-        yield f"       and {len(gpu.processes) - _PROCESSES_MAX} more processes"
+        yield f"       and {counted(len(gpu.processes) - _PROCESSES_MAX, 'more process', 'more processes')}"
 
 
 def _memory(gpu: Gpu) -> str:

@@ -15,7 +15,7 @@ from dimint.webapp.head import SEVERITY
 from dimint.webapp.judge import Problem, holder, units, use_of
 from dimint.webapp.models import Cell, Gpu, Host, Status, Use
 from dimint.webapp.parts import SIGNS
-from dimint.webapp.text import clean, cut, display_name, fit
+from dimint.webapp.text import clean, counted, cut, display_name, fit
 from dimint.webapp.times import stamp
 
 __all__ = ["LINE_VIEWS", "Frame", "Line", "data_line", "line_view", "tsv"]
@@ -259,4 +259,4 @@ def data_line(data_ns: int | None, now_ns: int, hosts: Sequence[Host], style: Te
 
 
 def _hosts(count: int) -> str:
-    return f"{count} host" if count == 1 else f"{count} hosts"
+    return counted(count, "host", "hosts")

@@ -23,6 +23,7 @@ from dimint.webapp.parts import (
     state,
     trend,
 )  # fmt: skip
+from dimint.webapp.text import counted
 
 __all__ = ["card_node"]
 
@@ -59,7 +60,8 @@ def _clock_part(sample: Sampled, before: str) -> list[Child]:
     if sample.skew_ms is None:
         return []
     wrong = abs(sample.skew_ms) >= SKEW_MS
-    text = f"{'▲ ' if wrong else ''}clock {sample.skew_ms / 1000:+.1f} s".replace("-", "−")
+    seconds = f"{sample.skew_ms / 1000:+.1f}".replace("-", "−")
+    text = f"{'▲ ' if wrong else ''}clock {'0.0' if seconds == '−0.0' else seconds} s"
     title = "The host's clock minus the log's; the way of a sample counts too"
     return [before, node("span", text, cls="warn" if wrong else None, title=title)]
 
@@ -152,7 +154,7 @@ def _processes_part(sample: Sampled) -> list[Child]:
     if rows:
         parts.append(_process_table(rows[:PROCESSES_SHOWN], headed=True))
     if len(rows) > PROCESSES_SHOWN:
-        more = node("summary", f"{len(rows) - PROCESSES_SHOWN} more processes")
+        more = node("summary", counted(len(rows) - PROCESSES_SHOWN, "more process", "more processes"))
         parts.append(node("details", more, _process_table(rows[PROCESSES_SHOWN:], headed=False)))
     if unread:
         parts.append(node("p", f"▲ processes of GPU {', '.join(unread)} could not be read", cls="fine warn"))

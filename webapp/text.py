@@ -7,7 +7,7 @@ cursor, changes the direction of text, hides or stacks up; `fit` gives exactly t
 import unicodedata
 from functools import lru_cache
 
-__all__ = ["MISSING", "SIMULATED", "clean", "clean_long", "cut", "display_name", "fit", "width"]
+__all__ = ["MISSING", "SIMULATED", "clean", "clean_long", "counted", "cut", "display_name", "fit", "width"]
 
 MISSING = "-"
 """What stands where a value is not available."""
@@ -21,6 +21,11 @@ _MARKS_MAX = 2
 
 _ESCAPED = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _MARKS = frozenset({"Mn", "Me"})
+
+
+def counted(count: int, one: str, more: str) -> str:
+    """`1 host`, `2 hosts`."""
+    return f"{count} {one if count == 1 else more}"
 
 
 @lru_cache(maxsize=4096)

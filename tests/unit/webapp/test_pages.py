@@ -181,7 +181,7 @@ def test_a_card_says_for_how_long_and_how_right_its_clock_is() -> None:
     """Up time, clock, and for each process its share and its age."""
     rows = [{"g": 0, "pid": 7, "user": "ada", "name": "train", "mem": MIB, "sm_pct": 37, "t0_ms": (NOW - 7200 * 10**9) // 10**6}]
     content = sample([gpu(0, GTX, 1, 2, 93, 40)], rows, **cpu()) | {"mono_ns": 3 * 86_400 * 10**9}
-    for late_s, words in ((0.2, "clock −0.2 s"), (-7, "▲ clock +7.0 s")):
+    for late_s, words in ((0.2, "clock −0.2 s"), (0.01, "clock 0.0 s"), (-7, "▲ clock +7.0 s")):
         taken = sampled(NOW, content, received_ns=NOW + int(late_s * 10**9))
         shown = replace(host("a", None, at="2018/12/03 23:17:09"), samples=(taken,))
         text = Outline(to_html(card_node(shown, STYLE))).text
