@@ -16,7 +16,7 @@ from dimint.settings import UpSettings
 __all__ = ["up"]
 
 
-@click.command(name="up", help="Run overlord, nodes, consumer, pages and agent on this machine until Ctrl-C.")
+@click.command(name="up", help="Run overlord, nodes, consumer, pages, alerts and agent on this machine until Ctrl-C.")
 @setting_flags("up")
 def up(**parameters: Any) -> int:
     """See the help text."""

@@ -200,7 +200,10 @@ def test_one_sample_and_the_doctor(tmp_path: Path) -> None:
     assert re.search(r"^(OK  |WARN)  clock skew: \d+\.\d s behind the log's clock", run("doctor").stdout, re.MULTILINE)
     failed = run("doctor", "--to=tcp://127.0.0.1:9", "--json")
     assert failed.returncode == 1
-    assert [one["subject"] for one in json.loads(failed.stdout) if one["verdict"] == "FAIL"] == ["log"]
+    (failure,) = [one for one in json.loads(failed.stdout) if one["verdict"] == "FAIL"]
+    assert failure["subject"] == "log"
+    assert "does not answer: look at the address" in failure["text"]
+    assert failure["text"].endswith("the same key_file or none")
 
 
 def refused_calls() -> list[str]:

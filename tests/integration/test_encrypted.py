@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -10,11 +9,10 @@ import zmq
 
 from dimint.cli import main
 from dimint.client import AsyncClient, Client
+from dimint.consumers.reading import TABLES_FOLDER, StatusReader
 from dimint.curve import create_key_file
 from dimint.errors import DimintError
-from dimint.producers.publish import OverlordPublisher
-from dimint.system_clock import SystemClock
-from tests.support.hosts import sample
+from tests.support.agent_process import agent
 from tests.support.kv_system import kv_system
 from tests.support.system import OldClient, wait_until
 
@@ -38,11 +36,7 @@ def test_with_the_key_and_without(tmp_path: Path, capfd: pytest.CaptureFixture[s
             wait_until(lambda: _copies(client) == {2}, 20, "the slave has its copies")
         asyncio.run(_ask(system.address, key))
 
-        publisher = OverlordPublisher(f"tcp://{system.address}", SystemClock(), key)
-        publisher.send(0, [["host.sample", "ab" * 16, time.time_ns(), bytes(8), 1, sample([])]])
-        (outcome,) = wait_until(publisher.outcomes, 10, "an agent's sample is published")
-        assert outcome.published
-        publisher.close()
+        _expect_a_gpu_host(tmp_path, system.address, key, capfd)
 
         for stranger in (None, other):
             with Client(system.address, key_file=stranger, timeout=1) as client, pytest.raises(DimintError):
@@ -62,6 +56,18 @@ def test_with_the_key_and_without(tmp_path: Path, capfd: pytest.CaptureFixture[s
         errors = capfd.readouterr().err
         assert len(errors.splitlines()) == 1
         assert "key_file" in errors
+
+
+def _expect_a_gpu_host(tmp_path: Path, address: str, key: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """An agent elsewhere, as docs/agent.md has it: doctor, then samples that come to the tables."""
+    (tmp_path / "gpu").mkdir()
+    way = [f"--to=tcp://{address}", f"--key_file={key}", "--host_name=gpu-01"]
+    assert main(["agent", "doctor", f"--data_dir={tmp_path}/gpu", *way, "--json"]) == 0
+    assert f"tcp://{address} answers" in capfd.readouterr().out
+    with agent(tmp_path / "gpu", *way, "--interval=0.2"), StatusReader(tmp_path / TABLES_FOLDER) as reader:
+        (host,) = wait_until(reader.hosts, 20, "the host in the tables")
+        wait_until(lambda: len(reader.last(host.id, 3)) == 3, 20, "samples in the tables")
+    assert host.name == "gpu_01"
 
 
 def _history(client: Client) -> list[object]:
