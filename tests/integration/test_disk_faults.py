@@ -1,10 +1,12 @@
-"""Disks that are full or fail under a running system: nothing is acknowledged that is not kept, and all that was is there."""
+"""Disks that are full, fail or are slow under a running system: nothing is acknowledged that is not kept, all that was is there,
+and who only reads is not kept waiting."""
 
 import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,11 +23,11 @@ VALUE_BYTES = 100_000
 
 
 @contextmanager
-def failing(pid: int, calls: str) -> Iterator[None]:
-    """Every one of these system calls of a running process fails with EIO from now on."""
+def failing(pid: int, calls: str, how: str = "error=EIO") -> Iterator[None]:
+    """Every one of these system calls of a running process fails with EIO from now on, or whatever strace is to do to it."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed")
-    inject = ("-e", f"trace={calls}", "-e", f"inject={calls}:error=EIO")
+    inject = ("-e", f"trace={calls}", "-e", f"inject={calls}:{how}")
     tracer = subprocess.Popen(["strace", "-f", "-o", "/dev/null", *inject, "-p", str(pid)], stderr=subprocess.PIPE, text=True)
     try:
         assert tracer.stderr is not None
@@ -141,3 +143,25 @@ def test_a_stores_disk_fails(calls: str, tmp_path: Path) -> None:
         system.start("node-1")
         system.wait_ready()
         check(client, written)
+
+
+def test_a_slow_disk_keeps_no_read_waiting(tmp_path: Path) -> None:
+    """Once a commit has been slow, the overlord goes on while the next one is under way."""
+    slow_s = 1.0
+    with kv_system(tmp_path) as system, Client(system.address, timeout=30) as writer:
+        writer.set("k", 1)
+        with (
+            failing(system.processes["overlord-1"].pid, "fdatasync", f"delay_exit={slow_s * 1e6:.0f}"),
+            Client(system.address, timeout=30, direct_reads=False) as reader,
+            ThreadPoolExecutor(1) as beside,
+        ):
+            writer.set("slow", 1)
+            began = time.monotonic()
+            write = beside.submit(writer.set, "slow", 2)
+            for _ in range(5):
+                assert reader.get("k") == 1
+            assert time.monotonic() - began < slow_s / 2
+            assert not write.done()
+            write.result()
+            assert time.monotonic() - began >= slow_s
+        assert writer.get("slow", consistency="strong") == 2
