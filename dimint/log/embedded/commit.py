@@ -37,7 +37,7 @@ class _Handed(NamedTuple):
 
 
 class _Open:
-    """An open topic of the commit thread: its file, its readers, and the log's length that calls for a checkpoint."""
+    """An open topic: its file, its readers, and the log's length that calls for a checkpoint."""
 
     def __init__(self, directory: LogDirectory, topic: str) -> None:
         self.file = TopicFile(directory, topic)
@@ -133,7 +133,7 @@ class Committer:
         count = 0
         going_on = True
         try:
-            got = self._queue.get(timeout=max(0.0, self._expire_at - time.monotonic()))
+            got = self._queue.get(timeout=None if self._broken else max(0.0, self._expire_at - time.monotonic()))
             while True:
                 if got is None:
                     going_on = False

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dimint.log.embedded import EmbeddedLog
+from dimint.errors import LogBroken
+from dimint.log.embedded import EmbeddedLog, commit
+from dimint.log.embedded.topic import TopicFile
 from dimint.log.port import Entry, TopicSpec
 
 TOPIC = "t"
@@ -82,3 +84,20 @@ def test_close_waits_for_everything(tmp_path: Path, quick_s: float) -> None:
     with _log(tmp_path, quick_s) as log:
         futures = [log.append([Entry(TOPIC, 0, bytes(20_000))])[0] for _ in range(200)]
     assert [future.result(0) for future in futures] == list(range(200))
+
+
+def test_a_broken_log_keeps_no_processor_busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread waits for the end; every append is told."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("gone")
+
+    monkeypatch.setattr(commit, "_EXPIRE_EVERY_S", 0.01)
+    with _log(tmp_path, quick_s=WAIT_S) as log:
+        monkeypatch.setattr(TopicFile, "append", fail)
+        for _ in range(2):
+            with pytest.raises(LogBroken, match="gone"):
+                _append(log)
+        before = time.process_time()
+        time.sleep(0.3)
+        assert time.process_time() - before < 0.1
