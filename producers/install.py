@@ -2,14 +2,13 @@
 
 import grp
 import os
-import pwd
-import stat
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dimint.errors import SettingsError
+from dimint.producers.reach import closed_folder, exists, may_read
 from dimint.producers.state import write_whole
 from dimint.producers.unit import ENVIRONMENT_FILE, STATE_FOLDER, UNIT_NAME, unit_text
 from dimint.settings import AgentSettings
@@ -18,8 +17,6 @@ __all__ = ["ENVIRONMENT_FILE", "install", "plan"]
 
 UNITS = Path("/etc/systemd/system")
 _FOLDERS = {"data_dir", "archive_dir"}
-_DYNAMIC_UIDS = range(61184, 65520)
-"""Of users that systemd makes for the time that a service runs (systemd's UIDS-GIDS)."""
 
 
 def plan(
@@ -50,14 +47,15 @@ def plan(
     if any(name.endswith("_auth") for name in settings.given):
         remarks.append(f"secrets do not belong into a unit: put DIMINT_…=… lines into {ENVIRONMENT_FILE}, readable by root only")
     program = Path(sys.executable)
-    if program.is_relative_to("/home") or program.is_relative_to("/root"):
-        remarks.append(f"the service's user must be able to read {program.parent.parent}; /opt/dimint is a better place")
+    # the environment, the Python that it was made with, and this program
+    for shut in sorted({closed_folder(user, part) for part in (program.parent, program, Path(__file__))} - {None}, key=str):
+        remarks.append(f"{shut} is closed to the user {user}, and the program or its Python is in it: install it into "
+                       "/opt/dimint, with a Python that everybody may run")  # fmt: skip
     command = [str(program), "-m", "dimint", "agent", "run", *flags]
     groups, closed = _groups_of(sorted(devices.glob("nvidia*")))
     if closed:
         remarks.append(f"only root may open {', '.join(closed)}: give these files a group, or samples will have no GPUs")
-    makes_user = not _exists(user)
-    text = unit_text(command, user=user, makes_user=makes_user, knows_data_dir=own, writable=writable, groups=groups)
+    text = unit_text(command, user=user, makes_user=not exists(user), knows_data_dir=own, writable=writable, groups=groups)
     return text, remarks
 
 
@@ -65,29 +63,21 @@ def _check_readable(files: Iterable[Path], user: str) -> None:
     """Raises SettingsError for a file that the service's user cannot read, as a key that only root may."""
     for file in files:
         try:
-            found = file.stat()
+            closed, readable = closed_folder(user, file), may_read(user, file)
         except OSError as error:
             raise SettingsError(f"{file}: {error.strerror}") from None
-        if found.st_mode & stat.S_IROTH:
+        if closed is not None:
+            raise SettingsError(
+                f"the user {user} cannot read {file}: {closed} is closed to it", hint="put the file into /etc/dimint"
+            )
+        if readable:
             continue
-        if not _exists(user):
+        if not exists(user):
             make = f"useradd --system --home-dir {STATE_FOLDER} --shell /usr/sbin/nologin {user}"
             raise SettingsError(
                 f"not everybody may read {file}, and there is no user {user} yet", hint=f"{make}; chown {user} {file}"
             )
-        account = pwd.getpwnam(user)
-        own, group = found.st_uid == account.pw_uid, found.st_gid in os.getgrouplist(user, account.pw_gid)
-        may = found.st_mode & (stat.S_IRUSR if own else stat.S_IRGRP if group else 0)
-        if not may and account.pw_uid != 0:
-            raise SettingsError(f"the user {user} cannot read {file}", hint=f"chown {user} {file}")
-
-
-def _exists(user: str) -> bool:
-    """Whether the user is there when no service of it runs."""
-    try:
-        return pwd.getpwnam(user).pw_uid not in _DYNAMIC_UIDS
-    except KeyError:
-        return False
+        raise SettingsError(f"the user {user} cannot read {file}", hint=f"chown {user} {file}")
 
 
 def _groups_of(devices: Iterable[Path]) -> tuple[list[str], list[str]]:

@@ -18,6 +18,9 @@ from dimint.producers.install import install, plan
 from dimint.producers.unit import UNIT_NAME, unit_text
 from dimint.settings import AgentSettings
 
+OWN = pwd.getpwuid(os.getuid()).pw_name
+OTHER = next(user.pw_name for user in pwd.getpwall() if user.pw_uid not in (0, os.getuid()))
+
 
 def planned(*flags: str, user: str = "dimint", **given: Any) -> tuple[str, list[str]]:
     """Unit and remarks for settings."""
@@ -92,7 +95,7 @@ def test_a_user_that_is_there_is_used() -> None:
     """It has the state folder as other units of it have it; one that is not there is made while the service runs."""
     made = keys_of(planned("--to=tcp://h:1", to="tcp://h:1", user="nobody-has-this")[0])
     assert (made["DynamicUser"], made["User"], made["StateDirectory"]) == (["yes"], ["nobody-has-this"], ["dimint"])
-    there = keys_of(planned("--to=tcp://h:1", to="tcp://h:1", user=pwd.getpwall()[0].pw_name)[0])
+    there = keys_of(planned("--to=tcp://h:1", to="tcp://h:1", user=OTHER)[0])
     assert ("DynamicUser" in there, there["StateDirectory"]) == (False, ["dimint"])
 
 
@@ -105,7 +108,7 @@ def test_where_the_data_is_is_said_once(tmp_path: Path) -> None:
         (f'data_dir = "{tmp_path}"', None, [str(tmp_path)]),
     ):
         config.write_text(text)
-        keys = keys_of(planned(f"--config_path={config}", config_path=str(config))[0])
+        keys = keys_of(planned(f"--config_path={config}", config_path=str(config), user=OWN)[0])
         assert (keys.get("Environment"), keys.get("ReadWritePaths")) == (environment, writable)
 
 
@@ -123,20 +126,34 @@ def test_what_to_know_before_installing(tmp_path: Path) -> None:
 
 def test_files_that_the_user_cannot_read_are_named(tmp_path: Path) -> None:
     """A key is for one user only: the service would start again and again without it."""
-    key, own = tmp_path / "key", pwd.getpwuid(os.getuid()).pw_name
+    key = tmp_path / "key"
     with pytest.raises(SettingsError, match=f"{key}: No such file"):
-        planned(to="tcp://h:1", key_file=str(key), user=own)
+        planned(to="tcp://h:1", key_file=str(key), user=OWN)
     key.touch(mode=0o600)
-    planned(to="tcp://h:1", key_file=str(key), user=own)
+    planned(to="tcp://h:1", key_file=str(key), user=OWN)
+    shut = tmp_path / "shut"
+    shut.mkdir(mode=0o700)
+    (shut / "key").touch(mode=0o644)
+    with pytest.raises(
+        SettingsError, match=f"the user {OTHER} cannot read {shut}/key: .* is closed to it; put the file into /etc"
+    ):
+        planned(to="tcp://h:1", key_file=str(shut / "key"), user=OTHER)
+    planned(to="tcp://h:1", key_file="/etc/passwd", user="nobody-has-this")
     with pytest.raises(SettingsError, match=r"there is no user nobody-has-this yet; useradd --system .*; chown nobody-has-this "):
-        planned(to="tcp://h:1", key_file=str(key), user="nobody-has-this")
-    other = next(
-        user.pw_name for user in pwd.getpwall() if user.pw_uid not in (0, os.getuid()) and user.pw_gid != key.stat().st_gid
-    )
-    with pytest.raises(SettingsError, match=f"the user {other} cannot read {key}; chown {other} {key}"):
-        planned(to="tcp://h:1", key_file=str(key), user=other)
-    key.chmod(0o644)
-    planned(to="tcp://h:1", key_file=str(key), user="nobody-has-this")
+        planned(to="tcp://h:1", key_file="/etc/shadow", user="nobody-has-this")
+    with pytest.raises(SettingsError, match=f"the user {OTHER} cannot read /etc/shadow; chown {OTHER} /etc/shadow"):
+        planned(to="tcp://h:1", key_file="/etc/shadow", user=OTHER)
+
+
+def test_a_program_that_the_user_cannot_run_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its environment, or the Python behind it, may be in a folder of somebody else."""
+    shut = tmp_path / "shut"
+    shut.mkdir(mode=0o700)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(shut / "python3")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python3"))
+    assert any("is closed to the user" in remark for remark in planned("--to=tcp://h:1", to="tcp://h:1", user=OTHER)[1])
+    assert not any(f"{shut} is closed" in remark for remark in planned("--to=tcp://h:1", to="tcp://h:1", user=OWN)[1])
 
 
 def test_device_files_that_are_not_for_everybody(tmp_path: Path) -> None:
@@ -183,7 +200,7 @@ def test_the_command_prints_the_unit(tmp_path: Path) -> None:
     assert "alone" in ran.stderr
     (tmp_path / "own").mkdir()
     (tmp_path / "lab.toml").touch()
-    command = [*command, "--data_dir=own", "--config-path=lab.toml"]
+    command = [*command, "--data_dir=own", "--config-path=lab.toml", f"--user={OWN}"]
     variables = {**environment, "DIMINT_TO": "tcp://h:1"}
     ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, cwd=tmp_path, env=variables)
     whole = f"--config_path={tmp_path}/lab.toml --data_dir={tmp_path}/own --tags=rack=1"
