@@ -13,14 +13,16 @@ import click
 from dimint.cli_client import addresses_of, spelled, write_row
 from dimint.cli_log import opened
 from dimint.cli_options import with_settings
+from dimint.client.network import DEFAULT_PORT
 from dimint.client.sync import DEFAULT_TIMEOUT_S
 from dimint.code_version import code_version
 from dimint.curve import read_key
-from dimint.errors import LogMismatch
+from dimint.errors import LogMismatch, SettingsError
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.log.port import Log
 from dimint.log.reading import Counted, DeadLetter
 from dimint.progress import progress_of
+from dimint.registry.opening import registry_directory
 from dimint.replay.determinism import EVERY, compare_determinism, write_determinism
 from dimint.replay.positions import format_position
 from dimint.replay.ranges import select
@@ -28,6 +30,7 @@ from dimint.replay.stream import Stream
 from dimint.replay.trimming import archives_in
 from dimint.settings import CommonSettings, ToolSettings
 from dimint.snapshot_folder import SNAPSHOTS_FOLDER, folders_in
+from dimint.status.look import registered_overlords
 
 __all__ = ["verify"]
 
@@ -43,24 +46,32 @@ __all__ = ["verify"]
 )
 @click.option("--every", type=click.IntRange(1, 1_000_000), default=EVERY, show_default=True,
               help="A line of that FILE for each so many records of a partition.")  # fmt: skip
-@spelled("host", default="127.0.0.1", help="Of replicas: an overlord's address; several with commas.")
-@spelled("port_for_client", type=click.IntRange(1, 65535), default=5556, help="Of replicas: the overlord's port for clients.")
+@spelled("host", default=None, help="Of replicas: an overlord's address; several with commas. Default: those of the registry.")
+@spelled("port_for_client", type=click.IntRange(1, 65535), default=None,
+         help="Of replicas: the overlords' port for clients, where --host names none [5556].")  # fmt: skip
 @spelled("timeout", type=click.FloatRange(0, min_open=True), default=DEFAULT_TIMEOUT_S, help="Of replicas: seconds to wait.")
 @with_settings(ToolSettings)
 def verify(
-    settings: Any, what: str, as_json: bool, determinism: Path | None, every: int, host: str, port_for_client: int, timeout: float
+    settings: Any,
+    what: str,
+    as_json: bool,
+    determinism: Path | None,
+    every: int,
+    host: str | None,
+    port_for_client: int | None,
+    timeout: float,
 ) -> int:
     """Check the log, the node stores and the status tables of this machine. Exit status 1 if anything is wrong.
 
     log: every record of every topic is decoded and its checksum compared. node, status: the log is read again beside the
     live stores and tables, up to where these are, and the two are compared; the programs may go on meanwhile.
 
-    replicas: every key is asked of each node of a running system that holds it, and the answers are compared. It needs no
-    log, and is not part of all.
+    replicas: every key is asked of each node of a running system that holds it, and the answers are compared. It finds the
+    overlord in the registry of this machine, or where --host says; it needs no log, and is not part of all.
     """
     wrong = 0
     if what == "replicas":
-        for found in _check_replicas(settings, addresses_of(host, port_for_client), timeout, as_json):
+        for found in _check_replicas(settings, _overlords(settings, host, port_for_client), timeout, as_json):
             wrong += found["problem"] is not None
             _tell(what, found, as_json)
         return int(wrong > 0)
@@ -74,6 +85,17 @@ def verify(
                 wrong += found["problem"] is not None
                 _tell(name, found, as_json)
     return int(wrong > 0)
+
+
+def _overlords(settings: CommonSettings, host: str | None, port: int | None) -> list[str]:
+    if host is None and port is None:
+        addresses = registered_overlords(settings)
+        if not addresses:
+            where = ",".join(settings.zookeeper_hosts) or str(registry_directory(settings))
+            raise SettingsError(f"no overlord is running: none is in the registry {where}",
+                                hint="start one, or name it by --host")  # fmt: skip
+        return addresses
+    return addresses_of(host or "127.0.0.1", port or DEFAULT_PORT)
 
 
 def _tell(what: str, found: dict[str, Any], as_json: bool) -> None:

@@ -22,7 +22,7 @@ from dimint.settings import CommonSettings
 from dimint.status.report import LogSeen, RegistrySeen, Seen
 from dimint.transport import Context
 
-__all__ = ["look"]
+__all__ = ["look", "registered_overlords"]
 
 _OVERLORDS_SHARE: Final = 0.7
 """Of the time: how long an overlord may wait for the log before it answers with what it knows."""
@@ -38,7 +38,7 @@ def look(
     failures: list[str] = []
     registry = _registry(settings, failures) if settings else None
     if not addresses and registry is not None:
-        addresses = [str(info["client"]).removeprefix("tcp://") for info in registry.overlords.values() if "client" in info]
+        addresses = _client_addresses(registry.overlords)
         if not addresses:
             failures.append("no overlord is registered: nothing can be written")
     asked, reply = _overlords(addresses, timeout_s, key)
@@ -49,6 +49,21 @@ def look(
         assert settings is not None
         failures.append(f"there is no log in {settings.log} and no overlord was named")
     return Seen(registry, log, asked, reply, failures)
+
+
+def registered_overlords(settings: CommonSettings) -> list[str]:
+    """Client addresses, host:port, of the overlords that are alive; nothing is made where there is no registry.
+
+    Raises RegistryError, or SettingsError for what can never work.
+    """
+    if not settings.zookeeper_hosts and not registry_directory(settings).is_dir():
+        return []
+    with closing(open_registry(settings)) as registry:
+        return _client_addresses(registry.members("overlord"))
+
+
+def _client_addresses(overlords: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [str(info["client"]).removeprefix("tcp://") for info in overlords.values() if "client" in info]
 
 
 def _registry(settings: CommonSettings, failures: list[str]) -> RegistrySeen | None:

@@ -12,6 +12,7 @@ from dimint.cli import main
 from dimint.client import Client
 from dimint.events import KV_TOPIC
 from dimint.node.store import Store
+from dimint.registry.embedded import EmbeddedRegistry
 from tests.support.kv_system import kv_system
 from tests.support.system import wait_until
 
@@ -39,6 +40,19 @@ def both_hold_all(client: Client) -> bool:
     return len(copies) == 4 and all(copy["caught_up"] for copy in copies)
 
 
+@pytest.mark.parametrize("was_there", [True, False])
+def test_nobody_to_ask_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str], *, was_there: bool) -> None:
+    """Neither of a directory that nobody works in, nor of one that is none, is anything said to be equal; nothing is made."""
+    if was_there:
+        EmbeddedRegistry(tmp_path / "registry").close()
+    there = sorted(tmp_path.iterdir())
+    assert main(["verify", "replicas", f"--data_dir={tmp_path}"]) != 0
+    out, err = capfd.readouterr()
+    where = f"none is in the registry {tmp_path}/registry"
+    assert (out, err) == ("", f"dimint: no overlord is running: {where}; start one, or name it by --host\n")
+    assert sorted(tmp_path.iterdir()) == there
+
+
 def test_the_first_difference_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Equal under load, whatever the values are; then one value of one store is another, which no digest has found yet."""
     with kv_system(tmp_path, nodes=2, flags=["--partitions=2"]) as system:
@@ -49,7 +63,7 @@ def test_the_first_difference_is_named(tmp_path: Path, capfd: pytest.CaptureFixt
             client.set("nothing", None)
 
             wait_until(lambda: both_hold_all(client), 60, "both hold everything")
-        flags = [f"--port_for_client={system.address.rpartition(':')[2]}", f"--data_dir={tmp_path}", "--timeout=20", "--json"]
+        flags = [f"--data_dir={tmp_path}", "--timeout=20", "--json"]  # the overlord is found in the registry
 
         def verify(code: int) -> list[dict[str, Any]]:
             assert main(["verify", "replicas", *flags]) == code
@@ -88,7 +102,7 @@ def test_the_first_difference_is_named(tmp_path: Path, capfd: pytest.CaptureFixt
         assert "has 'wrong 777' (version" in problem
         system.processes["node-2"].send_signal(signal.SIGSTOP)
         try:
-            flags[2] = "--timeout=1"
+            flags[1] = "--timeout=1"
             assert all("did not answer within 1 s" in str(row["problem"]) for row in verify(1))
         finally:
             system.processes["node-2"].send_signal(signal.SIGCONT)
