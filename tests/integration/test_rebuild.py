@@ -17,7 +17,8 @@ from dimint.consumers.digest import table_digest
 from dimint.consumers.reading import StatusReader
 from dimint.events import KV_TOPIC, STATUS_TOPIC
 from dimint.genesis import DEFAULT_KV_PARTITIONS
-from dimint.node.store import Store
+from dimint.node.replica import META
+from dimint.node.store import Store, rows_of_partitions
 from tests.support import forked
 from tests.support.forked import Forked
 from tests.support.replay_log import REAL, kill_now_and_then, made_log, new_location, store_digests, write_big_sets
@@ -77,6 +78,7 @@ def test_while_all_is_running(tmp_path: Path) -> None:
         store = tmp_path / "data" / "nodes" / "1" / "store" / "data.mdb"
         with writing(system, "k") as acknowledged:
             wait_until(lambda: len(acknowledged) == 10, 20, "writes")
+            wait_until(lambda: rows_of_partitions(store.parents[1], META), 20, "a store to be compared with")
             for _ in range(2):
                 old = store.stat().st_ino
                 count = max(acknowledged.values())
