@@ -30,6 +30,7 @@ from dimint.node.replica import Page, Replica
 from dimint.node.watches import Found as Changes
 from dimint.node.watches import Watch as Waiting
 from dimint.node.watches import Watches
+from dimint.slots import homes
 from dimint.wire_types import JSON, Form, Get, Mget, Request, Scan, Unwatch, Watch
 from dimint.wire_watch import gone, watched, where_to_begin
 
@@ -74,6 +75,7 @@ class Direct(Generic[Peer]):
         end_is_linearizable: bool,
     ) -> None:
         self._genesis, self._replicas, self._watches = genesis, replicas, watches
+        self._home_of = homes(genesis.hash_range, genesis.kv_partitions).__getitem__
         self._ages = ages or Ages(replicas)
         self._watching: dict[tuple[Peer, Any], Waiting] = {}
         self._linearizable = end_is_linearizable
@@ -176,11 +178,10 @@ class Direct(Generic[Peer]):
 
     # --- one request ----------------------------------------------------------------------------------------------------
     def _partitions_of(self, request: Get | Mget | Scan | Watch) -> frozenset[int]:
-        place = self._genesis.partition_of_key
         if isinstance(request, Get | Watch) and request.key is not None:
-            return frozenset((place(request.key.encode()),))
+            return frozenset((self._home_of(request.key),))
         if isinstance(request, Mget):
-            return frozenset(place(key.encode()) for key in request.keys)
+            return frozenset(map(self._home_of, request.keys))
         if request.partitions is None:
             return self._serving
         if not all(0 <= partition < self._genesis.kv_partitions for partition in request.partitions):
@@ -262,7 +263,7 @@ class Direct(Generic[Peer]):
         by_partition: dict[int, list[str]] = {}
         keys = list(dict.fromkeys(request.keys))
         for key in keys:
-            by_partition.setdefault(self._genesis.partition_of_key(key.encode()), []).append(key)
+            by_partition.setdefault(self._home_of(key), []).append(key)
         found: dict[str, Found] = {}
         for partition, wanted in by_partition.items():
             found.update((one.key, one) for one in self._replica(partition).get(wanted))

@@ -54,7 +54,7 @@ class KeyValueReads:
         lanes: Sequence[Lane],
         reads: ReadTable,
         strong: StrongReads,
-        partition_of: Callable[[bytes], int],
+        partition_of: Callable[[str], int],
         generation: str,
     ) -> None:
         self._table, self._lanes, self._reads, self._strong = table, lanes, reads, strong
@@ -64,7 +64,7 @@ class KeyValueReads:
     def get(self, pending: Pending) -> None:
         request: Get = pending.request
         key = request.key
-        partition = self._partition_of(key.encode())
+        partition = self._partition_of(key)
         part = Part(pending, [key], self._got)
         line = pending.line
         if request.min_position is None and request.consistency != "strong" and (line is None or line[0] is pending):
@@ -147,7 +147,7 @@ class KeyValueReads:
         # a get without new-style fields needs no token, and making one costs as much as the whole reply
         token = ""
         if request.id is not None or request.min_position is not None or request.client is not None:
-            token = self._token(self._partition_of(request.key.encode()), answer.next_offset)
+            token = self._token(self._partition_of(request.key), answer.next_offset)
         try:
             if one is None:
                 frame = got(pending.form, request, None, 0, token, answer.age_ms)

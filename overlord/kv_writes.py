@@ -58,9 +58,9 @@ class _Mset:
 
 
 class KeyValueWrites:
-    """The write commands of the key-value store. `partition_of` maps a key's bytes to its lane's index."""
+    """The write commands of the key-value store. `partition_of` maps a key to its lane's index."""
 
-    def __init__(self, table: PendingTable, lanes: Sequence[Lane], partition_of: Callable[[bytes], int]) -> None:
+    def __init__(self, table: PendingTable, lanes: Sequence[Lane], partition_of: Callable[[str], int]) -> None:
         self._table, self._lanes, self._partition_of = table, lanes, partition_of
 
     # --- requests ----------------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ class KeyValueWrites:
         request: Set = pending.request
         stored = pending.form.store(request.value)
         key = request.key.encode()
-        lane = self._lanes[self._partition_of(key)]
+        lane = self._lanes[self._partition_of(request.key)]
         size = len(key) + len(stored)
         if request.client is None and not request.if_absent and not request.if_present:
             ttl = None if request.ttl is None else ttl_ms(request.ttl)
@@ -83,13 +83,13 @@ class KeyValueWrites:
     def delete(self, pending: Pending) -> None:
         request: Delete = pending.request
         key = request.key.encode()
-        lane = self._lanes[self._partition_of(key)]
+        lane = self._lanes[self._partition_of(request.key)]
         self._add(lane, pending, ["kv.delete", request.key, 0, 0, request.seq], len(key), self._delete_done, False)
 
     def incr(self, pending: Pending) -> None:
         request: Incr = pending.request
         key = request.key.encode()
-        lane = self._lanes[self._partition_of(key)]
+        lane = self._lanes[self._partition_of(request.key)]
         self._add(lane, pending, ["kv.incr", request.key, 0, 0, request.seq, request.by], len(key), self._incr_done, True)
 
     def cas(self, pending: Pending) -> None:
@@ -97,14 +97,14 @@ class KeyValueWrites:
         stored = pending.form.store(request.value)
         expected = pending.form.store(request.expected) if request.version is None else None
         key = request.key.encode()
-        lane = self._lanes[self._partition_of(key)]
+        lane = self._lanes[self._partition_of(request.key)]
         event = ["kv.cas", request.key, 0, 0, request.seq, expected, request.version, stored, ttl_ms(request.ttl)]
         self._add(lane, pending, event, len(key) + len(stored) + len(expected or b""), self._condition_done, True)
 
     def result(self, pending: Pending) -> None:
         request: Result = pending.request
         key = request.key.encode()
-        lane = self._lanes[self._partition_of(key)]
+        lane = self._lanes[self._partition_of(request.key)]
         # seq is not passed on: settling what became of a request is not that request
         lane.add_all(
             pending,
@@ -126,7 +126,7 @@ class KeyValueWrites:
         for key, value in request.values.items():
             stored = store(value)
             raw = key.encode()
-            partition = partition_of(raw)
+            partition = partition_of(key)
             size = len(raw) + len(stored)
             event = ["kv.set", key, 0, 0, seq, stored, ttl, MODE_ANY]
             if partition in events:

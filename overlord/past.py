@@ -33,7 +33,7 @@ class _Asked(NamedTuple):
 class PastQuestions:
     """All questions under way."""
 
-    def __init__(self, table: PendingTable, partition_of: Callable[[bytes], int], generation: str, partitions: int) -> None:
+    def __init__(self, table: PendingTable, partition_of: Callable[[str], int], generation: str, partitions: int) -> None:
         self._table, self._partition_of = table, partition_of
         self._generation, self._partitions = generation, partitions
         self._heard: dict[Any, float] = {}
@@ -100,7 +100,7 @@ class PastQuestions:
 
     def _question(self, pending: Pending, now: float) -> Ask:
         request: GetAt | ScanAt | History | Diff = pending.request
-        partition = self._partition_of(request.key.encode()) if isinstance(request, GetAt | History) else -1
+        partition = self._partition_of(request.key) if isinstance(request, GetAt | History) else -1
         offsets = min_offsets(request, self._generation, self._partitions)
         if partition >= 0:
             offsets = {at: end for at, end in offsets.items() if at == partition}

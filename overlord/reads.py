@@ -370,11 +370,11 @@ class ReadTable:
             group.retry_at = 0.0
 
 
-def parts_by_partition(keys: list[str], partition_of: Callable[[bytes], int]) -> Iterator[tuple[int, list[str]]]:
+def parts_by_partition(keys: list[str], partition_of: Callable[[str], int]) -> Iterator[tuple[int, list[str]]]:
     """Keys grouped by partition, at most READ_KEYS_MAX a group, each once."""
     grouped: dict[int, list[str]] = {}
     for key in dict.fromkeys(keys):
-        grouped.setdefault(partition_of(key.encode()), []).append(key)
+        grouped.setdefault(partition_of(key), []).append(key)
     for partition, mine in grouped.items():
         for start in range(0, len(mine), READ_KEYS_MAX):
             yield partition, mine[start : start + READ_KEYS_MAX]

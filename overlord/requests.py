@@ -33,6 +33,7 @@ from dimint.overlord.reads import ReadTable
 from dimint.overlord.strong import StrongReads
 from dimint.overlord.watching import Watching
 from dimint.overlord.writes import Lane
+from dimint.slots import homes
 from dimint.wire import form_of, parse, refused
 from dimint.wire_types import (
     COMMANDS,
@@ -100,7 +101,7 @@ class Core:
         self._servers: tuple[tuple[str, ...], ...] = ()
         self._told: list[ToNode] = []
         self.outcomes = OutcomeTable(identity.writer, lambda partition, entry: self.lanes[partition].was_new(entry))
-        partition_of = genesis.partition_of_key
+        partition_of = homes(genesis.hash_range, genesis.kv_partitions).__getitem__
         self._strong = StrongReads(self.lanes, self.reads, end_is_linearizable=identity.end_is_linearizable)
         self._writes = KeyValueWrites(self.table, self.lanes, partition_of)
         self._kv_reads = KeyValueReads(self.table, self.lanes, self.reads, self._strong, partition_of, generation)

@@ -61,7 +61,7 @@ class Watching:
         table: PendingTable,
         lanes: Sequence[Lane],
         reads: ReadTable,
-        partition_of: Callable[[bytes], int],
+        partition_of: Callable[[str], int],
         generation: str,
     ) -> None:
         self._table, self._lanes, self._reads = table, lanes, reads
@@ -77,7 +77,7 @@ class Watching:
         request: Watch = pending.request
         count = len(self._lanes)
         if request.key is not None:
-            partitions: Sequence[int] = (self._partition_of(request.key.encode()),)
+            partitions: Sequence[int] = (self._partition_of(request.key),)
         elif request.partitions is None:
             partitions = range(count)
         elif request.partitions and all(0 <= partition < count for partition in request.partitions):

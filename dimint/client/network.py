@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from dimint.client.content import Form, decode, encode
 from dimint.errors import ParseError, RequestError, SettingsError
-from dimint.slots import partition_of
+from dimint.slots import homes
 
 __all__ = ["Drop", "Effect", "Network", "Part", "Send", "Topology", "address_of"]
 
@@ -75,7 +75,7 @@ class Topology(NamedTuple):
     replicas: tuple[tuple[str, ...], ...]
 
     def partition_of(self, key: str) -> int:
-        return partition_of(key.encode(), self.hash_range, self.partitions)
+        return homes(self.hash_range, self.partitions)[key]
 
     def addresses(self, partition: int) -> list[str]:
         """Client doors of the nodes that serve a partition."""

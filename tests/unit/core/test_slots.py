@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dimint.genesis import Genesis
-from dimint.slots import partition_of, slot_of
+from dimint.slots import REMEMBERED_KEYS, Homes, partition_of, slot_of
 
 
 def test_golden_slots() -> None:
@@ -43,3 +43,11 @@ def test_genesis_places_keys_and_ids() -> None:
     genesis = Genesis("g", 10_000, 8, 4)
     assert genesis.partition_of_key(b"a") == 6497 * 8 // 10_000
     assert genesis.status_partition("gpu-01") == int(md5(b"gpu-01").hexdigest(), 16) % 4
+
+
+def test_homes_are_the_keys_partitions_however_many_are_asked_for() -> None:
+    homes = Homes(10_000, 8)
+    keys = [f"ключ {number}" for number in range(REMEMBERED_KEYS + 10)]
+    for key in [*keys, *keys[:10], *keys[-10:]]:
+        assert homes[key] == partition_of(key.encode(), 10_000, 8)
+        assert len(homes) <= REMEMBERED_KEYS
