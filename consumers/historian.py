@@ -29,12 +29,13 @@ from dimint.errors import (
     RegistryLost,
     RequestError,
     SettingsError,
-    TimedOut,
 )
 from dimint.limits import PAST_REPLY_BYTES
 from dimint.log.port import Log
+from dimint.progress import Progress
 from dimint.registry.port import Registry
 from dimint.replay.history import Cut, HistoryIndex, HistoryInUse, KeyChange
+from dimint.so_far import SoFar
 from dimint.transport import Context, Dealer
 
 __all__ = ["Historian", "answer"]
@@ -60,6 +61,34 @@ class _Waiting(NamedTuple):
     deadline: float
 
 
+class _Reading(Progress):
+    """How far the log is read, and how fast: since it was last read to its end, rests of the reader included."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.is_over()
+
+    def is_over(self) -> None:
+        """The log is read to its end."""
+        self._since_s: float | None = None
+        self._done = self._total = self._read = 0
+
+    def begin(self, done: int) -> None:
+        if self._since_s is None:
+            self._since_s = self._clock.monotonic()
+        self._done = done
+
+    def at(self, done: int, total: int, count: int) -> None:
+        self._read += done - self._done
+        self._done, self._total = done, total
+
+    @property
+    def so_far(self) -> SoFar | None:
+        if self._since_s is None or not self._total:
+            return None
+        return SoFar.after(self._done, self._total, self._read, self._clock.monotonic() - self._since_s)
+
+
 class Historian:
     """A process object (see dimint/service.py). `directory` is the index's; log and registry are the caller's."""
 
@@ -71,18 +100,22 @@ class Historian:
         self._dealers: dict[tuple[str, str], Dealer] = {}
         self._waiting: list[_Waiting] = []
         self._index: HistoryIndex | None = None
+        self._reading = _Reading(clock)
         self._follow_at = 0.0
+        self._beat_at = 0.0
         self._stopping = False
 
     def run(self) -> None:
-        beat_at = rest_s = 0.0
+        look_at = rest_s = 0.0
         try:
             while not self._stopping:
                 now = self._clock.monotonic()
-                if now >= beat_at:
-                    beat_at = now + BEAT_S
+                if now >= look_at:
+                    look_at = now + BEAT_S
                     self._follow_overlords()
-                for member in self._poller.wait(min(rest_s, max(0.0, beat_at - now))):
+                    self._beat_at = now
+                self._beat(now)
+                for member in self._poller.wait(min(rest_s, max(0.0, look_at - now))):
                     assert isinstance(member, Dealer)
                     self._take(member)
                 rest_s = self._work()
@@ -119,9 +152,14 @@ class Historian:
                     dealer = self._context.dealer(place[1])
                     self._poller.add(dealer)
                     self._dealers[place] = dealer
-        hello = door.encode(Hello(self._generation))
-        for dealer in self._dealers.values():
-            dealer.send(hello)
+
+    def _beat(self, now: float) -> None:
+        """Tell overlords that it is there, and how far it is, if it is time for that."""
+        if now >= self._beat_at:
+            self._beat_at = now + BEAT_S
+            hello = door.encode(Hello(self._generation, self._reading.so_far))
+            for dealer in self._dealers.values():
+                dealer.send(hello)
 
     def _take(self, dealer: Dealer) -> None:
         now = self._clock.monotonic()
@@ -138,7 +176,9 @@ class Historian:
         if not self._waiting and (now < self._follow_at or (self._index is None and not HistoryIndex.is_in(self._directory))):
             return BEAT_S
         asked = {one.ask.partition for one in self._waiting}
-        until = min([now + STEP_S, *(one.deadline for one in self._waiting)])
+        until = now + STEP_S
+        if self._waiting and self._reading.so_far is None:
+            self._beat_at = now  # who asks first is soon told how far it is
         problem: RequestError | None = None
         complete = False
         try:
@@ -146,7 +186,11 @@ class Historian:
                 self._index = HistoryIndex(self._directory, self._generation)
                 log.info("the history of keys is kept in %s", self._directory)
             parts = None if -1 in asked or not asked else sorted(asked)
-            complete = self._index.advance(self._log, partitions=parts, pause=lambda: self._is_wanted(until))
+            complete = self._index.advance(
+                self._log, partitions=parts, pause=lambda: self._is_wanted(until), progress=self._reading
+            )
+            if complete:
+                self._reading.is_over()
         except HistoryInUse as error:
             problem = NodeNotAvailable(error.message)
         except LogMismatch as error:
@@ -166,6 +210,7 @@ class Historian:
         for member in self._poller.wait(0.0):
             assert isinstance(member, Dealer)
             self._take(member)
+        self._beat(self._clock.monotonic())
         return self._stopping or len(self._waiting) > before or self._is_over(until)
 
     def _is_over(self, until: float) -> bool:
@@ -193,17 +238,15 @@ class Historian:
                     told = _failed(ask, ParseError(error.message))
             elif isinstance(problem, PositionGone):
                 told = _failed(ask, problem)
-            elif now >= one.deadline:
-                told = _failed(ask, problem or TimedOut(self._so_far()))
+            elif now >= one.deadline:  # the overlord knows how far it is
+                if problem is None:
+                    continue
+                told = _failed(ask, problem)
             else:
                 left.append(one)
                 continue
             one.dealer.send(door.encode(told))
         self._waiting = left
-
-    def _so_far(self) -> str:
-        known = 0 if self._index is None else sum(self._index.known.values())
-        return f"the history of keys is being read from the log, {known} records so far; ask again"
 
 
 class _Enough(Exception):

@@ -1,8 +1,9 @@
 """Where the commands of the past ask: the log itself, through an index in the data directory, or a running system."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, Self, TypeVar
 
 import click
 from click.core import ParameterSource
@@ -13,23 +14,30 @@ from dimint.cli_log import bound_of, on_interrupt, opened
 from dimint.cli_options import settings_from
 from dimint.client import Client, past
 from dimint.client.at import all_pages
+from dimint.client.operations import Operation
 from dimint.client.past import Difference, PastChange, Then, Writer
 from dimint.client.sync import DEFAULT_TIMEOUT_S
 from dimint.collector import tune_collector
-from dimint.errors import BadPosition, SettingsError
+from dimint.errors import BadPosition, RequestError, SettingsError, TimedOut
 from dimint.events import KV_TOPIC
 from dimint.log.port import TopicPartition
-from dimint.progress import progress_of
+from dimint.progress import Progress, progress_of
 from dimint.replay.history import Cut, HistoryIndex, KeyChange, history_folder
 from dimint.replay.positions import format_positions, kv_positions
 from dimint.settings import ToolSettings
+from dimint.so_far import SoFar
 from dimint.when import TIME_MAX_NS
 
 __all__ = ["LAST_US", "THEN_HELP", "PastSource", "cut_of", "cut_text", "past_source", "system_flags"]
 
+T = TypeVar("T")
 Command = TypeVar("Command", bound=Callable[..., Any])
 LAST_US: Final = TIME_MAX_NS // 1000
 """As late as anything can be."""
+WAIT_MAX_S: Final = 3600.0
+"""So long it waits for a system that reads its log for the history, unless --timeout says less."""
+LOOK_S: Final = 1.0
+"""How often it looks meanwhile how far that is."""
 THEN_HELP: Final = "-2h, yesterday 14:00, 20181130232947, ISO 8601, or positions as dimint history prints them"
 
 
@@ -56,9 +64,13 @@ def system_flags(command: Command) -> Command:
 
 def _asks_system(flags: Mapping[str, Any]) -> bool:
     """Whether the command line names a running system and no log."""
+    return not _given().isdisjoint(("host", "port_for_client")) and not (flags.get("log") or flags.get("data_dir"))
+
+
+def _given() -> set[str]:
+    """The flags that the command line has."""
     context = click.get_current_context()
-    given = {name for name in ("host", "port_for_client") if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
-    return bool(given) and not (flags.get("log") or flags.get("data_dir"))
+    return {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
 
 
 @contextmanager
@@ -68,8 +80,9 @@ def past_source(flags: Mapping[str, Any], where: Mapping[str, Any], *, as_json: 
     Of a log it comes from an index in `history/` of the data directory, brought up to date first.
     """
     if _asks_system(flags):
+        wait_s = where["timeout"] if "timeout" in _given() else WAIT_MAX_S
         with connected(**where) as client:
-            yield _SystemPast(client)
+            yield _SystemPast(client, where["timeout"], wait_s, lambda: progress_of("history", as_json=as_json, unit="records"))
     else:
         settings = settings_from(ToolSettings, flags)
         tune_collector()
@@ -120,21 +133,64 @@ class _LogPast:
             yield Difference(each.key, _change(each.before), _change(each.after))
 
 
+class _Shown:
+    """Progress that begins with the first answer that says how far it is."""
+
+    def __init__(self, progress: Callable[[], Progress]) -> None:
+        self._make = progress
+        self._progress: Progress | None = None
+        self._begun = self._done = self._total = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def at(self, so_far: SoFar | None) -> None:
+        if so_far is None:
+            return
+        self._done, self._total = so_far.done, so_far.total
+        if self._progress is None:
+            self._progress, self._begun = self._make(), self._done
+            self._progress.begin(self._begun)
+        self._progress.at(self._done, self._total, self._done - self._begun)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._progress is not None:
+            done = self._total if kind is None else self._done
+            self._progress.end(done, self._total, done - self._begun)
+
+
 class _SystemPast:
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    """`timeout_s` is for an answer, `wait_s` also for the history that is made before it, with this progress."""
+
+    def __init__(self, client: Client, timeout_s: float, wait_s: float, progress: Callable[[], Progress]) -> None:
+        self._client, self._timeout_s, self._wait_s, self._progress = client, timeout_s, wait_s, progress
+
+    def _ask(self, op: Operation[T]) -> T:
+        """The answer. While the system reads its log for the history, how far that is is shown and waited for."""
+        until, patience_s = time.monotonic() + self._wait_s, LOOK_S
+        with on_interrupt("the system goes on with the history; ask again"), _Shown(self._progress) as shown:
+            while True:
+                try:
+                    return self._client.run(op, timeout=max(0.0, min(patience_s, until - time.monotonic())))
+                except RequestError as error:
+                    so_far = error.so_far if isinstance(error, TimedOut) else None
+                    is_patient = so_far is not None or patience_s < self._timeout_s
+                    if not error.retriable or not is_patient or time.monotonic() >= until:
+                        raise
+                shown.at(so_far)
+                patience_s = LOOK_S if so_far is not None and so_far.ask_again_s > LOOK_S else self._timeout_s
 
     def get(self, key: str, at: Cut) -> PastChange | None:
-        return self._client.run(past.get_at(key, _then(at), lambda change: change))
+        return self._ask(past.get_at(key, _then(at), lambda change: change))
 
     def scan(self, prefix: str, at: Cut, limit: int | None) -> Iterator[PastChange]:
         then = _then(at)
-        return all_pages(self._client.run, lambda after, most: past.scan_page(prefix, then, after=after, limit=most), limit)
+        return all_pages(self._ask, lambda after, most: past.scan_page(prefix, then, after=after, limit=most), limit)
 
     def history(self, key: str, start: Cut, end: Cut, limit: int | None) -> Sequence[PastChange]:
         since, until = _then(start), _then(end)
         pages = all_pages(
-            self._client.run,
+            self._ask,
             lambda after, most: past.history_page(key, start=since, end=until, newest_first=True, after=after, limit=most),
             limit,
         )
@@ -143,7 +199,7 @@ class _SystemPast:
     def diff(self, start: Cut, end: Cut, prefix: str) -> Iterator[Difference]:
         since, until = _then(start), _then(end)
         return all_pages(
-            self._client.run,
+            self._ask,
             lambda after, most: past.diff_page(prefix, start=since, end=until, after=after, limit=most),
             None,
         )

@@ -10,6 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from dimint.errors import ParseError
+from dimint.so_far import SoFar
 
 __all__ = ["Ask", "Historian", "PastChange", "Place", "Told", "decode_ask"]
 
@@ -18,9 +19,11 @@ Place: TypeAlias = int | list[tuple[int, int]]
 
 
 class Historian(msgspec.Struct, frozen=True, tag="historian", array_like=True):
-    """This consumer answers questions for the past of the log with this generation."""
+    """This consumer answers questions for the past of the log with this generation, once it has read it. `so_far` while it
+    reads: how far it is."""
 
     generation: str
+    so_far: SoFar | None = None
 
 
 class Ask(msgspec.Struct, frozen=True, tag="ask_past", array_like=True):

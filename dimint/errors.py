@@ -43,6 +43,8 @@ operator can do (`hint`).
 from collections.abc import Mapping
 from typing import ClassVar
 
+from dimint.so_far import SoFar
+
 __all__ = [
     "AppendFailed",
     "AppendUnknown",
@@ -308,10 +310,17 @@ class Busy(RequestError):
 
 
 class TimedOut(RequestError):
-    """A read did not reach the position it asked for by its deadline."""
+    """A read did not reach the position it asked for by its deadline.
+
+    `so_far`: of a question for the past while the log is read for its history, how far that is.
+    """
 
     code = "DIMINT_TIMEOUT"
     retriable = True
+
+    def __init__(self, message: str, *, hint: str = "", so_far: SoFar | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.so_far = so_far
 
 
 class TooLarge(RequestError):

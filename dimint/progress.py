@@ -31,19 +31,22 @@ class Report(NamedTuple):
         return f"{self.what}: {share} %, {self.counted:,} {self.unit}, {self.rate:,.0f} {self.unit}/s{left}"
 
 
-def report(what: str, done: int, total: int, count: int, took_s: float, unit: str = "events") -> Report:
-    """The numbers after `took_s` seconds.
+def report(what: str, done: int, total: int, count: int, took_s: float, unit: str = "events", *, begun: int = 0) -> Report:
+    """The numbers after `took_s` seconds, of work of which `begun` was done before.
 
     >>> print(report("export", 25, 100, 1000, 2.0))
     export: 25 %, 1,000 events, 500 events/s, 0:06 left
     """
     rate = count / took_s if took_s > 0 else 0.0
-    left_s = (total - done) * took_s / done if done > 0 and total >= done else None
+    left_s = (total - done) * took_s / (done - begun) if done > begun and total >= done else None
     return Report(what, done, total, count, rate, left_s, unit)
 
 
 class Progress:
     """Says nothing; see the classes below. `at` may be called as often as the work likes."""
+
+    def begin(self, done: int) -> None:
+        """The work goes on where so much of it was done before; without this it begins with nothing."""
 
     def at(self, done: int, total: int, count: int) -> None:
         """The work is so far."""
@@ -62,19 +65,26 @@ class _Said(Progress):
         self._what, self._stream, self._unit = what, stream, unit
         self._start_s = time.monotonic()
         self._next_s = self._start_s + _EVERY_S
+        self._begun = 0
         self._reported = False
+
+    def begin(self, done: int) -> None:
+        self._begun = done
 
     def at(self, done: int, total: int, count: int) -> None:
         now_s = time.monotonic()
         if now_s >= self._next_s:
             self._next_s = now_s + _EVERY_S
             self._reported = True
-            self._write(report(self._what, done, total, count, now_s - self._start_s, self._unit), last=False)
+            self._write(self._report(done, total, count, now_s), last=False)
 
     def end(self, done: int, total: int, count: int) -> None:
         if self._reported or self._says_end_always:
             self._reported = False
-            self._write(report(self._what, done, total, count, time.monotonic() - self._start_s, self._unit), last=True)
+            self._write(self._report(done, total, count, time.monotonic()), last=True)
+
+    def _report(self, done: int, total: int, count: int, now_s: float) -> Report:
+        return report(self._what, done, total, count, now_s - self._start_s, self._unit, begun=self._begun)
 
     _says_end_always = False
 

@@ -12,6 +12,7 @@ from dimint.errors import Busy, NodeNotAvailable, TimedOut, error_for_code
 from dimint.limits import PAST_ASKED_MAX
 from dimint.overlord.effects import ToHistorian
 from dimint.overlord.pending import Pending, PendingTable
+from dimint.so_far import SoFar
 from dimint.wire import min_offsets
 from dimint.wire_past import question, told_reply
 from dimint.wire_types import Diff, GetAt, History, ScanAt
@@ -25,6 +26,11 @@ ANSWER_S: Final = 0.1
 NOBODY: Final = "no consumer that keeps the history of keys is connected; does `dimint consumer start` run?"
 
 
+class _Heard(NamedTuple):
+    at: float
+    so_far: SoFar | None
+
+
 class _Asked(NamedTuple):
     pending: Pending
     peer: Any
@@ -36,7 +42,7 @@ class PastQuestions:
     def __init__(self, table: PendingTable, partition_of: Callable[[str], int], generation: str, partitions: int) -> None:
         self._table, self._partition_of = table, partition_of
         self._generation, self._partitions = generation, partitions
-        self._heard: dict[Any, float] = {}
+        self._heard: dict[Any, _Heard] = {}
         self._asked: dict[int, _Asked] = {}
         self._to_ask: list[Pending] = []
         self._last_id = 0
@@ -54,7 +60,7 @@ class PastQuestions:
         """A consumer has come, is still there, or answers."""
         if isinstance(message, Historian):
             if message.generation == self._generation:
-                self._heard[peer] = now
+                self._heard[peer] = _Heard(now, message.so_far)
             return
         asked = self._asked.pop(message.id, None)
         if asked is None or asked.pending.reply is not None:
@@ -66,11 +72,20 @@ class PastQuestions:
             self._table.finish(pending, told_reply(pending.form, pending.request, self._generation, message))
 
     def overdue(self, pending: Pending) -> None:
-        self._table.fail(pending, TimedOut("the past was not told in time") if self._heard else NodeNotAvailable(NOBODY))
+        """Its time is over: say how far the consumer is that was asked."""
+        if not self._heard:
+            self._table.fail(pending, NodeNotAvailable(NOBODY))
+            return
+        peer = next((one.peer for one in self._asked.values() if one.pending is pending), None)
+        heard = self._heard.get(peer)
+        if heard is None or heard.so_far is None:
+            self._table.fail(pending, TimedOut("the past was not told in time"))
+        else:
+            self._table.fail(pending, TimedOut(f"the history of keys is being made: {heard.so_far}"), so_far=heard.so_far)
 
     def tick(self, now: float) -> None:
         """Forget who is silent."""
-        silent = {peer for peer, at in self._heard.items() if now - at > SILENT_S}
+        silent = {peer for peer, heard in self._heard.items() if now - heard.at > SILENT_S}
         for peer in silent:
             del self._heard[peer]
         for id, asked in list(self._asked.items()):
@@ -93,7 +108,7 @@ class PastQuestions:
                 self._table.fail(pending, NodeNotAvailable(NOBODY))
                 continue
             self._last_id += 1
-            peer = max(self._heard, key=self._heard.__getitem__)
+            peer = max(self._heard, key=lambda peer: self._heard[peer].at)
             self._asked[self._last_id] = _Asked(pending, peer)
             sends.append(ToHistorian(peer, self._question(pending, now)))
         return sends

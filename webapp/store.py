@@ -37,8 +37,8 @@ class SystemStore:
         client = await self._opened()
         try:
             return await client.run(op)
-        except TimedOut:  # perhaps none of the overlords that it knew lives any more: look again next time
-            if self._client is client:
+        except TimedOut as error:  # perhaps none of the overlords that it knew lives any more: look again next time
+            if error.so_far is None and self._client is client:
                 self._client = None
                 await client.close()
             raise

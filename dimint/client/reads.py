@@ -15,6 +15,7 @@ from dimint.client.operations import Kind
 from dimint.client.tokens import Tokens
 from dimint.errors import NodeNotAvailable, NotJson, NotMsgpack, RequestError, TimedOut, UnknownCommand, error_for_code
 from dimint.limits import READ_WAIT_MAX_MS
+from dimint.so_far import so_far_of
 
 __all__ = ["Reads", "server_timeout_s"]
 
@@ -82,7 +83,10 @@ class Reads:
         if "error" not in reply and not part.is_direct:
             self._network.served(part.address)
         if "error" in reply:
-            self._refused(call, part, error_for_code(str(reply["error"]), str(reply.get("message") or "")), now)
+            error = error_for_code(str(reply["error"]), str(reply.get("message") or ""))
+            if isinstance(error, TimedOut):
+                error.so_far = so_far_of(reply.get("so_far"))
+            self._refused(call, part, error, now)
         elif call.op.cmd == "mget":
             call.reply.setdefault("values", {}).update(reply.get("values") or {})
         else:

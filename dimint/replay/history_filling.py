@@ -30,6 +30,9 @@ __all__ = ["Filling", "HistoryInUse", "People"]
 _FLUSH_BYTES: Final = 32 << 20
 """Records are folded up to this size before their changes are written: in memory they take four times as much."""
 
+_READ_BYTES: Final = 512 << 10
+"""So much is folded before the next look at who else wants something: a fraction of a second's work."""
+
 
 class HistoryInUse(SettingsError):
     """Another process catches up."""
@@ -116,6 +119,7 @@ class Filling:
         reached: dict[int, int] = dict(self._db.execute("select part, offset from reached"))
         replicas = {at: self._replica(store, at, genesis, reached.get(at, 0)) for at in bounds}
         done = sum(replica.next_offset for replica in replicas.values())
+        progress.begin(done)
         paused = False
         for partition, (start, end) in bounds.items():
             replica = replicas[partition]
@@ -126,7 +130,7 @@ class Filling:
             portion = Portion(reached.get(partition, 0))
             while not paused and replica.next_offset < end:
                 before = replica.next_offset
-                records = log.read(KV_TOPIC, partition, before)
+                records = log.read(KV_TOPIC, partition, before, max_bytes=_READ_BYTES)
                 if not records:
                     break
                 replica.advance(records)

@@ -10,7 +10,7 @@ from sanic.response import HTTPResponse, html, raw, text
 from dimint.client import operations, past
 from dimint.client.content import canonical_key
 from dimint.client.operations import Operation
-from dimint.errors import BadQuery, NodeNotAvailable, ParseError, PositionGone, RequestError, TooLarge
+from dimint.errors import BadQuery, NodeNotAvailable, ParseError, PositionGone, RequestError, TimedOut, TooLarge
 from dimint.limits import KEY_MAX_BYTES, SCAN_MAX_ITEMS
 from dimint.webapp.as_html import Page, message_page
 from dimint.webapp.as_json import error_body
@@ -29,6 +29,8 @@ __all__ = ["add_routes"]
 T = TypeVar("T")
 Answering: TypeAlias = Callable[..., Coroutine[Any, Any, HTTPResponse]]
 _LIMIT: Final = 100
+_REFRESH_MAX_S: Final = 5
+"""A browser that waits for the history to be made asks again at least so often: its page says how far that is."""
 _LAST_US: Final = (1 << 63) - 1
 
 
@@ -97,7 +99,7 @@ def add_routes(app: App, site: Site, store: Store | None) -> None:
         return html(diff_page(_page(site, "/diff", shown, to_us), site.page_style, view))
 
     def guarded(handler: Answering, *, only_json: bool = False) -> Answering:
-        async def answer(request: Request, **named: str) -> HTTPResponse:
+        async def guard(request: Request, **named: str) -> HTTPResponse:
             try:
                 return await handler(request, site.asked(request), **named)
             except BadQuery as error:
@@ -107,9 +109,15 @@ def add_routes(app: App, site: Site, store: Store | None) -> None:
             except PositionGone as error:
                 return refuse(request, BadQuery(error.message), 410, only_json)
             except RequestError as error:
-                return refuse(request, BadQuery(f"{error.message}; try again"), 503, only_json)
+                so_far = error.so_far if isinstance(error, TimedOut) else None
+                if so_far is None:
+                    return refuse(request, BadQuery(f"{error.message}; try again"), 503, only_json)
+                answer = refuse(request, BadQuery(error.message), 503, only_json)
+                answer.headers["Retry-After"] = str(so_far.ask_again_s)
+                answer.headers["Refresh"] = str(min(so_far.ask_again_s, _REFRESH_MAX_S))
+                return answer
 
-        return answer
+        return guard
 
     def refuse(request: Request, error: BadQuery, status: int, only_json: bool) -> HTTPResponse:
         if only_json or _wants_json(request):
