@@ -23,6 +23,7 @@ __all__ = [
     "Question",
     "Span",
     "Used",
+    "WholeHours",
     "account",
     "as_csv",
     "as_json",
@@ -125,6 +126,32 @@ class Span(NamedTuple):
     to_us: int
     gpus: int
     known_us: int
+
+
+class WholeHours:
+    """The hours with samples of one host, in order, as few spans as come to the same by `coverage` from `from_us` to `to_us`."""
+
+    __slots__ = ("_from_us", "_rows", "_to_us")
+
+    def __init__(self, from_us: int, to_us: int) -> None:
+        self._from_us, self._to_us = from_us, to_us
+        self._rows: list[list[int]] = []
+
+    def add(self, hour: int, gpus: int, known_us: int) -> None:
+        """An hour; those with as many GPUs as the one before it are one span with it, where all of both counts."""
+        begin, end = hour * HOUR_US, (hour + 1) * HOUR_US
+        if begin >= self._from_us and end <= self._to_us:
+            known_us = min(known_us, gpus * HOUR_US)
+            if self._rows:
+                last = self._rows[-1]
+                if last[1] == begin and last[2] == gpus and last[0] >= self._from_us:
+                    last[1] = end
+                    last[3] += known_us
+                    return
+        self._rows.append([begin, end, gpus, known_us])
+
+    def spans(self) -> list[Span]:
+        return [Span(*row) for row in self._rows]
 
 
 def coverage(spans: Iterable[Span], gpus: int, from_us: int, to_us: int) -> tuple[int, int]:

@@ -1,11 +1,11 @@
 """Questions to a table file about the use of GPUs (consumers/accounting.py)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import apsw
 
-from dimint.consumers.accounting import Accounting, Question, Span, Used, account, coverage
+from dimint.consumers.accounting import Accounting, Question, Span, Used, WholeHours, account, coverage
 from dimint.consumers.past import INTERVAL_NS
 from dimint.consumers.reading_host import HostSamples
 from dimint.consumers.rows import GpuTotal, XidCount
@@ -20,7 +20,9 @@ _USED: Final = """select user, ifnull(o.name, m.name), sum(HELD), sum(ACTIVE), s
                   from used u join machines m on m.id = u.host left join machines o on o.id = m.merged_into
                   where hour >= ? and hour < ? group by u.host, user order by 2, u.host, user"""
 _FIRST_HOUR: Final = "select min((select min(hour) from covered), (select min(hour) from used))"
-_COVERED: Final = "select hour, gpus, known_us, longest_us from covered where host = ? and hour >= ? and hour < ? order by hour"
+_COVERED: Final = """select host, hour, gpus, known_us, longest_us from covered where hour >= ? and hour < ?
+                     order by hour, host"""
+_COVERED_ONCE: Final = "select gpus, longest_us from covered where hour = ? and host = ?"
 _BEFORE: Final = "select gpus from covered where host = ? and hour < ? order by hour desc limit 1"
 _HOSTS: Final = """select l.id, ifnull(o.name, m.name), l.first_ns, l.last_ns, m.merged_ns > 0
                    from latest l join machines m on m.id = l.id left join machines o on o.id = m.merged_into
@@ -60,51 +62,60 @@ def accounting(
     asked = _kept(db, hosts, asked)
     from_us, to_us = asked.from_ns // 1000, asked.to_ns // 1000
     whole = range(-(-from_us // HOUR_US), max(-(-from_us // HOUR_US), to_us // HOUR_US))
-    used = _whole_hours(db, whole, asked.sharing, progress("hours"))
     edges = [edge for edge in _edges(from_us, to_us, whole) if edge[0] < edge[1]]
-    capacity_us = nobody_us = longest_us = 0
+    # a host that is merged into another has no time of its own after its last sample
+    times = {
+        host.id: (
+            max(asked.from_ns, host.first_ns) // 1000,
+            min(asked.to_ns, now_ns, host.last_ns if host.merged else now_ns) // 1000,
+        )
+        for host in hosts
+    }
+    hours = {id: WholeHours(*time) for id, time in times.items()}
+    used, longest_us = _whole_hours(db, whole, asked.sharing, hours, progress("hours"))
+    capacity_us = nobody_us = 0
     hosts_read = progress("hosts")
     for number, host in enumerate(hosts):
         hosts_read.at(number, len(hosts), number)
-        covered: list[tuple[int, int, int, int]] = list(db.execute(_COVERED, (host.id, from_us // HOUR_US, -(-to_us // HOUR_US))))
-        longest_us = max(longest_us, max((row[3] for row in covered), default=0))
-        start_us = max(asked.from_ns, host.first_ns) // 1000
-        # a host that is merged into another has no time of its own after its last sample
-        end_us = min(asked.to_ns, now_ns, host.last_ns if host.merged else now_ns) // 1000
+        start_us, end_us = times[host.id]
         if start_us >= end_us:
             continue
-        spans: list[Span] = []
-        for hour, gpus, known_us, _ in covered:
-            if hour in whole:
-                spans.append(Span(hour * HOUR_US, (hour + 1) * HOUR_US, gpus, known_us))
-                continue
-            for begin_us, stop_us in edges:
-                if begin_us // HOUR_US == hour:
-                    known_us, mine = _edge(db, host, begin_us, stop_us, asked.sharing)
-                    spans.append(Span(begin_us, stop_us, gpus, known_us))
-                    used += mine
+        spans = hours[host.id].spans()
+        for begin_us, stop_us in edges:
+            for gpus, long_us in list(db.execute(_COVERED_ONCE, (begin_us // HOUR_US, host.id))):
+                longest_us = max(longest_us, long_us)
+                known_us, mine = _edge(db, host, begin_us, stop_us, asked.sharing)
+                spans.append(Span(begin_us, stop_us, gpus, known_us))
+                used += mine
         before = int(db.execute(_BEFORE, (host.id, from_us // HOUR_US)).get or 0)
-        all_us, unknown_us = coverage(spans, before, start_us, end_us)
+        all_us, unknown_us = coverage(sorted(spans), before, start_us, end_us)
         capacity_us, nobody_us = capacity_us + all_us, nobody_us + unknown_us
         used.append(Used(None, host.name, 0, 0, 0, unknown_us))
     hosts_read.end(len(hosts), len(hosts), len(hosts))
     return account(asked, used, capacity_us, nobody_us, longest_us)
 
 
-def _whole_hours(db: apsw.Connection, whole: range, sharing: str, progress: Progress) -> list[Used]:
-    """What users held on hosts in these hours, a week at a time."""
+def _whole_hours(
+    db: apsw.Connection, whole: range, sharing: str, into: Mapping[str, WholeHours], progress: Progress
+) -> tuple[list[Used], int]:
+    """What users held on hosts in these hours, a week at a time; the longest time of a sample. `into` gets what has samples."""
     sql = _USED
     for part in ("held", "active", "unknown"):
         sql = sql.replace(part.upper(), f"{sharing}_{part}_us")
     first = db.execute(_FIRST_HOUR).get
     hours = range(whole.stop if first is None else max(whole.start, first), whole.stop)
     used: list[Used] = []
+    longest_us = 0
     for begin in hours[::_STEP_HOURS]:
         end = min(begin + _STEP_HOURS, hours.stop)
         used += (Used(*row) for row in db.execute(sql, (begin, end)))
+        for host, hour, gpus, known_us, long_us in db.execute(_COVERED, (begin, end)):
+            longest_us = max(longest_us, long_us)
+            if host in into:
+                into[host].add(hour, gpus, known_us)
         progress.at(end - hours.start, len(hours), end - hours.start)
     progress.end(len(hours), len(hours), len(hours))
-    return used
+    return used, longest_us
 
 
 class _Host(NamedTuple):

@@ -9,9 +9,11 @@ from typing import Any
 import apsw
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dimint.cli_accounting import accounting as command
-from dimint.consumers.accounting import Question, Span, Used, account, as_csv, as_json, coverage, question
+from dimint.consumers.accounting import Question, Span, Used, WholeHours, account, as_csv, as_json, coverage, question
 from dimint.consumers.digest import table_digest
 from dimint.consumers.reading import CURRENT, TABLES_FOLDER, StatusReader
 from dimint.consumers.usage import HOUR_US, span_us, use_of
@@ -72,6 +74,31 @@ def test_time_without_samples_is_unknown() -> None:
     assert coverage(rows, 0, 10 * HOUR_US, 15 * HOUR_US) == (2 * 4 * HOUR_US + 4 * HOUR_US, HOUR_US + 2 * 2 * HOUR_US)
     assert coverage([], 8, 3 * HOUR_US, 5 * HOUR_US) == (16 * HOUR_US, 16 * HOUR_US)
     assert coverage([_hour(3, 1, HOUR_US)], 0, 3 * HOUR_US + 1, 4 * HOUR_US - 1) == (HOUR_US - 2, 0)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 2), st.integers(0, 3 * HOUR_US)), unique_by=lambda row: row[0]),
+    st.integers(0, 2),
+    st.lists(st.integers(0, 10 * HOUR_US), min_size=2, max_size=2),
+)
+def test_hours_that_are_one_span_come_to_the_same(rows: list[tuple[int, int, int]], before: int, times: list[int]) -> None:
+    """Whatever of them counts, and however much of each is known."""
+    from_us, to_us = sorted(times)
+    hours = WholeHours(from_us, to_us)
+    for row in sorted(rows):
+        hours.add(*row)
+    each = [_hour(*row) for row in sorted(rows)]
+    assert coverage(hours.spans(), before, from_us, to_us) == coverage(each, before, from_us, to_us)
+
+
+def test_hours_that_look_alike_are_one_span() -> None:
+    """A year of one host is as many spans as it changed."""
+    hours = WholeHours(HOUR_US // 2, 100 * HOUR_US)
+    for hour in range(100):
+        hours.add(hour, 8 if hour < 50 else 4, HOUR_US)
+    assert [span[:3] for span in hours.spans()] == [
+        (0, HOUR_US, 8), (HOUR_US, 50 * HOUR_US, 8), (50 * HOUR_US, 100 * HOUR_US, 4),
+    ]  # fmt: skip
 
 
 def lab() -> StatusLog:
