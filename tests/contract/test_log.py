@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from dimint.clock import ManualClock
 from dimint.errors import LogError, LogMismatch, OffsetOutOfRange, RecordTooLarge
 from dimint.limits import RECORD_MAX_BYTES
-from dimint.log.port import Bounds, Entry, Log, Reader, Record, TopicPartition, TopicSpec
-from tests.support.logs import BACKENDS, WITH_OUR_CLOCK, LogUnderTest, log_under_test
+from dimint.log.port import Bounds, Entry, Log, TopicPartition, TopicSpec
+from tests.support.logs import BACKENDS, LogUnderTest, append, log_under_test, poll_values, values_of
 from tests.support.topics import OTHER, PARTITIONS, TOPIC
 
 pytestmark = pytest.mark.timeout(180)  # the first test of a backend starts its servers
@@ -28,26 +27,9 @@ def log(logs: LogUnderTest) -> Log:
     return logs.open()
 
 
-def _append(log: Log, *values: bytes, partition: int = 0, topic: str = TOPIC) -> list[int]:
-    return [future.result(10) for future in log.append([Entry(topic, partition, value) for value in values])]
-
-
-def _values(records: list[Record]) -> list[bytes]:
-    return [record.value for record in records]
-
-
-def _poll_values(reader: Reader, count: int) -> list[bytes]:
-    """Values of the next `count` records."""
-    values: list[bytes] = []
-    deadline = time.monotonic() + 10
-    while len(values) < count and time.monotonic() < deadline:
-        values += _values(reader.poll(1.0))
-    return values
-
-
 def test_what_is_appended_is_read_from_every_handle(logs: LogUnderTest, log: Log) -> None:
     """Offsets grow, and another handle sees the same records at them."""
-    offsets = _append(log, b"a", b"", b"c" * 5000)
+    offsets = append(log, b"a", b"", b"c" * 5000)
     other = logs.open()
     records = other.read(TOPIC, 0, offsets[0])
     assert [(record.offset, record.value) for record in records] == list(zip(offsets, [b"a", b"", b"c" * 5000], strict=True))
@@ -62,10 +44,10 @@ def test_partitions_and_topics_are_apart(log: Log) -> None:
     entries = [Entry(TOPIC, 2, b"1"), Entry(OTHER, 0, b"2"), Entry(TOPIC, 0, b"3"), Entry(TOPIC, 2, b"4")]
     for future in log.append(entries):
         future.result(10)
-    assert _values(log.read(TOPIC, 2, 0)) == [b"1", b"4"]
-    assert _values(log.read(TOPIC, 0, 0)) == [b"3"]
+    assert values_of(log.read(TOPIC, 2, 0)) == [b"1", b"4"]
+    assert values_of(log.read(TOPIC, 0, 0)) == [b"3"]
     assert log.read(TOPIC, 1, 0) == []
-    assert _values(log.read(OTHER, 0, 0)) == [b"2"]
+    assert values_of(log.read(OTHER, 0, 0)) == [b"2"]
 
 
 def test_nothing_to_append_is_nothing(log: Log) -> None:
@@ -95,12 +77,12 @@ def test_health(log: Log) -> None:
 
 def test_create_is_repeatable_but_not_changeable(logs: LogUnderTest, log: Log) -> None:
     """A topic is there once; another partition count is refused and changes nothing."""
-    _append(log, b"kept")
+    append(log, b"kept")
     logs.open().create([TopicSpec(TOPIC, PARTITIONS), TopicSpec("t.three", 17)])
     with pytest.raises(LogMismatch, match=f"{PARTITIONS} partitions, not 4"):
         log.create([TopicSpec(TOPIC, 4)])
     assert log.describe().topics == {TOPIC: PARTITIONS, OTHER: 1, "t.three": 17}
-    assert _values(log.read(TOPIC, 0, 0)) == [b"kept"]
+    assert values_of(log.read(TOPIC, 0, 0)) == [b"kept"]
     offsets = [future.result(10) for future in log.append([Entry("t.three", part, b"x") for part in range(17)])]
     assert offsets == [0] * 17
 
@@ -123,7 +105,7 @@ def test_unknown_places_are_refused(log: Log, topic: str, partition: int) -> Non
 
 def test_record_sizes(log: Log) -> None:
     """The largest record goes through; one byte more is refused at once with nothing of its call appended."""
-    _append(log, b"x" * RECORD_MAX_BYTES)
+    append(log, b"x" * RECORD_MAX_BYTES)
     with pytest.raises(RecordTooLarge):
         log.append([Entry(TOPIC, 1, b"fits"), Entry(TOPIC, 0, b"x" * (RECORD_MAX_BYTES + 1))])
     assert len(log.read(TOPIC, 0, 0)[0].value) == RECORD_MAX_BYTES
@@ -132,7 +114,7 @@ def test_record_sizes(log: Log) -> None:
 
 def test_read_bounds(log: Log) -> None:
     """A read stops at either bound, but gives at least one record."""
-    _append(log, *[bytes([i]) * 100 for i in range(20)])
+    append(log, *[bytes([i]) * 100 for i in range(20)])
     assert len(log.read(TOPIC, 0, 3, max_records=5)) == 5
     assert len(log.read(TOPIC, 0, 3, max_bytes=250)) == 2
     assert len(log.read(TOPIC, 0, 3, max_bytes=1)) == 1
@@ -141,7 +123,7 @@ def test_read_bounds(log: Log) -> None:
 
 def test_offsets_out_of_range(log: Log) -> None:
     """Reading below the start or above the end says what the bounds are."""
-    _append(log, b"a", b"b", b"c")
+    append(log, b"a", b"b", b"c")
     log.trim(TOPIC, 0, 2)
     for offset in (1, 4):
         with pytest.raises(OffsetOutOfRange) as caught:
@@ -152,7 +134,7 @@ def test_offsets_out_of_range(log: Log) -> None:
 
 def test_trimming_keeps_the_end(logs: LogUnderTest, log: Log) -> None:
     """The end never goes back, not even when everything is trimmed and the log is opened anew; stale handles see it too."""
-    _append(log, *[b"x"] * 1200)
+    append(log, *[b"x"] * 1200)
     other = logs.open()
     other.trim(TOPIC, 0, 1150)
     assert log.bounds(TOPIC, 0) == Bounds(1150, 1200)
@@ -161,10 +143,10 @@ def test_trimming_keeps_the_end(logs: LogUnderTest, log: Log) -> None:
     assert log.bounds(TOPIC, 0) == Bounds(1200, 1200)
     assert logs.open().bounds(TOPIC, 0) == Bounds(1200, 1200)
     assert logs.open().read(TOPIC, 0, 1200) == []
-    assert _append(log, b"next") == [1200]
-    assert _append(other, b"more") == [1201]
+    assert append(log, b"next") == [1200]
+    assert append(other, b"more") == [1201]
     other.trim(TOPIC, 0, 1202)
-    assert _append(log, b"again", b"and again") == [1202, 1203]
+    assert append(log, b"again", b"and again") == [1202, 1203]
 
 
 def test_appends_from_handles_that_know_old_ends(logs: LogUnderTest, log: Log) -> None:
@@ -172,50 +154,10 @@ def test_appends_from_handles_that_know_old_ends(logs: LogUnderTest, log: Log) -
     other = logs.open()
     seen = []
     for turn in range(30):
-        seen += _append(log if turn % 2 else other, b"x", b"y")
+        seen += append(log if turn % 2 else other, b"x", b"y")
         if turn % 5 == 0:
             (other if turn % 2 else log).trim(TOPIC, 0, seen[-1] + 1)
     assert seen == list(range(60))
-
-
-@pytest.mark.parametrize("backend", WITH_OUR_CLOCK)
-def test_timestamps_follow_the_logs_clock_and_never_go_back(backend: str, tmp_path: Path) -> None:
-    """When the clock jumps back the partition's last time stands, also across trimming everything."""
-    clock = ManualClock()
-    with log_under_test(backend, tmp_path, clock) as logs:
-        log = logs.open()
-        began = clock.time_ns()
-        _append(log, b"a")
-        clock.advance(10)
-        _append(log, b"b")
-        clock.jump(-3600)
-        _append(log, b"c")
-        late = began + 10_000_000_000
-        assert [record.timestamp_ns for record in log.read(TOPIC, 0, 0)] == [began, late, late]
-        log.trim(TOPIC, 0, 3)
-        _append(logs.open(), b"d")
-        assert log.read(TOPIC, 0, 3)[0].timestamp_ns == late
-        _append(log, b"e", partition=1)
-        assert log.read(TOPIC, 1, 0)[0].timestamp_ns == late - 3600_000_000_000
-
-
-@pytest.mark.parametrize("backend", WITH_OUR_CLOCK)
-def test_offset_at(backend: str, tmp_path: Path) -> None:
-    """The first record at or after a time, for every time around every record, also after trimming."""
-    clock = ManualClock(time_ns=1_000)
-    with log_under_test(backend, tmp_path, clock) as logs:
-        log = logs.open()
-        assert log.offset_at(TOPIC, 0, 0) == 0
-        times = []
-        for step in (0, 5, 0, 0, 7, 1, 1, 30):
-            clock.advance(step / 1e9)
-            times.append(clock.time_ns())
-            _append(log, b"x")
-        for trimmed in (0, 3, 8):
-            log.trim(TOPIC, 0, trimmed)
-            for at in range(990, 1050):
-                expected = next((o for o, t in enumerate(times) if t >= at and o >= trimmed), 8)
-                assert log.offset_at(TOPIC, 0, at) == expected
 
 
 # --- readers ---------------------------------------------------------------------------------------------------------
@@ -223,15 +165,15 @@ def test_offset_at(backend: str, tmp_path: Path) -> None:
 
 def test_reader_follows_its_partitions(logs: LogUnderTest, log: Log) -> None:
     """What was there and what comes later arrives once, in offset order per partition, and nothing of other partitions."""
-    _append(log, b"0a", b"0b")
-    _append(log, b"1a", partition=1)
+    append(log, b"0a", b"0b")
+    append(log, b"1a", partition=1)
     reader = logs.open().reader()
     reader.assign({TopicPartition(TOPIC, 0): 1, TopicPartition(TOPIC, 1): 0, TopicPartition(OTHER, 0): 0})
-    assert sorted(_poll_values(reader, 2)) == [b"0b", b"1a"]
-    _append(log, b"2", partition=2)
-    _append(log, b"o", topic=OTHER)
-    _append(log, b"0c", b"0d")
-    values = _poll_values(reader, 3)
+    assert sorted(poll_values(reader, 2)) == [b"0b", b"1a"]
+    append(log, b"2", partition=2)
+    append(log, b"o", topic=OTHER)
+    append(log, b"0c", b"0d")
+    values = poll_values(reader, 3)
     assert sorted(values) == [b"0c", b"0d", b"o"]
     assert values.index(b"0c") < values.index(b"0d")
     assert reader.poll(0) == []
@@ -240,7 +182,7 @@ def test_reader_follows_its_partitions(logs: LogUnderTest, log: Log) -> None:
 
 def test_reader_reads_nothing_before_it_is_told(log: Log) -> None:
     """Without an assignment there is nothing to read."""
-    _append(log, b"x")
+    append(log, b"x")
     reader = log.reader()
     assert reader.poll(0.01) == []
     reader.assign({})
@@ -255,7 +197,7 @@ def test_reader_waits_for_what_another_handle_appends(logs: LogUnderTest, log: L
     timer = threading.Timer(0.05, lambda: log.append([Entry(TOPIC, 0, b"x")]))
     timer.start()
     began = time.monotonic()
-    assert _values(reader.poll(10)) == [b"x"]
+    assert values_of(reader.poll(10)) == [b"x"]
     assert time.monotonic() - began < 3
     timer.join()
     reader.close()
@@ -285,36 +227,36 @@ def test_wake_ends_a_poll(log: Log) -> None:
     assert reader.poll(10) == []
     assert time.monotonic() - began < 3
     assert reader.poll(0.05) == []
-    _append(log, b"x")
+    append(log, b"x")
     reader.wake()
-    assert _poll_values(reader, 1) == [b"x"]
+    assert poll_values(reader, 1) == [b"x"]
     reader.close()
 
 
 def test_assign_replaces_positions(log: Log) -> None:
     """A new assignment is all that counts, backwards too."""
-    _append(log, b"a", b"b")
-    _append(log, b"c", partition=1)
+    append(log, b"a", b"b")
+    append(log, b"c", partition=1)
     reader = log.reader()
     reader.assign({TopicPartition(TOPIC, 0): 0})
-    assert _poll_values(reader, 2) == [b"a", b"b"]
+    assert poll_values(reader, 2) == [b"a", b"b"]
     reader.assign({TopicPartition(TOPIC, 0): 1})
-    assert _poll_values(reader, 1) == [b"b"]
+    assert poll_values(reader, 1) == [b"b"]
     reader.assign({TopicPartition(TOPIC, 1): 0})
-    assert _poll_values(reader, 1) == [b"c"]
+    assert poll_values(reader, 1) == [b"c"]
     reader.close()
 
 
 def test_reader_is_fair(log: Log) -> None:
     """A partition with little is heard while another has a great deal."""
     for _ in range(5):
-        _append(log, *[b"x" * 1000] * 200)
-    _append(log, b"little", partition=2)
+        append(log, *[b"x" * 1000] * 200)
+    append(log, b"little", partition=2)
     reader = log.reader()
     reader.assign({TopicPartition(TOPIC, partition): 0 for partition in range(PARTITIONS)})
     before = 0
     deadline = time.monotonic() + 30
-    while b"little" not in (values := _values(reader.poll(1, max_bytes=10_000))):
+    while b"little" not in (values := values_of(reader.poll(1, max_bytes=10_000))):
         before += len(values)
         assert before < 500, "the small partition was not heard while half of the large one was read"
         assert time.monotonic() < deadline
@@ -324,7 +266,7 @@ def test_reader_is_fair(log: Log) -> None:
 def test_reader_takes_everything_in_pieces(log: Log) -> None:
     """Bounded polls together give every record once, and each gives at least one."""
     sent = [bytes([i % 251]) * (i * 37 % 3000) for i in range(300)]
-    _append(log, *sent)
+    append(log, *sent)
     reader = log.reader()
     reader.assign({TopicPartition(TOPIC, 0): 0})
     got: list[bytes] = []
@@ -332,7 +274,7 @@ def test_reader_takes_everything_in_pieces(log: Log) -> None:
         records = reader.poll(5, max_bytes=2000)
         assert records
         assert len(records) == 1 or sum(len(record.value) for record in records) <= 2000
-        got += _values(records)
+        got += values_of(records)
     assert got == sent
     reader.close()
 
@@ -340,17 +282,17 @@ def test_reader_takes_everything_in_pieces(log: Log) -> None:
 @pytest.mark.parametrize("position", [0, 9])
 def test_reader_says_when_its_position_is_gone(log: Log, position: int) -> None:
     """A position that was trimmed, or that never was, raises; after a new assignment the others go on."""
-    _append(log, b"a", b"b")
-    _append(log, b"c", partition=1)
+    append(log, b"a", b"b")
+    append(log, b"c", partition=1)
     log.trim(TOPIC, 0, 2)
     reader = log.reader()
     reader.assign({TopicPartition(TOPIC, 0): position, TopicPartition(TOPIC, 1): 0})
     for _ in range(2):  # it stays so
         with pytest.raises(OffsetOutOfRange) as caught:
-            _poll_values(reader, 2)  # the other partition may be on a broker that answers first
+            poll_values(reader, 2)  # the other partition may be on a broker that answers first
         assert (caught.value.partition, caught.value.start, caught.value.end) == (0, 2, 2)
     reader.assign({TopicPartition(TOPIC, 0): 2, TopicPartition(TOPIC, 1): 0})
-    assert _poll_values(reader, 1) == [b"c"]
+    assert poll_values(reader, 1) == [b"c"]
     reader.close()
 
 
@@ -358,9 +300,9 @@ def test_trimming_under_a_reader_is_noticed(log: Log) -> None:
     """What was trimmed before it was read is an error, never a hole."""
     reader = log.reader()
     reader.assign({TopicPartition(TOPIC, 0): 0})
-    _append(log, b"a")
-    assert _poll_values(reader, 1) == [b"a"]
-    _append(log, b"b", b"c")
+    append(log, b"a")
+    assert poll_values(reader, 1) == [b"a"]
+    append(log, b"b", b"c")
     log.trim(TOPIC, 0, 2)
     with pytest.raises(OffsetOutOfRange):
         reader.poll(5)
@@ -437,4 +379,4 @@ def test_callbacks_may_use_the_log(log: Log) -> None:
 
     log.append([Entry(TOPIC, 0, b"first")])[0].add_done_callback(again)
     assert done.wait(10)
-    assert _values(log.read(TOPIC, 0, 0)) == [b"first", b"second"]
+    assert values_of(log.read(TOPIC, 0, 0)) == [b"first", b"second"]

@@ -10,7 +10,7 @@ from dimint.clock import Clock
 from dimint.log.embedded import EmbeddedLog
 from dimint.log.kafka import KafkaLog, KafkaOptions
 from dimint.log.memory import MemoryBroker, MemoryLog
-from dimint.log.port import Log, TopicSpec
+from dimint.log.port import Entry, Log, Reader, Record, TopicSpec
 from dimint.testing import FaultyLog
 from tests.support.services.kafka import shared_broker, shared_cluster
 from tests.support.topics import OTHER, PARTITIONS, TOPIC
@@ -88,3 +88,22 @@ def log_under_test(backend: str, path: Path, clock: Clock = time) -> Iterator[Lo
         yield under_test
     finally:
         under_test.close()
+
+
+def append(log: Log, *values: bytes, partition: int = 0, topic: str = TOPIC) -> list[int]:
+    """Append records one after the other; their offsets."""
+    return [future.result(10) for future in log.append([Entry(topic, partition, value) for value in values])]
+
+
+def values_of(records: list[Record]) -> list[bytes]:
+    """What stands in records."""
+    return [record.value for record in records]
+
+
+def poll_values(reader: Reader, count: int) -> list[bytes]:
+    """Values of the next `count` records."""
+    values: list[bytes] = []
+    deadline = time.monotonic() + 10
+    while len(values) < count and time.monotonic() < deadline:
+        values += values_of(reader.poll(1.0))
+    return values
