@@ -21,6 +21,8 @@ def test_numbers() -> None:
     assert str(report("x", 10, 10, 7, 0.0)) == "x: 100 %, 7 events, 0 events/s, 0:00 left"
     assert str(report("x", 0, 0, 0, 0.0)) == "x: 100 %, 0 events, 0 events/s"
     assert str(report("x", 1, 7201, 10, 1.0)).endswith(", 2:00:00 left")
+    assert report("x", 75, 100, 25, 1.0, begun=50).left_s == 1.0, "what was done before says nothing of the rate"
+    assert report("x", 50, 100, 0, 1.0, begun=50).left_s is None
     assert str(report("x", 1, 2, 1, 1.0, "hosts")) == "x: 50 %, 1 hosts, 1 hosts/s, 0:01 left"
 
 
