@@ -2,6 +2,9 @@
 
 import http.client
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -101,6 +104,23 @@ def test_the_shell_waits(system: KvSystem, slow: SlowLog, capfd: pytest.CaptureF
     assert {line["progress"] for line in lines} == {"history"}
     assert [line["finished"] for line in lines] == [False] * (len(lines) - 1) + [True]
     assert lines[0]["done"] < lines[-1]["done"] == lines[-1]["total"]
+
+
+def test_ctrl_c_ends_the_waiting(system: KvSystem, slow: SlowLog) -> None:
+    """In one line, which says what goes on; the system does."""
+    slow.pause_s = 0.3
+    command = ["get", "k", "--at", "now", "--json", "--port_for_client", system.address.rpartition(":")[2]]
+    with subprocess.Popen([sys.executable, "-m", "dimint", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as shell:
+        assert shell.stderr is not None
+        first = json.loads(shell.stderr.readline())
+        shell.send_signal(signal.SIGINT)
+        out, err = shell.communicate(timeout=20)
+    assert (shell.returncode, out) == (130, b"")
+    assert "dimint: stopped; the system goes on with the history; ask again\n" in err.decode()
+    slow.pause_s = 0.0
+    with Client(system.address, timeout=20) as client:
+        assert client.at("now").get("k") == RECORDS - 1
+    assert 0 < first["done"] < first["total"]
 
 
 class Unready:
