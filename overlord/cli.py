@@ -2,6 +2,7 @@
 
 import socket
 
+from dimint.collector import tune_collector
 from dimint.curve import read_key
 from dimint.errors import SettingsError
 from dimint.genesis import GenesisSettings
@@ -33,6 +34,7 @@ def run(settings: OverlordSettings, service: Service) -> None:
     try:
         registry = open_registry_when_there(settings, log_id=found.generation, service=service)
         try:
+            tune_collector()
             overlord = Overlord(
                 found,
                 Ports(log, registry, clock),
