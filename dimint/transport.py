@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import zmq
 
 from dimint.curve import Gate, Key
@@ -85,7 +86,7 @@ class Peer(NamedTuple):
     delimited: bool = False
 
 
-class Message(NamedTuple):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """One message at a door; `frame` None stands for one that has no frame or more than one."""
 
     peer: Peer

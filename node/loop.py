@@ -278,7 +278,8 @@ class Node:
         taken = size = 0
         while taken < RECEIVE_MAX and size < TURN_BYTES:
             messages = self._door.receive(RECEIVE_PART)
-            for peer, frame in messages:
+            for message in messages:
+                peer, frame = message.peer, message.frame
                 if frame is None or not is_peering(frame):
                     self._direct.receive(peer, frame, now)
                 elif (answer := self._exchange.serve(frame, now)) is not None:

@@ -6,7 +6,7 @@ nodes, `questions` to consumers, `replies` to clients. No effect depends on anot
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from dimint.batch import By, Event
 from dimint.door import AskOutcomes, Disputed, Fetch, Reads, Unfetch
@@ -39,11 +39,8 @@ class ToHistorian(NamedTuple):
     message: Ask
 
 
-class Reply(NamedTuple):
-    """One frame to a client. `peer` is whatever the driver gave with the request."""
-
-    peer: Any
-    frame: bytes
+Reply: TypeAlias = tuple[Any, bytes]
+"""One frame to a client: (peer, frame), `peer` being whatever the driver gave with the request."""
 
 
 class Effects(NamedTuple):

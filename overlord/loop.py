@@ -203,8 +203,8 @@ class Overlord:
                     self._from_node(message.peer, message.frame, now)
             else:
                 receive = core.receive
-                for peer, frame in self._clients.receive(RECEIVE_MAX):
-                    receive(peer, frame, now)
+                for message in self._clients.receive(RECEIVE_MAX):
+                    receive(message.peer, message.frame, now)
 
     def _perform(self, effects: Effects, now: float) -> None:
         appends, asks, sends, replies, questions = effects

@@ -19,6 +19,8 @@ from collections import deque
 from collections.abc import Callable, Container, Iterator, Set
 from typing import Any, NamedTuple
 
+import msgspec
+
 from dimint.door import MOVED, Answer, Found, Read, Reads, Replica
 from dimint.errors import Busy, NodeNotAvailable, RequestError, TimedOut, error_for_code
 from dimint.limits import WEAK_WAIT_MS
@@ -63,7 +65,7 @@ Done = Callable[["Part", Answer | RequestError, dict[str, Found]], None]
 """Called once a part: with the answer and what it found by key, or with the error."""
 
 
-class Part(NamedTuple):
+class Part(msgspec.Struct, eq=False, gc=False):
     """A request's keys in one partition."""
 
     pending: Pending

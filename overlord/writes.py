@@ -12,7 +12,9 @@ may have appended higher ones). Only the state can tell whether it was applied b
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from dimint.batch import BY, DT, By, NewEvent
 from dimint.door import Outcome
@@ -34,7 +36,7 @@ Done = Callable[["Entry", str, Outcome | RequestError | None], None]
 for one that will not be applied; the token is empty then."""
 
 
-class Entry(NamedTuple):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """A request's events in one batch: indexes [first, first + length)."""
 
     pending: Pending
@@ -273,5 +275,5 @@ class Lane:
         batch.events, batch.entries = list(batch.own), []
         for entry in entries:
             if not is_done(entry.pending):
-                batch.entries.append(entry._replace(first=len(batch.events)))
+                batch.entries.append(msgspec.structs.replace(entry, first=len(batch.events)))
                 batch.events.extend(events[entry.first : entry.first + entry.length])

@@ -34,7 +34,7 @@ class Overlord:
         (pending,) = self.table.overdue(now)
         self.questions.overdue(pending)
         (reply,) = self.table.take_replies()
-        found: dict[str, Any] = msgspec.json.decode(reply.frame)
+        found: dict[str, Any] = msgspec.json.decode(reply[1])
         return found
 
 
