@@ -72,11 +72,11 @@ class PastQuestions:
             self._table.finish(pending, told_reply(pending.form, pending.request, self._generation, message))
 
     def overdue(self, pending: Pending) -> None:
-        """Its time is over: say how far the consumer is that was asked."""
+        """Its time is over: say how far the consumer is that was asked, or that was just to be asked."""
         if not self._heard:
             self._table.fail(pending, NodeNotAvailable(NOBODY))
             return
-        peer = next((one.peer for one in self._asked.values() if one.pending is pending), None)
+        peer = next((one.peer for one in self._asked.values() if one.pending is pending), self._newest())
         heard = self._heard.get(peer)
         if heard is None or heard.so_far is None:
             self._table.fail(pending, TimedOut("the past was not told in time"))
@@ -96,7 +96,7 @@ class PastQuestions:
                 self._to_ask.append(asked.pending)
 
     def turn(self, now: float) -> list[ToHistorian]:
-        """Questions to consumers: each goes to who spoke last, which is alive if any is."""
+        """Questions to consumers: each goes to who spoke last."""
         if not self._to_ask:
             return []
         to_ask, self._to_ask = self._to_ask, []
@@ -108,10 +108,14 @@ class PastQuestions:
                 self._table.fail(pending, NodeNotAvailable(NOBODY))
                 continue
             self._last_id += 1
-            peer = max(self._heard, key=lambda peer: self._heard[peer].at)
+            peer = self._newest()
             self._asked[self._last_id] = _Asked(pending, peer)
             sends.append(ToHistorian(peer, self._question(pending, now)))
         return sends
+
+    def _newest(self) -> Any:
+        """Who spoke last, which is alive if any is."""
+        return max(self._heard, key=lambda peer: self._heard[peer].at)
 
     def _question(self, pending: Pending, now: float) -> Ask:
         request: GetAt | ScanAt | History | Diff = pending.request

@@ -69,6 +69,17 @@ def test_of_the_one_that_was_asked() -> None:
     assert overlord.table.take_replies() == []
 
 
+def test_of_a_question_in_the_last_moment() -> None:
+    """A client's last try may have less time than a turn takes: it is told as much as the one before."""
+    overlord = Overlord()
+    overlord.questions.heard("b", Historian("g"), 0.0)
+    overlord.questions.heard("a", Historian("g", SO_FAR), 0.1)
+    pending = overlord.table.admit("client", JSON, GetAt(id=1, key="k", at=5, timeout=0.001), 10, 0.1)
+    assert pending is not None
+    overlord.questions.ask(pending)
+    assert overlord.late(now=0.2)["so_far"]["done"] == 120
+
+
 def test_one_that_went_away() -> None:
     """Nothing is said of a consumer that nobody has heard for a while."""
     overlord = Overlord()
