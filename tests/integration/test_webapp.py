@@ -130,7 +130,7 @@ def test_accounting_has_the_digits_of_the_command(tmp_path: Path) -> None:
             page = httpx.get(f"http://{host}:{port}/accounting/?{query}", trust_env=False).json()
             table = httpx.get(f"http://{host}:{port}/accounting/?{query}&format=csv", trust_env=False).text
             words = [f"--data_dir={tmp_path}", f"--from=@{begin}", f"--to=@{end}", f"--by={by}", f"--sharing={sharing}"]
-            told = json.loads(CliRunner().invoke(accounting, [*words, "--json"]).output)
+            told = json.loads(CliRunner().invoke(accounting, [*words, "--json"]).stdout)
             assert page["gpu_hours"]
             assert page["error_bound_s"] == 5
             assert {key: told[key] for key in page if key not in ("from", "to")} == {
