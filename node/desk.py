@@ -159,9 +159,9 @@ class Desk(Generic[Link]):
         return self._waiting.next_deadline()
 
     @property
-    def awaits_records(self) -> bool:
-        """Whether a read or somebody who asked for outcomes waits for what the log has next."""
-        return self._ask_count > 0 or self._waiting.next_deadline() is not None
+    def owes_outcomes(self) -> bool:
+        """Whether somebody has asked for outcomes of a batch that is not applied yet."""
+        return self._ask_count > 0
 
     def take(self) -> list[tuple[Link, Answers | Outcomes | Fetched]]:
         """Messages to send now."""

@@ -63,6 +63,15 @@ class Feed:
                 self._changed.notify_all()
             return taken
 
+    def hurry(self) -> None:
+        """Somebody waits for what comes next. From any thread; cheap when it was said just before."""
+        now = time.monotonic()
+        if now < self._eager_until - EAGER_S / 2:
+            return
+        with self._changed:
+            self._eager_until = now + EAGER_S
+            self._changed.notify_all()
+
     def run(self) -> None:
         """The reading thread's work, until `stop`. What the log raises ends it."""
         term = 0
@@ -90,15 +99,6 @@ class Feed:
 
     def _may_read(self) -> bool:
         return self._stopping or (self._queued_bytes < QUEUE_MAX_BYTES and bool(self._positions))
-
-    def hurry(self) -> None:
-        """Somebody waits for what comes next. From any thread; cheap when it was said just before."""
-        now = time.monotonic()
-        if now < self._eager_until - EAGER_S / 2:
-            return
-        with self._changed:
-            self._eager_until = now + EAGER_S
-            self._changed.notify_all()
 
     def _rest(self, term: int) -> None:
         with self._changed:

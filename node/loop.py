@@ -181,7 +181,7 @@ class Node:
             while self._news:
                 self._learn(self._news.popleft(), links, now)
             self._take_requests(ready, links, now)
-            if self._awaits_records():
+            if self._desk.owes_outcomes or self._deadlines():
                 self._feed.hurry()
             more = self._take_records(links, now)
             self._exchange.turn(now)
@@ -228,14 +228,13 @@ class Node:
         """How long to wait for something to come."""
         waits = [TURN_S]
         waits += [at for at in (self._holdings.next_time(now), self._exchange.next_time(now)) if at is not None]
-        deadlines = (self._desk.next_deadline(), self._direct.next_deadline(), self._watches.next_deadline())
-        waits += [max(0.0, at - now) for at in deadlines if at is not None]
+        waits += [max(0.0, at - now) for at in self._deadlines()]
         return min(waits)
 
-    def _awaits_records(self) -> bool:
-        """Whether anybody is answered only when more of the log has been read."""
-        deadlines = (self._direct.next_deadline(), self._watches.next_deadline())
-        return self._desk.awaits_records or deadlines != (None, None)
+    def _deadlines(self) -> list[float]:
+        """Of those who are answered earlier if more of the log has been read."""
+        deadlines = (self._desk.next_deadline(), self._direct.next_deadline(), self._watches.next_deadline())
+        return [at for at in deadlines if at is not None]
 
     def _tell_due(self, links: Links) -> None:
         """Tell whose time is over, by this machine's clock: log time is the clocks' too."""
