@@ -84,7 +84,8 @@ class Committer:
             try:
                 left = self._commit_all(handed, wait=False)
                 if left or any(opened.pages > opened.checkpoint_at for opened in self._topics.values()):
-                    self._put(left)
+                    with self._lock:
+                        self._hand_over(left)
             finally:
                 self._turn.release()
         return futures
@@ -109,14 +110,13 @@ class Committer:
                 self._thread.start()
             if not self._queued and self._took_s < self._quick_s and self._turn.acquire(blocking=False):
                 return True
-            self._queued += 1
-            self._queue.put(handed)
+            self._hand_over(handed)
             return False
 
-    def _put(self, handed: list[_Handed]) -> None:
-        with self._lock:
-            self._queued += 1
-            self._queue.put(handed)
+    def _hand_over(self, handed: list[_Handed]) -> None:
+        """To the thread; `_lock` is held."""
+        self._queued += 1
+        self._queue.put(handed)
 
     def _run(self) -> None:
         try:
