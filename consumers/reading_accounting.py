@@ -11,7 +11,7 @@ from dimint.consumers.reading_host import HostSamples
 from dimint.consumers.rows import GpuTotal, XidCount
 from dimint.consumers.usage import CAP_US, HOUR_US, READ, SHARINGS, use_between
 from dimint.consumers.usage_columns import use_of_chunks
-from dimint.progress import NO_PROGRESS, Progress
+from dimint.progress import Progress
 
 __all__ = ["accounting", "totals", "xids"]
 
@@ -50,9 +50,7 @@ def xids(db: apsw.Connection) -> list[XidCount]:
     return [XidCount(*row) for row in db.execute(_XIDS)]
 
 
-def accounting(
-    db: apsw.Connection, asked: Question, now_ns: int, progress: Callable[[str], Progress] = lambda unit: NO_PROGRESS
-) -> Accounting:
+def accounting(db: apsw.Connection, asked: Question, now_ns: int, progress: Callable[[str], Progress]) -> Accounting:
     """The answer; what lies after `now_ns` is not counted. Inside the caller's transaction.
 
     `progress` is asked for one that counts hours, whose sums are read, then for one that counts hosts, whose samples of the

@@ -8,6 +8,7 @@ import click
 
 from dimint.cli_client import addresses_of, spelled, write_json
 from dimint.cli_options import setting_flags, settings_from
+from dimint.client.network import DEFAULT_PORT
 from dimint.curve import read_key
 from dimint.settings import ToolSettings
 from dimint.status.as_text import lines
@@ -18,7 +19,6 @@ from dimint.visible import visible
 
 __all__ = ["status"]
 
-DEFAULT_PORT = 5556
 _WHERE = ("data_dir", "log", "kafka_servers", "zookeeper_hosts", "config_path")
 
 
