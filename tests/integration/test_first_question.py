@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -24,6 +23,7 @@ from dimint.registry.opening import open_registry
 from dimint.replay import open_log
 from dimint.so_far import SoFar
 from dimint.system_clock import SystemClock
+from tests.support.at_work import at_work
 from tests.support.fleet import MemoryTables
 from tests.support.kv_system import KvSystem, kv_system
 from tests.support.web import serving, web_settings
@@ -63,15 +63,8 @@ def slow(system: KvSystem, tmp_path: Path) -> Iterator[SlowLog]:
         open_log(str(system.directory)) as log,
     ):
         slow = SlowLog(log)
-        historian = Historian(slow, tmp_path, registry, SystemClock())
-        thread = threading.Thread(target=historian.run, name="historian")
-        thread.start()
-        try:
+        with at_work(Historian(slow, tmp_path, registry, SystemClock()), patience_s=20):
             yield slow
-        finally:
-            historian.stop()
-            thread.join(20)
-            assert not thread.is_alive()
 
 
 def test_a_client_is_told_how_far_it_is(system: KvSystem, slow: SlowLog) -> None:

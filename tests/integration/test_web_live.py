@@ -1,7 +1,6 @@
 """From an agent's event in the log, through the status tables, to a page that is open: the real parts in one process."""
 
 import json
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from dimint.log.embedded import EmbeddedLog
 from dimint.log.opening import GenesisSettings, genesis
 from dimint.system_clock import SystemClock
 from dimint.writer import BatchWriter, Outgoing
+from tests.support.at_work import at_work
 from tests.support.hosts import GTX, gpu, sample
 from tests.support.samples import host_id, registered, sample_event
 from tests.support.sse import events_of
@@ -34,14 +34,10 @@ def publishing(data_dir: Path) -> Iterator["Publisher"]:
     writer = BatchWriter(log, clock=clock, host="test", process="test")
     folder = TablesFolder(data_dir / TABLES_FOLDER)
     lock = folder.lock_consumer()
-    consumer = StatusConsumer(log, folder, clock)
-    thread = threading.Thread(target=consumer.run, name="consumer-under-test")
-    thread.start()
     try:
-        yield Publisher(writer, found.status_partition(HOST))
+        with at_work(StatusConsumer(log, folder, clock)):
+            yield Publisher(writer, found.status_partition(HOST))
     finally:
-        consumer.stop()
-        thread.join(10)
         lock.release()
         writer.close()
         log.close()

@@ -1,7 +1,6 @@
 """A sender of GPU maps as they have always been: registers, posts again and again, registers anew when it is not known."""
 
 import json
-import threading
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from dimint.log.opening import Genesis, GenesisSettings, genesis
 from dimint.log.port import Log
 from dimint.system_clock import SystemClock
 from dimint.webapp.intake import Intake
+from tests.support.at_work import at_work
 from tests.support.web import serving
 
 __all__ = ["GPU_MAP", "Sender", "consuming", "gpu_entry", "opening", "reporting_server"]
@@ -94,14 +94,10 @@ def consuming(data_dir: Path) -> Iterator[None]:
     log, _ = opening(data_dir)
     folder = TablesFolder(data_dir / TABLES_FOLDER)
     lock = folder.lock_consumer()
-    consumer = StatusConsumer(log, folder, SystemClock())
-    thread = threading.Thread(target=consumer.run, name="consumer-under-test")
-    thread.start()
     try:
-        yield
+        with at_work(StatusConsumer(log, folder, SystemClock())):
+            yield
     finally:
-        consumer.stop()
-        thread.join(10)
         lock.release()
         log.close()
 
@@ -111,12 +107,5 @@ def reporting_server(data_dir: Path, **given: Any) -> Iterator[tuple[str, int]]:
     """A web app on the tables and the log of a data directory; (address, port)."""
     clock = SystemClock()
     intake = Intake(lambda: opening(data_dir), clock)
-    thread = threading.Thread(target=intake.run, name="intake-under-test")
-    thread.start()
-    try:
-        with serving(StatusReader(data_dir / TABLES_FOLDER), clock, reports=intake, **given) as address:
-            yield address
-    finally:
-        intake.stop()
-        thread.join(10)
-        assert not thread.is_alive()
+    with at_work(intake), serving(StatusReader(data_dir / TABLES_FOLDER), clock, reports=intake, **given) as address:
+        yield address

@@ -17,6 +17,7 @@ from dimint.webapp.logbook import LogBook
 from dimint.webapp.server import WebServer, bind, quiet_sanic
 from dimint.webapp.store import Store
 from tests.support.answers import check_answers
+from tests.support.at_work import at_work
 
 __all__ = ["raw_exchange", "serving", "web_settings"]
 
@@ -49,15 +50,9 @@ def serving(
     problems = check_answers(app) if checked else []
     listening = threading.Event()
     server = WebServer(app, bind(settings.http_bind, settings.http_port), listening.set)
-    thread = threading.Thread(target=server.run, name="web-under-test")
-    thread.start()
-    try:
+    with at_work(server):
         assert listening.wait(10)
         yield server.address
-    finally:
-        server.stop()
-        thread.join(10)
-        assert not thread.is_alive()
     assert not problems, problems[:5]
 
 

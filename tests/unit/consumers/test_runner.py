@@ -1,7 +1,6 @@
 """The consumer's driver: tables that do not fit the log, records that cannot be read, logs that were trimmed."""
 
 import contextlib
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from dimint.consumers.runner import StatusConsumer
 from dimint.errors import LogMismatch, SettingsError, UnknownVersion
 from dimint.events import STATUS_TOPIC
 from dimint.system_clock import SystemClock
+from tests.support.at_work import at_work
 from tests.support.samples import START_NS, host_id, sample_event
 from tests.support.status_log import StatusLog, partition_of
 from tests.support.system import wait_until
@@ -35,16 +35,8 @@ def put(log: StatusLog, host: str, first: int, last: int) -> None:
 @contextlib.contextmanager
 def running(log: StatusLog, folder: Path) -> Iterator[StatusReader]:
     """A consumer at work on the log, and a reader of its tables."""
-    consumer = StatusConsumer(log.log, TablesFolder(folder), SystemClock())
-    thread = threading.Thread(target=consumer.run)
-    thread.start()
-    try:
-        with StatusReader(folder) as reader:
-            yield reader
-    finally:
-        consumer.stop()
-        thread.join(10)
-        assert not thread.is_alive()
+    with at_work(StatusConsumer(log.log, TablesFolder(folder), SystemClock())), StatusReader(folder) as reader:
+        yield reader
 
 
 def wait_for_samples(reader: StatusReader, host: str, count: int) -> None:
