@@ -10,6 +10,7 @@ import click
 
 from dimint.client import Client
 from dimint.client.content import to_text
+from dimint.client.network import DEFAULT_PORT
 from dimint.client.sync import DEFAULT_TIMEOUT_S
 from dimint.errors import DimintError
 from dimint.visible import visible
@@ -30,7 +31,7 @@ def connection(command: Command) -> Command:
     """The flags host, port_for_client, timeout and key_file, which are the parameters of `connected`, and json."""
     options: Sequence[Callable[[Command], Command]] = (
         spelled("host", default="127.0.0.1", show_default=True, help="An overlord's address; several with commas."),
-        spelled("port_for_client", type=click.IntRange(1, 65535), default=5556, show_default=True,
+        spelled("port_for_client", type=click.IntRange(1, 65535), default=DEFAULT_PORT, show_default=True,
                 envvar="DIMINT_PORT_FOR_CLIENT", help="The overlord's port for clients."),
         spelled("timeout", type=click.FloatRange(0, min_open=True), default=DEFAULT_TIMEOUT_S, show_default=True,
                 help="Seconds to wait for an answer."),

@@ -14,6 +14,7 @@ from dimint.cli_log import bound_of, on_interrupt, opened
 from dimint.cli_options import settings_from
 from dimint.client import Client, past
 from dimint.client.at import all_pages
+from dimint.client.network import DEFAULT_PORT
 from dimint.client.operations import Operation
 from dimint.client.past import Difference, PastChange, Then, Writer
 from dimint.client.sync import DEFAULT_TIMEOUT_S
@@ -57,7 +58,9 @@ class PastSource(Protocol):
 def system_flags(command: Command) -> Command:
     """--host and --port_for_client of a command that reads the log without them."""
     host = spelled("host", default="127.0.0.1", help="Ask the running system whose overlord is there, not the log.")
-    port = spelled("port_for_client", type=click.IntRange(1, 65535), default=5556, help="The same by the overlord's port.")
+    port = spelled(
+        "port_for_client", type=click.IntRange(1, 65535), default=DEFAULT_PORT, help="The same by the overlord's port."
+    )
     timeout = spelled("timeout", type=click.FloatRange(0, min_open=True), default=DEFAULT_TIMEOUT_S, help="Seconds to wait.")
     return host(port(timeout(command)))
 
