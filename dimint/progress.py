@@ -109,7 +109,8 @@ class _Lines(_Said):
     def _write(self, now: Report, *, last: bool) -> None:
         line = {"progress": now.what, "done": now.done, "total": now.total, now.unit: now.counted, "rate": now.rate}
         line |= {"left_s": now.left_s, "finished": last}
-        print(json.dumps(line), file=self._stream, flush=True)
+        self._stream.write(json.dumps(line) + "\n")  # at once: Ctrl-C must not come between a line and its end
+        self._stream.flush()
 
 
 def progress_of(what: str, *, as_json: bool = False, stream: TextIO | None = None, unit: str = "events") -> Progress:
